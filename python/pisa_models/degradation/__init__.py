@@ -1,0 +1,37 @@
+"""Synthetic degradations that turn a high-resolution photo into a low-resolution one, ×4.
+
+`degrade(hq, rng, config)` is the entry point; the named configurations are
+`REAL_ESRGAN_PAPER` (training), `HEAVY`, `PHONE_NOISE`, `MILD_JPEG` and `BICUBIC` (evaluation).
+"""
+
+from pisa_models.degradation.config import (
+    BICUBIC,
+    HEAVY,
+    MILD_JPEG,
+    NAMED_CONFIGS,
+    PHONE_NOISE,
+    REAL_ESRGAN_PAPER,
+    CameraConfig,
+    DegradationConfig,
+    KernelConfig,
+    SecondOrderConfig,
+    StageConfig,
+)
+from pisa_models.degradation.operations import bicubic_x4
+from pisa_models.degradation.pipeline import degrade
+
+__all__ = [
+    "BICUBIC",
+    "HEAVY",
+    "MILD_JPEG",
+    "NAMED_CONFIGS",
+    "PHONE_NOISE",
+    "REAL_ESRGAN_PAPER",
+    "CameraConfig",
+    "DegradationConfig",
+    "KernelConfig",
+    "SecondOrderConfig",
+    "StageConfig",
+    "bicubic_x4",
+    "degrade",
+]
