@@ -1,0 +1,192 @@
+/**
+ * All settings. The only file that reads the environment: parsed once at start, frozen, passed on as an
+ * argument. `docs/settings.md` is generated from this schema.
+ */
+import { availableParallelism } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { AppError, expected } from './errors.ts';
+
+interface Setting<T> {
+  default: T;
+  /** How the default reads in the docs, where it is not the value itself. */
+  defaultText?: string;
+  /** What a valid value looks like; part of the fault message. */
+  format: string;
+  description: string;
+  /** The value, or undefined when the text does not fit `format`. */
+  parse: (text: string) => T | undefined;
+}
+
+const integer = (
+  min: number,
+  max: number,
+  value: number,
+  description: string,
+  defaultText?: string,
+): Setting<number> => ({
+  default: value,
+  ...(defaultText ? { defaultText } : {}),
+  format: `a whole number from ${min} to ${max}`,
+  description,
+  parse: (text) => {
+    const parsed = Number(text);
+    return Number.isInteger(parsed) && parsed >= min && parsed <= max && text.trim() !== ''
+      ? parsed
+      : undefined;
+  },
+});
+
+const text = (
+  value: string,
+  description: string,
+  format = 'text',
+  pattern = /^.+$/,
+  defaultText?: string,
+): Setting<string> => ({
+  default: value,
+  ...(defaultText ? { defaultText } : {}),
+  format,
+  description,
+  parse: (raw) => (pattern.test(raw) ? raw : undefined),
+});
+
+const packageRoot = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+const devicePattern = /^(cpu|webgpu|cuda:\d{1,2})$/;
+
+export const settings = {
+  PORT: integer(0, 65535, 8080, 'Port of the HTTP API. 0 picks a free one.'),
+  HOST: text('127.0.0.1', 'Address that the HTTP API and the worker probes listen on.'),
+  WORKER_PORT: integer(
+    0,
+    65535,
+    8081,
+    'Port of the health and metrics endpoints of `pisa-serve worker`. 0 picks a free one.',
+  ),
+  REDIS_URL: text(
+    '',
+    'Redis of the queue. Unset: `serve` starts a private one on a unix socket.',
+    'redis://, rediss:// or unix:// address',
+    /^(redis|rediss|unix):\/\/.+$/,
+    'unset',
+  ),
+  DATA_DIR: text(
+    path.resolve('.data'),
+    "Folder of the private Redis's data and of stored images.",
+    'a folder',
+    /^.+$/,
+    '`.data` in the working folder',
+  ),
+  STORAGE: text(
+    '',
+    'Where images are kept: `redis`, or `folder:/path` on a volume that api and workers share.',
+    '`redis` or `folder:/path`',
+    /^(redis|folder:.+)$/,
+    '`folder:DATA_DIR/objects` with the private Redis, else `redis`',
+  ),
+  DEVICES: {
+    default: ['cpu'],
+    defaultText: 'cpu',
+    format: 'a comma-separated list of cpu, webgpu, cuda:N, each once',
+    description: 'Devices of the worker; one device process each.',
+    parse: (raw: string) => {
+      const devices = raw.split(',').map((device) => device.trim());
+      const valid = devices.every((device) => devicePattern.test(device));
+      return valid && new Set(devices).size === devices.length ? devices : undefined;
+    },
+  } satisfies Setting<string[]>,
+  DEVICE_THREADS: integer(
+    1,
+    1024,
+    availableParallelism(),
+    'CPU threads of a `cpu` device.',
+    'the number of cores',
+  ),
+  DEVICE_MAX_RSS_MEGABYTES: integer(
+    256,
+    1_048_576,
+    8192,
+    'A device process above this resident size is replaced once its jobs are done.',
+  ),
+  JOBS_PER_DEVICE: integer(
+    1,
+    16,
+    2,
+    'Jobs in flight per device, so that image coding overlaps graph runs.',
+  ),
+  MODELS_DIR: text(
+    path.join(packageRoot, 'models'),
+    'Folder with one model bundle per sub-folder.',
+    'a folder',
+    /^.+$/,
+    "the package's `models`",
+  ),
+  MODEL: text(
+    'pisa-tiny',
+    'Bundle that serves requests which name no model.',
+    'a bundle name',
+    /^[a-z0-9][a-z0-9._-]{0,63}$/,
+  ),
+  MAX_UPLOAD_BYTES: integer(1024, 2_147_483_647, 50_000_000, 'Largest accepted upload.'),
+  MAX_INPUT_PIXELS: integer(1, 268_435_456, 4_194_304, 'Largest accepted input, width × height.'),
+  MAX_OUTPUT_PIXELS: integer(
+    1,
+    1_073_741_824,
+    67_108_864,
+    'Largest accepted output, width × height.',
+  ),
+  MAX_QUEUE_LENGTH: integer(1, 1_000_000, 1000, 'Waiting jobs above which new ones get 429.'),
+  MAX_WAIT_SECONDS: integer(
+    1,
+    3600,
+    60,
+    'Longest time that a synchronous request (Prefer: wait, Accept: image/*) is held.',
+  ),
+  JOB_TIMEOUT_SECONDS: integer(1, 86_400, 900, 'Time limit of one attempt of a job.'),
+  RESULT_TTL_SECONDS: integer(
+    1,
+    31_536_000,
+    86_400,
+    'Life of a result after the job has finished.',
+  ),
+  SHUTDOWN_GRACE_SECONDS: integer(
+    1,
+    86_400,
+    25,
+    'Time that SIGTERM leaves running jobs to finish before they go back to the queue.',
+  ),
+  LOG_LEVEL: text(
+    'info',
+    'Least severe level that is logged.',
+    'one of trace, debug, info, warn, error, fatal, silent',
+    /^(trace|debug|info|warn|error|fatal|silent)$/,
+  ),
+} satisfies Record<string, Setting<number> | Setting<string> | Setting<string[]>>;
+
+type Settings = typeof settings;
+export type SettingName = keyof Settings;
+
+/** The parsed settings, under their environment names. */
+export type Config = {
+  readonly [Name in SettingName]: Settings[Name]['default'] extends readonly string[]
+    ? readonly string[]
+    : Settings[Name]['default'];
+};
+
+/**
+ * @throws invalid_config naming every faulty setting at once, with its expected format
+ */
+export function loadConfig(env: Record<string, string | undefined> = process.env): Config {
+  const faults: string[] = [];
+  const values = Object.entries(settings).map(([name, setting]) => {
+    const raw = env[name];
+    if (raw === undefined || raw === '') return [name, setting.default];
+    const value = (setting as Setting<unknown>).parse(raw);
+    if (value === undefined) faults.push(expected(setting.format, name, raw));
+    return [name, value];
+  });
+  if (faults.length > 0) {
+    throw new AppError('invalid_config', `${faults.join('.\n')}.`);
+  }
+  return Object.freeze(Object.fromEntries(values)) as Config;
+}

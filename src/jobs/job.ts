@@ -1,0 +1,67 @@
+/**
+ * The job contract: what travels through Redis between api and worker. Images never do: job data holds
+ * storage keys, return values hold references.
+ */
+import type { OutputFormat, UpscaleParams } from './params.ts';
+
+export const upscaleQueueName = 'upscale';
+
+/** The pipeline's stages, in order. Names are those of `timings_ms` in the job object. */
+export const stages = [
+  'decode_image',
+  'resample',
+  'encode_latents',
+  'predict_residual',
+  'decode_latents',
+  'color_fix',
+  'encode_image',
+] as const;
+export type Stage = (typeof stages)[number];
+
+/** Milliseconds spent in each stage. */
+export type StageTimings = Record<Stage, number>;
+
+export interface Progress {
+  stage: Stage;
+  /** Share of the whole job that is done, 0..1, never falling within one attempt. */
+  fraction: number;
+}
+
+export interface ImageFacts {
+  /** Upright (after EXIF orientation), in pixels. */
+  width: number;
+  height: number;
+  bytes: number;
+  content_type: string;
+}
+
+/** BullMQ job data. The BullMQ job id is the public job id (a UUID). */
+export interface UpscaleJobData {
+  params: UpscaleParams;
+  input: ImageFacts & { key: string };
+  /** Life of the result, in seconds after it is finished. */
+  ttlSeconds: number;
+  /** Time limit of one attempt, in milliseconds. */
+  timeoutMs: number;
+  /** Correlates the log lines of api and worker. */
+  requestId: string;
+}
+
+/** How many UNet evaluations Eq. 8 needed: the `mode` label of the metrics. */
+export type Evaluations = 0 | 1 | 2;
+
+/** BullMQ return value. */
+export interface UpscaleJobResult {
+  output: ImageFacts & { key: string; format: OutputFormat; expiresAt: number };
+  /** From the model when the request named none. */
+  colorfix: NonNullable<UpscaleParams['colorfix']>;
+  evaluations: Evaluations;
+  timingsMs: StageTimings;
+  /** Whole time in the device process: read input, pipeline, write result. */
+  totalMs: number;
+  model: { name: string; version: string };
+  device: string;
+}
+
+export const inputKey = (id: string): string => `input/${id}`;
+export const outputKey = (id: string): string => `output/${id}`;

@@ -1,0 +1,15 @@
+/** Where images live between api and worker. One interface; `openStore` picks by the STORAGE setting. */
+export interface ObjectStore {
+  /**
+   * Writes atomically: a reader sees the whole object or none. Writing the same key again replaces it,
+   * so a job that runs twice leaves one result.
+   * @param ttlSeconds life of the object, counted from now
+   */
+  put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void>;
+  /** The object, or undefined when it never was, was deleted or has expired. */
+  get(key: string): Promise<Buffer | undefined>;
+  /** Deleting what is not there is no error. */
+  delete(key: string): Promise<void>;
+  /** Ends connections and timers. */
+  close(): Promise<void>;
+}
