@@ -1,0 +1,1 @@
+"""A small PiSA-SR model: data, degradation, training, export to ONNX and evaluation."""

@@ -1,0 +1,1 @@
+"""High-quality training photos: fetched from Debian packages, cut into crops, degraded."""
