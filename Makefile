@@ -1,0 +1,66 @@
+# Every developer and user task. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := bash
+export ONNXRUNTIME_NODE_INSTALL := skip
+NODE_STAMP := node_modules/.package-lock.json
+BUILD_STAMP := dist/.built
+SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
+
+.PHONY: help setup build serve test check bench openapi docs test-models train evaluate convert clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(NODE_STAMP): package.json package-lock.json .npmrc
+	@scripts/setup.sh node
+	@echo "Installing npm packages …"
+	@npm ci --no-progress --loglevel=error
+	@touch $@
+
+$(BUILD_STAMP): $(NODE_STAMP) $(SOURCES) tsconfig.json tsconfig.build.json
+	@rm -rf dist
+	@npx --no-install tsc -p tsconfig.build.json
+	@chmod +x dist/cli.js
+	@touch $@
+
+setup: $(NODE_STAMP) ## Install npm packages and redis-server
+	@scripts/setup.sh redis
+
+build: $(BUILD_STAMP) ## Compile to dist/
+
+serve: $(BUILD_STAMP) ## All set-up, then the service on port 8080
+	@scripts/setup.sh redis
+	@exec node dist/cli.js serve
+
+test: $(BUILD_STAMP) ## All set-up, then the checks and every test of the service
+	@scripts/setup.sh redis always
+	@scripts/setup.sh webgpu
+	@$(MAKE) --no-print-directory check
+	@npx --no-install vitest run
+
+check: $(NODE_STAMP) ## Types, lint, import rules, dead code
+	@npx --no-install tsc -p tsconfig.json --noEmit
+	@npx --no-install biome check --error-on-warnings .
+	@npx --no-install knip
+
+bench: $(BUILD_STAMP) ## Measure, print a table, write bench/results/
+	@scripts/setup.sh redis always
+	@node dist-bench/run.js
+
+openapi: $(BUILD_STAMP) ## Write openapi.yaml from the route schemas
+	@node dist/cli.js openapi > openapi.yaml
+
+docs: $(BUILD_STAMP) ## Write the generated pages of docs/
+	@node dist/cli.js docs
+
+test-models: ## All set-up (PyPI), then the tests of python/
+	@$(MAKE) --no-print-directory -C python test
+
+train: ## Train the embedded model from nothing (hours)
+	@$(MAKE) --no-print-directory -C python train
+
+evaluate: ## Judge the embedded model; writes docs/evaluation.md
+	@$(MAKE) --no-print-directory -C python evaluate
+
+clean: ## Remove what the other targets made here
+	@rm -rf dist node_modules .data python/.venv

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Everything that `make serve` and `make test` need besides npm packages.
+# Usage: scripts/setup.sh redis | webgpu
+# Installs Debian packages where it may (root with apt-get); else says in one sentence what to install.
+set -euo pipefail
+
+need_node() {
+  if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+    echo "Node.js 20.20 or newer and npm are needed: install them from https://nodejs.org or your distribution, then run make again." >&2
+    exit 1
+  fi
+  if ! node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 20) ? 0 : 1)'; then
+    echo "Node.js 20.20 or newer is needed, but this is $(node --version): install a newer one, then run make again." >&2
+    exit 1
+  fi
+}
+
+can_install() {
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null
+}
+
+apt_install() {
+  echo "Installing $* (Debian packages) …"
+  log=$(mktemp)
+  # Debian starts a packaged server at once; ours is a private one, so keep it from starting.
+  printf '#!/bin/sh\nexit 101\n' >"$log.policy"
+  chmod +x "$log.policy"
+  local policy=/usr/sbin/policy-rc.d made_policy=
+  if [ ! -e "$policy" ]; then
+    cp "$log.policy" "$policy"
+    made_policy=1
+  fi
+  local ok=1
+  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } >"$log" 2>&1 || ok=
+  [ -z "$made_policy" ] || rm -f "$policy"
+  if [ -z "$ok" ]; then
+    tail -n 15 "$log" >&2
+    echo "apt-get could not install $*: see above. Mend that, or install it yourself, then run make again." >&2
+    exit 1
+  fi
+  rm -f "$log" "$log.policy"
+}
+
+case "${1:-}" in
+  node)
+    need_node
+    ;;
+  redis)
+    [ -n "${REDIS_URL:-}" ] && [ "${2:-}" != always ] && exit 0
+    command -v redis-server >/dev/null && exit 0
+    if can_install; then
+      apt_install redis-server
+    else
+      echo "redis-server is missing: install it (Debian, Ubuntu: sudo apt install redis-server; macOS: brew install redis), or set REDIS_URL to a Redis of your own." >&2
+      exit 1
+    fi
+    ;;
+  webgpu)
+    # Only the test of the WebGPU provider needs these; without them it is skipped and says so.
+    [ -e /usr/lib/chromium/libvk_swiftshader.so ] && ldconfig -p | grep -q libvulkan.so.1 && exit 0
+    if can_install; then
+      apt_install chromium-common libvulkan1
+    else
+      echo "Note: the WebGPU test is skipped here: it needs Debian's chromium-common and libvulkan1." >&2
+    fi
+    ;;
+  *)
+    echo "Usage: scripts/setup.sh node | redis [always] | webgpu" >&2
+    exit 2
+    ;;
+esac
