@@ -46,8 +46,7 @@ def test_angle_turns_the_long_axis():
 
 def test_beta_makes_the_generalized_gaussian_boxier():
     tail = {
-        beta: kernels.generalized_gaussian_kernel(21, 3.0, 3.0, beta=beta)[10, 19]
-        for beta in (0.5, 1.0, 4.0)
+        beta: kernels.generalized_gaussian_kernel(21, 3.0, 3.0, beta=beta)[10, 19] for beta in (0.5, 1.0, 4.0)
     }
     assert tail[0.5] > tail[1.0] > tail[4.0]
     assert tail[4.0] < 1e-6

@@ -26,18 +26,14 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: int) -> np
     return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
-def add_gaussian_noise(
-    image: np.ndarray, sigma: float, gray: bool, rng: np.random.Generator
-) -> np.ndarray:
+def add_gaussian_noise(image: np.ndarray, sigma: float, gray: bool, rng: np.random.Generator) -> np.ndarray:
     """Add N(0, (sigma/255)²), the same in all three channels if `gray`; clipped to [0, 1]."""
     channels = 1 if gray else 3
     noise = rng.standard_normal((*image.shape[:2], channels), dtype=np.float32)
     return np.clip(image + noise * np.float32(sigma / 255.0), 0.0, 1.0)
 
 
-def add_poisson_noise(
-    image: np.ndarray, scale: float, gray: bool, rng: np.random.Generator
-) -> np.ndarray:
+def add_poisson_noise(image: np.ndarray, scale: float, gray: bool, rng: np.random.Generator) -> np.ndarray:
     """Add `scale` times Poisson noise; clipped to [0, 1].
 
     As many photons at white as the 8-bit image has different values, rounded up to a power of
@@ -66,9 +62,7 @@ def add_camera_noise(
     noise = rng.standard_normal(image.shape, dtype=np.float32) * deviation.astype(np.float32)
     if chroma_smoothing > 0:
         luma = (noise @ _LUMA)[..., None]
-        chroma = cv2.GaussianBlur(
-            noise - luma, (0, 0), chroma_smoothing, borderType=cv2.BORDER_REFLECT_101
-        )
+        chroma = cv2.GaussianBlur(noise - luma, (0, 0), chroma_smoothing, borderType=cv2.BORDER_REFLECT_101)
         noise = luma + chroma
     return np.clip(image + noise, 0.0, 1.0)
 
@@ -95,9 +89,7 @@ def bicubic_x4(image: np.ndarray) -> np.ndarray:
     size = (width // SCALE, height // SCALE)
     planes = [
         np.asarray(
-            Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(
-                size, Image.Resampling.BICUBIC
-            )
+            Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(size, Image.Resampling.BICUBIC)
         )
         for channel in range(3)
     ]

@@ -47,9 +47,7 @@ def _resize_factor(
     return 1.0
 
 
-def _random_resize(
-    image: np.ndarray, height: int, width: int, rng: np.random.Generator
-) -> np.ndarray:
+def _random_resize(image: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     interpolation = operations.INTERPOLATIONS[rng.integers(len(operations.INTERPOLATIONS))]
     return operations.resize(image, max(1, height), max(1, width), interpolation)
 
@@ -62,9 +60,7 @@ def _random_noise(image: np.ndarray, stage: StageConfig, rng: np.random.Generato
     return operations.add_poisson_noise(image, rng.uniform(*stage.poisson_scale), gray, rng)
 
 
-def _second_order(
-    hq: np.ndarray, config: SecondOrderConfig, rng: np.random.Generator
-) -> np.ndarray:
+def _second_order(hq: np.ndarray, config: SecondOrderConfig, rng: np.random.Generator) -> np.ndarray:
     height, width = hq.shape[0] // SCALE, hq.shape[1] // SCALE
 
     first = config.first
