@@ -50,8 +50,8 @@ bench: $(BUILD_STAMP) ## Measure, print a table, write bench/results/
 openapi: $(BUILD_STAMP) ## Write openapi.yaml from the route schemas
 	@node dist/cli.js openapi > openapi.yaml
 
-docs: $(BUILD_STAMP) ## Write the generated pages of docs/
-	@node dist/cli.js docs
+docs: $(NODE_STAMP) ## Write the generated pages of docs/
+	@npx --no-install vitest run -u test/unit/docs.test.ts
 
 test-models: ## All set-up (PyPI), then the tests of python/
 	@$(MAKE) --no-print-directory -C python test

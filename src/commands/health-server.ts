@@ -32,7 +32,11 @@ export async function startHealthServer(options: {
         );
         return;
       default:
-        return answer(404, 'text/plain', 'This is a worker: /healthz, /readyz and /metrics only.\n');
+        return answer(
+          404,
+          'text/plain',
+          'This is a worker: /healthz, /readyz and /metrics only.\n',
+        );
     }
   });
   await new Promise<void>((resolve, reject) => {

@@ -1,0 +1,133 @@
+#!/usr/bin/env node
+/** The command line. Each command lives in `src/commands`; they are loaded when called, so `--help` is quick. */
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { description, version } from './commands/package-info.ts';
+import { type Config, loadConfig } from './config.ts';
+import { AppError } from './errors.ts';
+import { colorFixes, outputFormats } from './jobs/params.ts';
+
+const numberIn =
+  (min: number, max: number, whole = false) =>
+  (text: string): number => {
+    const value = Number(text);
+    const fits = text.trim() !== '' && value >= min && value <= max;
+    if (!fits || (whole && !Number.isInteger(value))) {
+      throw new InvalidArgumentError(
+        `Expected a ${whole ? 'whole ' : ''}number from ${min} to ${max}.`,
+      );
+    }
+    return value;
+  };
+
+/** The settings, or a clear end of the process. */
+function settingsOrExit(): Config {
+  try {
+    return loadConfig();
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function fail(error: unknown): never {
+  const text = error instanceof AppError ? error.message : String((error as Error).stack ?? error);
+  process.stderr.write(`pisa-serve: ${text}\n`);
+  process.exit(1);
+}
+
+const program = new Command('pisa-serve')
+  .description(description)
+  .version(version)
+  .showHelpAfterError('Run with --help to see what is possible.')
+  .configureHelp({ sortSubcommands: false })
+  .addHelpText(
+    'after',
+    `
+Examples:
+  pisa-serve serve                                        the service on http://127.0.0.1:8080
+  pisa-serve upscale photo.jpg photo-x4.png --sem 1.2     one photo, no service needed
+  pisa-serve upscale 'holiday/*.jpg' out --format webp    many photos
+
+Settings come from environment variables: docs/settings.md lists them.`,
+  );
+
+program
+  .command('serve')
+  .description('API, worker and (unless REDIS_URL is set) a private Redis: all in one')
+  .action(async () => {
+    const { serve } = await import('./commands/serve.ts');
+    await serve(settingsOrExit());
+  });
+
+program
+  .command('api')
+  .description('the HTTP API alone; needs REDIS_URL and storage shared with the workers')
+  .action(async () => {
+    const { serveApi } = await import('./commands/serve.ts');
+    await serveApi(settingsOrExit());
+  });
+
+program
+  .command('worker')
+  .description('a worker alone, with one process per device of DEVICES; needs REDIS_URL')
+  .action(async () => {
+    const { serveWorker } = await import('./commands/serve.ts');
+    await serveWorker(settingsOrExit());
+  });
+
+program
+  .command('upscale')
+  .description('upscale files on this machine, without queue or service')
+  .argument(
+    '<input...>',
+    'photos, folders or globs, then the output file or folder as the last argument',
+  )
+  .option('--pix <λ>', 'how much degradation to remove, 0 to 2', numberIn(0, 2), 1)
+  .option('--sem <λ>', 'how much detail to add, 0 to 2', numberIn(0, 2), 1)
+  .option('--scale <factor>', 'output size / input size, 1 to 4', numberIn(1, 4), 4)
+  .addOption(
+    new Option(
+      '--format <type>',
+      'output type; default: by the ending of the output, else png',
+    ).choices(outputFormats),
+  )
+  .option('--quality <1-100>', 'quality of jpeg, webp, avif', numberIn(1, 100, true), 90)
+  .addOption(
+    new Option(
+      '--colorfix <kind>',
+      "how colours are held to the input; default: the model's",
+    ).choices(colorFixes),
+  )
+  .addOption(
+    new Option('--metadata <what>', 'keep: re-attach colour profile, EXIF and XMP')
+      .choices(['none', 'keep'])
+      .default('none'),
+  )
+  .option('--model <name>', 'model bundle in MODELS_DIR; default: the MODEL setting')
+  .option('--device <device>', 'cpu, webgpu or cuda:N; default: the first of DEVICES')
+  .option('--force', 'replace output files that exist')
+  .action(async (paths: string[], flags) => {
+    const output = paths.pop();
+    if (output === undefined || paths.length === 0) {
+      fail(new AppError('invalid_parameter', 'Name at least one input, then the output.'));
+    }
+    const config = settingsOrExit();
+    const { upscaleFiles } = await import('./commands/upscale.ts');
+    const failed = await upscaleFiles(config, paths, output, flags);
+    process.exitCode = failed > 0 ? 1 : 0;
+  });
+
+const models = program.command('models').description('list the model bundles of MODELS_DIR');
+models.action(async () => {
+  const { listModels } = await import('./commands/models.ts');
+  await listModels(settingsOrExit());
+});
+models
+  .command('verify')
+  .description('check manifests and sha256 of bundles')
+  .argument('[name...]', 'bundles; default: all')
+  .action(async (names: string[]) => {
+    const { verifyModels } = await import('./commands/models.ts');
+    process.exitCode = (await verifyModels(settingsOrExit(), names)) > 0 ? 1 : 0;
+  });
+
+program.parseAsync().catch(fail);

@@ -1,0 +1,228 @@
+/** `pisa-serve upscale`: the service's pipeline on files, in this process, with no queue. */
+import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import cliProgress from 'cli-progress';
+import { glob, isDynamicPattern } from 'tinyglobby';
+import type { Config } from '../config.ts';
+import { AppError, toAppError } from '../errors.ts';
+import {
+  type OutputFormat,
+  outputFormats,
+  resolveParams,
+  type UpscaleQuery,
+} from '../jobs/params.ts';
+import { loadModel, type Model, parseDevice } from '../pipeline/model.ts';
+import { upscale } from '../pipeline/upscale.ts';
+import { version } from './package-info.ts';
+
+export interface UpscaleFlags extends UpscaleQuery {
+  device?: string;
+  /** Replace output files that exist. */
+  force?: boolean;
+}
+
+interface FilePair {
+  lowRes: string;
+  superRes: string;
+  format: OutputFormat;
+}
+
+const formatOfExtension: Record<string, OutputFormat> = {
+  '.png': 'png',
+  '.jpg': 'jpeg',
+  '.jpeg': 'jpeg',
+  '.webp': 'webp',
+  '.avif': 'avif',
+};
+const inputPattern = '*.{png,jpg,jpeg,webp,avif,tif,tiff}';
+
+/**
+ * @param inputs files, folders or globs
+ * @param output a file for one input file, else a folder
+ * @returns how many files failed; each failure is one line on stderr
+ * @throws invalid_parameter when inputs and output do not fit together
+ */
+export async function upscaleFiles(
+  config: Config,
+  inputs: readonly string[],
+  output: string,
+  flags: UpscaleFlags,
+): Promise<number> {
+  const { device = config.DEVICES[0] ?? 'cpu', force = false, ...query } = flags;
+  const pairs = await pairFiles(inputs, output, query.format, force);
+  const params = resolveParams(query, config.MODEL);
+  const model = await loadModel(path.join(config.MODELS_DIR, params.model), {
+    executionProvider: parseDevice(device),
+    threads: config.DEVICE_THREADS,
+  });
+  const abort = new AbortController();
+  const stop = (): void => abort.abort(new AppError('canceled', 'Stopped by Ctrl-C.'));
+  process.once('SIGINT', stop);
+  try {
+    return await upscalePairs(pairs, model, { ...params }, config, abort.signal);
+  } finally {
+    process.off('SIGINT', stop);
+    await model.dispose();
+  }
+}
+
+async function upscalePairs(
+  pairs: readonly FilePair[],
+  model: Model,
+  params: ReturnType<typeof resolveParams>,
+  config: Config,
+  signal: AbortSignal,
+): Promise<number> {
+  const bars = new cliProgress.MultiBar(
+    {
+      format: '{bar} {percentage}% {file} {stage}',
+      hideCursor: true,
+      clearOnComplete: true,
+      stream: process.stderr,
+    },
+    cliProgress.Presets.shades_classic,
+  );
+  let failed = 0;
+  for (const pair of pairs) {
+    const bar = bars.create(100, 0, { file: path.basename(pair.lowRes), stage: '' });
+    const startedAt = performance.now();
+    let line: string;
+    try {
+      const result = await upscale(
+        await readFile(pair.lowRes),
+        { ...params, format: pair.format },
+        {
+          model,
+          signal,
+          limits: {
+            maxInputPixels: config.MAX_INPUT_PIXELS,
+            maxOutputPixels: config.MAX_OUTPUT_PIXELS,
+          },
+          software: `pisa-serve ${version}`,
+          onProgress: ({ stage, fraction }) => bar?.update(Math.round(fraction * 100), { stage }),
+        },
+      );
+      await writeWhole(pair.superRes, result.image);
+      const seconds = ((performance.now() - startedAt) / 1000).toFixed(2);
+      line = `${pair.lowRes} → ${pair.superRes}  ${result.input.width}×${result.input.height} → ${result.width}×${result.height}  ${seconds} s`;
+    } catch (error) {
+      failed += 1;
+      const { message, code } = toAppError(error);
+      line = `${pair.lowRes}: ${code === 'internal' ? String(error) : message}`;
+      if (code === 'canceled') {
+        bars.stop();
+        process.stderr.write(`${line}\n`);
+        return failed;
+      }
+    }
+    // The bar belongs to a terminal; elsewhere the lines alone tell what happened.
+    if (bar) bars.remove(bar);
+    if (process.stderr.isTTY) bars.log(`${line}\n`);
+    else process.stderr.write(`${line}\n`);
+  }
+  bars.stop();
+  return failed;
+}
+
+/** Writes beside the target and renames, so that a stopped run leaves no half image. */
+async function writeWhole(file: string, bytes: Uint8Array): Promise<void> {
+  const partial = `${file}.${process.pid}.partial`;
+  try {
+    await writeFile(partial, bytes);
+    await rename(partial, file);
+  } finally {
+    await rm(partial, { force: true });
+  }
+}
+
+async function pairFiles(
+  inputs: readonly string[],
+  output: string,
+  format: OutputFormat | undefined,
+  force: boolean,
+): Promise<FilePair[]> {
+  const expanded = await Promise.all(inputs.map(expandInput));
+  const files = [...new Set(expanded.flat())];
+  if (files.length === 0) {
+    throw new AppError('invalid_parameter', `No image matches ${inputs.join(', ')}.`);
+  }
+  const extension = path.extname(output).toLowerCase();
+  const outputIsFolder =
+    (await isFolder(output)) || output.endsWith(path.sep) || extension === '' || files.length > 1;
+  if (!outputIsFolder) {
+    const named = formatOfExtension[extension];
+    if (!named && !format) {
+      throw new AppError(
+        'invalid_parameter',
+        `The ending of ${output} names no output format. Use .png, .jpg, .webp or .avif, or give --format ${outputFormats.join('|')}.`,
+      );
+    }
+    return checkTargets(
+      [{ lowRes: files[0] ?? '', superRes: output, format: format ?? named ?? 'png' }],
+      force,
+    );
+  }
+  if (formatOfExtension[extension] && !(await isFolder(output))) {
+    throw new AppError(
+      'invalid_parameter',
+      `${files.length} images cannot go into the one file ${output}. Name a folder.`,
+    );
+  }
+  await mkdir(output, { recursive: true });
+  const chosen = format ?? 'png';
+  const ending = chosen === 'jpeg' ? 'jpg' : chosen;
+  return checkTargets(
+    files.map((lowRes) => ({
+      lowRes,
+      superRes: path.join(output, `${path.parse(lowRes).name}.${ending}`),
+      format: chosen,
+    })),
+    force,
+  );
+}
+
+async function checkTargets(pairs: FilePair[], force: boolean): Promise<FilePair[]> {
+  const seen = new Map<string, string>();
+  for (const { lowRes, superRes } of pairs) {
+    const target = path.resolve(superRes);
+    const other = seen.get(target);
+    if (other) {
+      throw new AppError(
+        'invalid_parameter',
+        `${other} and ${lowRes} would both become ${superRes}. Upscale them into different folders.`,
+      );
+    }
+    seen.set(target, lowRes);
+    if (path.resolve(lowRes) === target) {
+      throw new AppError(
+        'invalid_parameter',
+        `${superRes} is the input itself. Name another output.`,
+      );
+    }
+    if (!force && (await exists(superRes))) {
+      throw new AppError('invalid_parameter', `${superRes} exists. Give --force to replace it.`);
+    }
+  }
+  return pairs;
+}
+
+async function expandInput(input: string): Promise<string[]> {
+  if (await isFolder(input)) {
+    const found = await glob(inputPattern, { cwd: input, caseSensitiveMatch: false });
+    return found.sort().map((file) => path.join(input, file));
+  }
+  if (await exists(input)) return [input];
+  if (isDynamicPattern(input)) return (await glob(input, { caseSensitiveMatch: false })).sort();
+  throw new AppError('invalid_parameter', `There is no file ${input}.`);
+}
+
+const exists = (file: string): Promise<boolean> =>
+  stat(file).then(
+    () => true,
+    () => false,
+  );
+const isFolder = (file: string): Promise<boolean> =>
+  stat(file).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
