@@ -31,6 +31,7 @@ export const errorCatalogue = {
   job_not_finished: entry(409, 'The job has not finished'),
   job_has_no_result: entry(409, 'The job ended without a result'),
   canceled: entry(409, 'The job was canceled'),
+  input_expired: entry(410, 'The uploaded image has expired'),
   result_expired: entry(410, 'The result has expired'),
   upload_too_large: entry(413, 'The upload is too large'),
   too_many_pixels: entry(413, 'The image has too many pixels'),

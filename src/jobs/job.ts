@@ -65,3 +65,9 @@ export interface UpscaleJobResult {
 
 export const inputKey = (id: string): string => `input/${id}`;
 export const outputKey = (id: string): string => `output/${id}`;
+
+/**
+ * Life of an uploaded image whose job has not ended. It is deleted when the job ends; this only bounds what a
+ * queue that nobody works off can hold, so it is far longer than any reasonable wait.
+ */
+export const inputTtlSeconds = 7 * 86_400;

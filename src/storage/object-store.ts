@@ -13,3 +13,13 @@ export interface ObjectStore {
   /** Ends connections and timers. */
   close(): Promise<void>;
 }
+
+/**
+ * Keys are made by us (`input/<uuid>`), never by a client. This holds even if that changes: no key leaves the
+ * folder or the prefix of its store.
+ * @returns the key
+ */
+export function checkKey(key: string): string {
+  if (!/^[a-z]+\/[A-Za-z0-9-]{1,64}$/.test(key)) throw new Error(`Not a storage key: ${key}`);
+  return key;
+}

@@ -1,0 +1,314 @@
+/**
+ * The upscale queue as the api uses it: submit, look, wait, cancel, delete. BullMQ is the truth about a job;
+ * the object store holds its images; the cancel record (cancellation.ts) overrules both.
+ */
+import { Queue } from 'bullmq';
+import type { Redis } from 'ioredis';
+import { AppError } from '../errors.ts';
+import { metrics } from '../metrics.ts';
+import type { ObjectStore } from '../storage/object-store.ts';
+import {
+  deleteCancelRecord,
+  publishCancel,
+  readCancelRecord,
+  writeCancelRecord,
+} from './cancellation.ts';
+import {
+  inputKey,
+  inputTtlSeconds,
+  outputKey,
+  type UpscaleJobData,
+  type UpscaleJobResult,
+  upscaleQueueName,
+} from './job.ts';
+import { JobEvents } from './job-events.ts';
+import {
+  isFinal,
+  type JobSnapshot,
+  snapshotOfCancelRecord,
+  snapshotOfJob,
+  type UpscaleJob,
+} from './job-snapshot.ts';
+import { connectRedis, orUnavailable } from './redis.ts';
+import { type ListedModel, listModels, listWorkers, type WorkerReport } from './worker-registry.ts';
+
+export interface UpscaleQueueOptions {
+  redisUrl: string;
+  store: ObjectStore;
+  /** RESULT_TTL_SECONDS: the longest life of a result. Job records outlive it, so that 410 can be told from 404. */
+  resultTtlSeconds: number;
+  /** Told of connection errors, for the log. */
+  onError?: (error: Error) => void;
+}
+
+export interface QueueCounts {
+  /** Waiting, or delayed before a retry. */
+  queued: number;
+  processing: number;
+}
+
+export type RemoveOutcome =
+  | { outcome: 'canceled'; job: JobSnapshot }
+  /** It had ended before: its images and its record are gone now. */
+  | { outcome: 'deleted' };
+
+/** Every method throws `redis_unavailable` when Redis is away. */
+export interface UpscaleQueue {
+  /** Resolves when connected; rejects with `redis_unavailable` after the time limit. */
+  ready(timeoutMs: number): Promise<void>;
+  /** One round trip. */
+  ping(): Promise<void>;
+  /**
+   * Accepts a job: stores the input, then enqueues. When it resolves the job is never lost.
+   * @param id a UUID, the public job id
+   * @param image the upload, byte for byte
+   */
+  submit(id: string, image: Uint8Array, data: UpscaleJobData): Promise<JobSnapshot>;
+  /** The job as it stands, or undefined when it is unknown. */
+  get(id: string): Promise<JobSnapshot | undefined>;
+  /**
+   * Waits until the job ends, `timeoutMs` have passed or `signal` aborts, whichever is first.
+   * @returns the job as it then stands; undefined when it is unknown (deleted, or Redis lost it)
+   */
+  waitFor(id: string, timeoutMs: number, signal?: AbortSignal): Promise<JobSnapshot | undefined>;
+  /** Cancels a job that has not ended (it reads as canceled at once), else deletes its images and record. */
+  remove(id: string): Promise<RemoveOutcome | undefined>;
+  counts(): Promise<QueueCounts>;
+  workers(): Promise<WorkerReport[]>;
+  models(): Promise<ListedModel[]>;
+  close(): Promise<void>;
+}
+
+/** Three chances: a job whose device process died twice with it once more, alone on its device. */
+const attempts = 3;
+const retryDelayMs = 1000;
+/** Events can be lost (a trimmed stream, a Redis that restarts): a waiting request looks by itself this often. */
+const lookAgainMs = 5000;
+
+export function createUpscaleQueue(options: UpscaleQueueOptions): UpscaleQueue {
+  return new BullUpscaleQueue(options);
+}
+
+class BullUpscaleQueue implements UpscaleQueue {
+  readonly #redis: Redis;
+  readonly #queue: Queue<UpscaleJobData, UpscaleJobResult>;
+  readonly #events: JobEvents;
+  readonly #store: ObjectStore;
+  readonly #recordTtlSeconds: number;
+
+  constructor({ redisUrl, store, resultTtlSeconds, onError = () => {} }: UpscaleQueueOptions) {
+    this.#store = store;
+    this.#recordTtlSeconds = 2 * resultTtlSeconds + 3600;
+    this.#redis = connectRedis(redisUrl, 'producer', onError);
+    this.#queue = new Queue(upscaleQueueName, {
+      connection: this.#redis,
+      skipWaitingForReady: true,
+      defaultJobOptions: {
+        attempts,
+        backoff: { type: 'fixed', delay: retryDelayMs },
+        // By age only, the same for every job: BullMQ applies the age of the job that finishes to all of them.
+        removeOnComplete: { age: this.#recordTtlSeconds },
+        removeOnFail: { age: this.#recordTtlSeconds },
+        // The supervisor logs the cause; Redis needs only the code and detail.
+        stackTraceLimit: 0,
+      },
+    });
+    this.#queue.on('error', onError);
+    this.#events = new JobEvents(redisUrl, onError);
+  }
+
+  async ready(timeoutMs: number): Promise<void> {
+    if (this.#redis.status === 'ready') return;
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#redis.off('ready', onReady);
+        reject(
+          new AppError('redis_unavailable', `Redis did not answer within ${timeoutMs} ms.`, {
+            retryAfterSeconds: 5,
+          }),
+        );
+      }, timeoutMs);
+      const onReady = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      this.#redis.once('ready', onReady);
+    });
+    await this.ping();
+  }
+
+  async ping(): Promise<void> {
+    await orUnavailable(() => this.#redis.ping());
+  }
+
+  async submit(id: string, image: Uint8Array, data: UpscaleJobData): Promise<JobSnapshot> {
+    await orUnavailable(() => this.#store.put(data.input.key, image, inputTtlSeconds));
+    try {
+      const job = await orUnavailable(() => this.#queue.add('upscale', data, { jobId: id }));
+      return { id, status: 'queued', data, createdAt: job.timestamp };
+    } catch (error) {
+      // Nobody will ever read it. If this fails too, its time to live ends it.
+      await this.#store.delete(data.input.key).catch(() => {});
+      throw error;
+    }
+  }
+
+  async get(id: string): Promise<JobSnapshot | undefined> {
+    return orUnavailable(async () => {
+      const [record, state, job] = await this.#read(id);
+      if (record) return snapshotOfCancelRecord(id, record);
+      if (!job) return undefined;
+      const snapshot = snapshotOfJob(job, state);
+      if (snapshot.status !== 'queued') return snapshot;
+      const queuePosition = await this.#position(id);
+      return queuePosition === undefined ? snapshot : { ...snapshot, queuePosition };
+    });
+  }
+
+  async waitFor(
+    id: string,
+    timeoutMs: number,
+    signal?: AbortSignal,
+  ): Promise<JobSnapshot | undefined> {
+    const deadline = Date.now() + timeoutMs;
+    for (;;) {
+      // Subscribe before looking, so that nothing that happens after the look is missed.
+      const change = this.#nextChange(id, signal);
+      try {
+        const snapshot = await this.get(id);
+        const leftMs = deadline - Date.now();
+        if (!snapshot || isFinal(snapshot.status) || leftMs <= 0 || signal?.aborted)
+          return snapshot;
+        await change.within(Math.min(leftMs, lookAgainMs));
+      } finally {
+        change.end();
+      }
+    }
+  }
+
+  async remove(id: string): Promise<RemoveOutcome | undefined> {
+    return orUnavailable(async () => {
+      const [record, state, job] = await this.#read(id);
+      if (record) {
+        const job = snapshotOfCancelRecord(id, record);
+        // Still stopping: the record is the flag that stops it, so it has to stay.
+        if (state === 'active') return { outcome: 'canceled', job };
+        return this.#delete(id);
+      }
+      if (!job) return undefined;
+      if (isFinal(snapshotOfJob(job, state).status)) return this.#delete(id);
+      return this.#cancel(id, job, state);
+    });
+  }
+
+  async counts(): Promise<QueueCounts> {
+    return orUnavailable(async () => {
+      const counts = await this.#queue.getJobCounts('waiting', 'prioritized', 'delayed', 'active');
+      const of = (state: string) => counts[state] ?? 0;
+      return {
+        queued: of('waiting') + of('prioritized') + of('delayed'),
+        processing: of('active'),
+      };
+    });
+  }
+
+  async workers(): Promise<WorkerReport[]> {
+    return orUnavailable(() => listWorkers(this.#redis));
+  }
+
+  async models(): Promise<ListedModel[]> {
+    return orUnavailable(() => listModels(this.#redis));
+  }
+
+  async close(): Promise<void> {
+    await Promise.allSettled([this.#events.close(), this.#queue.close()]);
+    this.#redis.disconnect();
+  }
+
+  /** One connection answers in order, so the state is never newer than the job (see `snapshotOfJob`). */
+  #read(id: string) {
+    return Promise.all([
+      readCancelRecord(this.#redis, id),
+      this.#queue.getJobState(id),
+      this.#queue.getJob(id) as Promise<UpscaleJob | undefined>,
+    ]);
+  }
+
+  async #cancel(id: string, job: UpscaleJob, state: string): Promise<RemoveOutcome> {
+    const record = {
+      data: job.data,
+      createdAt: job.timestamp,
+      ...(state === 'active' && job.processedOn ? { startedAt: job.processedOn } : {}),
+      canceledAt: Date.now(),
+    };
+    await writeCancelRecord(this.#redis, id, record, this.#recordTtlSeconds);
+    if (await this.#takeOut(job)) {
+      metrics.jobs.inc({ status: 'canceled', code: 'canceled', model: job.data.params.model });
+      await this.#store.delete(job.data.input.key);
+    } else if ((await this.#queue.getJobState(id)) === 'active') {
+      await publishCancel(this.#redis, id);
+    } else {
+      // It ended while we looked: then this was the removal of a finished job.
+      return this.#delete(id);
+    }
+    this.#events.notify(id);
+    return { outcome: 'canceled', job: snapshotOfCancelRecord(id, record) };
+  }
+
+  /** @returns false when a worker holds the job or it has ended, so that it cannot be taken out of the queue */
+  async #takeOut(job: UpscaleJob): Promise<boolean> {
+    const state = await job.getState();
+    if (state !== 'waiting' && state !== 'prioritized' && state !== 'delayed') return false;
+    try {
+      await job.remove();
+      return true;
+    } catch (error) {
+      // BullMQ has no class for this one. A worker took the job in the meantime.
+      if (error instanceof Error && error.message.includes('locked')) return false;
+      throw error;
+    }
+  }
+
+  async #delete(id: string): Promise<RemoveOutcome> {
+    await Promise.all([
+      this.#store.delete(inputKey(id)),
+      this.#store.delete(outputKey(id)),
+      this.#queue.remove(id),
+    ]);
+    await deleteCancelRecord(this.#redis, id);
+    this.#events.notify(id);
+    return { outcome: 'deleted' };
+  }
+
+  /** @returns how many jobs will be taken before this one; undefined when it does not wait in the list */
+  async #position(id: string): Promise<number | undefined> {
+    const key = this.#queue.toKey('wait');
+    // Workers take from the tail, new jobs come in at the head.
+    const [length, index] = await Promise.all([
+      this.#redis.llen(key),
+      this.#redis.lpos(key, id, 'RANK', -1),
+    ]);
+    return index === null ? undefined : Math.max(0, length - 1 - index);
+  }
+
+  #nextChange(id: string, signal?: AbortSignal) {
+    let wake = () => {};
+    const changed = new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+    const unsubscribe = this.#events.subscribe(id, wake);
+    signal?.addEventListener('abort', wake);
+    let timer: NodeJS.Timeout | undefined;
+    return {
+      within: (ms: number) => {
+        timer = setTimeout(wake, ms);
+        return changed;
+      },
+      end: () => {
+        clearTimeout(timer);
+        unsubscribe();
+        signal?.removeEventListener('abort', wake);
+      },
+    };
+  }
+}

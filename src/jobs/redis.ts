@@ -1,0 +1,117 @@
+/**
+ * How each role connects to Redis. A producer (the api) would rather fail at once than hold a request; a
+ * consumer (the supervisor, event streams) waits for Redis to come back, however long that takes.
+ */
+import { Redis } from 'ioredis';
+import { AppError } from '../errors.ts';
+
+export type RedisRole = 'producer' | 'consumer';
+
+/** The part of ioredis's options that we use, which BullMQ's own type takes as well. */
+export interface RedisConnectionOptions extends RedisAddress {
+  maxRetriesPerRequest: number | null;
+  retryStrategy: (times: number) => number;
+  enableOfflineQueue?: boolean;
+  commandTimeout?: number;
+}
+
+interface RedisAddress {
+  /** Unix socket. */
+  path?: string;
+  host?: string;
+  port?: number;
+  db: number;
+  username?: string;
+  password?: string;
+  tls?: { servername: string };
+}
+
+/** Longer than any Redis command takes, short enough for a client that waits for its 202. */
+const producerCommandTimeoutMs = 5000;
+
+/**
+ * @param url redis://[user:password@]host[:port][/db], the same with rediss:// (TLS), or unix:///path[?db=n]
+ * @throws invalid_config when `url` is none of these
+ */
+export function redisOptions(url: string, role: RedisRole): RedisConnectionOptions {
+  return {
+    ...address(url),
+    // Exponential, capped: a Redis that restarts is found again within a second or two.
+    retryStrategy: (times: number) => Math.min(50 * 2 ** Math.min(times, 10), 2000),
+    ...(role === 'producer'
+      ? {
+          enableOfflineQueue: false,
+          maxRetriesPerRequest: 1,
+          commandTimeout: producerCommandTimeoutMs,
+        }
+      : { maxRetriesPerRequest: null }),
+  };
+}
+
+function address(url: string): RedisAddress {
+  if (!URL.canParse(url)) {
+    throw new AppError('invalid_config', `REDIS_URL is not an address: ${url}`);
+  }
+  const parsed = new URL(url);
+  if (parsed.protocol === 'unix:') {
+    return {
+      path: decodeURIComponent(parsed.pathname),
+      db: Number(parsed.searchParams.get('db') ?? 0),
+    };
+  }
+  if (parsed.protocol !== 'redis:' && parsed.protocol !== 'rediss:') {
+    throw new AppError(
+      'invalid_config',
+      `REDIS_URL must start with redis://, rediss:// or unix://, not ${parsed.protocol}`,
+    );
+  }
+  return {
+    host: parsed.hostname.replace(/^\[(.*)\]$/, '$1') || '127.0.0.1',
+    port: Number(parsed.port || 6379),
+    db: Number(parsed.pathname.slice(1) || 0),
+    ...(parsed.username ? { username: decodeURIComponent(parsed.username) } : {}),
+    ...(parsed.password ? { password: decodeURIComponent(parsed.password) } : {}),
+    ...(parsed.protocol === 'rediss:' ? { tls: { servername: parsed.hostname } } : {}),
+  };
+}
+
+/**
+ * A connection whose errors do not end the process: ioredis reconnects by itself, and what failed meanwhile
+ * reaches the caller as a rejected command.
+ * @param onError told of each connection error, for the log
+ */
+export function connectRedis(
+  url: string,
+  role: RedisRole,
+  onError: (error: Error) => void = () => {},
+): Redis {
+  const redis = new Redis(redisOptions(url, role));
+  redis.on('error', onError);
+  return redis;
+}
+
+const connectionErrorNames = new Set(['MaxRetriesPerRequestError', 'AbortError', 'ReplyError']);
+const connectionErrorText =
+  /connection is closed|stream isn't writeable|command timed out|ECONN|EPIPE|ENOENT|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN/i;
+
+/**
+ * Runs a Redis operation of the api.
+ * @throws redis_unavailable when Redis is away or refuses (loading, read-only, out of memory)
+ */
+export async function orUnavailable<T>(operation: () => Promise<T>): Promise<T> {
+  try {
+    return await operation();
+  } catch (error) {
+    if (!isRedisFault(error)) throw error;
+    throw new AppError(
+      'redis_unavailable',
+      'The queue cannot be reached at the moment. Try again in a few seconds.',
+      { cause: error, retryAfterSeconds: 5 },
+    );
+  }
+}
+
+function isRedisFault(error: unknown): boolean {
+  if (!(error instanceof Error) || error instanceof AppError) return false;
+  return connectionErrorNames.has(error.name) || connectionErrorText.test(error.message);
+}

@@ -1,0 +1,94 @@
+/**
+ * Which workers are alive and which models they can run, as the api sees it. Every worker reports itself
+ * under a key that expires, so that one killed at any moment vanishes by itself. Model summaries stay: with
+ * no worker running (scaled to zero) the api can still name the models.
+ */
+import type { Redis } from 'ioredis';
+import type { ColorFix } from './params.ts';
+
+/** A report older than this is a worker that is gone. */
+export const reportTtlSeconds = 15;
+export const reportIntervalMs = 5000;
+
+/** A model that no worker has reported for this long is no longer listed. */
+const modelMemoryMs = 30 * 86_400_000;
+
+export type DeviceStatus = 'starting' | 'ready' | 'restarting' | 'failed' | 'stopped';
+
+export interface DeviceReport {
+  /** As in DEVICES: cpu, webgpu, cuda:0. */
+  name: string;
+  status: DeviceStatus;
+  /** Jobs in the device process. */
+  jobs: number;
+}
+
+/** What `GET /models` tells of a bundle. */
+export interface ModelSummary {
+  name: string;
+  version: string;
+  license: string;
+  source: string;
+  description: string;
+  /** What the model was trained for; any `scale` up to it works. */
+  scale: number;
+  /** The colour fix that a job gets when it names none. */
+  colorfix: ColorFix;
+}
+
+export interface WorkerReport {
+  id: string;
+  devices: DeviceReport[];
+  models: ModelSummary[];
+  /** Jobs that the worker runs at the same time when all its devices are ready. */
+  slots: number;
+}
+
+export interface ListedModel extends ModelSummary {
+  /** True while a live worker has the bundle. */
+  available: boolean;
+}
+
+const workersKey = 'pisa:workers';
+const modelsKey = 'pisa:models';
+const workerKey = (id: string) => `pisa:worker:${id}`;
+
+/** Call every `reportIntervalMs`, and at once when a device changes its status. */
+export async function reportWorker(redis: Redis, report: WorkerReport): Promise<void> {
+  const seenAt = Date.now();
+  const transaction = redis
+    .multi()
+    .sadd(workersKey, report.id)
+    .set(workerKey(report.id), JSON.stringify(report), 'EX', reportTtlSeconds);
+  for (const model of report.models) {
+    transaction.hset(modelsKey, model.name, JSON.stringify({ ...model, seenAt }));
+  }
+  await transaction.exec();
+}
+
+/** A worker that ends in order says so, so that `/readyz` knows at once. */
+export async function withdrawWorker(redis: Redis, id: string): Promise<void> {
+  await redis.multi().srem(workersKey, id).del(workerKey(id)).exec();
+}
+
+/** The workers that are alive. */
+export async function listWorkers(redis: Redis): Promise<WorkerReport[]> {
+  const ids = await redis.smembers(workersKey);
+  if (ids.length === 0) return [];
+  const texts = await redis.mget(ids.map(workerKey));
+  const gone = ids.filter((_, index) => texts[index] === null);
+  if (gone.length > 0) await redis.srem(workersKey, ...gone);
+  return texts.filter((text) => text !== null).map((text) => JSON.parse(text) as WorkerReport);
+}
+
+/** Every model known, by name, and whether a live worker has it. */
+export async function listModels(redis: Redis): Promise<ListedModel[]> {
+  const [workers, known] = await Promise.all([listWorkers(redis), redis.hgetall(modelsKey)]);
+  const live = new Set(workers.flatMap((worker) => worker.models.map((model) => model.name)));
+  const oldest = Date.now() - modelMemoryMs;
+  return Object.values(known)
+    .map((text) => JSON.parse(text) as ModelSummary & { seenAt: number })
+    .filter(({ name, seenAt }) => live.has(name) || seenAt > oldest)
+    .map(({ seenAt: _, ...model }) => ({ ...model, available: live.has(model.name) }))
+    .sort((a, b) => a.name.localeCompare(b.name));
+}

@@ -1,0 +1,116 @@
+/**
+ * Every metric of the service, in one Prometheus registry. The api and the supervisor write to it and each
+ * process serves it at `/metrics`; `serve`, which is both, serves both at once.
+ */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { Evaluations } from './jobs/job.ts';
+
+export const registry = new Registry();
+
+// CPU, memory, garbage collection and event-loop lag (`nodejs_eventloop_lag_p99_seconds`) of this process.
+collectDefaultMetrics({ register: registry });
+
+/** The `mode` label: how many UNet evaluations Eq. 8 needed, which is what a job's price depends on. */
+export const modes = ['none', 'one', 'both'] as const;
+export type Mode = (typeof modes)[number];
+export const modeOf = (evaluations: Evaluations): Mode => modes[evaluations];
+
+// From a tiny model on a small photo (milliseconds) to a diffusion model on a large one (minutes).
+const inferenceBuckets = [
+  0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180, 600,
+];
+const httpBuckets = [
+  0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
+];
+
+const registers = [registry];
+
+export const metrics = {
+  /** Labelled by `stage` (the names of `timings_ms`), `model`, `mode`. */
+  stageSeconds: new Histogram({
+    name: 'pisa_stage_duration_seconds',
+    help: 'Time of one pipeline stage of one job.',
+    labelNames: ['stage', 'model', 'mode'] as const,
+    buckets: inferenceBuckets,
+    registers,
+  }),
+  queueWaitSeconds: new Histogram({
+    name: 'pisa_queue_wait_seconds',
+    help: 'Time from accepting a job to the start of the attempt that succeeded.',
+    labelNames: ['model', 'mode'] as const,
+    buckets: inferenceBuckets,
+    registers,
+  }),
+  processingSeconds: new Histogram({
+    name: 'pisa_processing_duration_seconds',
+    help: 'Time of a job in the device process: read input, pipeline, write result.',
+    labelNames: ['model', 'mode'] as const,
+    buckets: inferenceBuckets,
+    registers,
+  }),
+  jobSeconds: new Histogram({
+    name: 'pisa_job_duration_seconds',
+    help: 'Time from accepting a job to its result, waiting and retries included.',
+    labelNames: ['model', 'mode'] as const,
+    buckets: inferenceBuckets,
+    registers,
+  }),
+  /** `status` is final: succeeded, failed or canceled. `code` is empty for succeeded. */
+  jobs: new Counter({
+    name: 'pisa_jobs_total',
+    help: 'Jobs that reached a final status, by status and error code.',
+    labelNames: ['status', 'code', 'model'] as const,
+    registers,
+  }),
+  jobAttemptsLost: new Counter({
+    name: 'pisa_job_attempts_lost_total',
+    help: 'Attempts that ended early and were queued again, by reason.',
+    labelNames: ['reason'] as const,
+    registers,
+  }),
+  /** Set by the api at scrape, from the queue itself. `state` is queued or processing. */
+  queueJobs: new Gauge({
+    name: 'pisa_queue_jobs',
+    help: 'Jobs in the queue now.',
+    labelNames: ['state'] as const,
+    registers,
+  }),
+  deviceUp: new Gauge({
+    name: 'pisa_device_up',
+    help: '1 while the device process is warmed up and takes jobs, else 0.',
+    labelNames: ['device'] as const,
+    registers,
+  }),
+  deviceBusySeconds: new Counter({
+    name: 'pisa_device_busy_seconds_total',
+    help: 'Time in which the device process had at least one job.',
+    labelNames: ['device'] as const,
+    registers,
+  }),
+  deviceJobs: new Gauge({
+    name: 'pisa_device_jobs',
+    help: 'Jobs in the device process now.',
+    labelNames: ['device'] as const,
+    registers,
+  }),
+  deviceResidentBytes: new Gauge({
+    name: 'pisa_device_resident_memory_bytes',
+    help: 'Resident memory of the device process, as of its last heartbeat.',
+    labelNames: ['device'] as const,
+    registers,
+  }),
+  deviceRestarts: new Counter({
+    name: 'pisa_device_restarts_total',
+    help: 'Device processes replaced, by reason: crashed, hung, disobeyed, memory.',
+    labelNames: ['device', 'reason'] as const,
+    registers,
+  }),
+  /** Set by the api. `route` is the route's pattern, never the raw path. */
+  httpSeconds: new Histogram({
+    name: 'pisa_http_request_duration_seconds',
+    help: 'Time from an HTTP request to the end of its response.',
+    labelNames: ['method', 'route', 'status'] as const,
+    buckets: httpBuckets,
+    registers,
+  }),
+};

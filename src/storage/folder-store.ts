@@ -1,0 +1,101 @@
+/**
+ * Images in a folder: the default of one machine, or a volume that api and workers share. A file's
+ * modification time is the moment when it expires, so that one `stat` tells and no index is needed.
+ */
+import { randomUUID } from 'node:crypto';
+import { mkdir, open, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { checkKey, type ObjectStore } from './object-store.ts';
+
+/** A write takes seconds at most: a temporary file older than this belongs to a process that died. */
+const abandonedWriteMs = 3_600_000;
+const sweepIntervalMs = 600_000;
+const temporaryFolder = '.writing';
+
+export interface FolderStoreOptions {
+  /** Delete expired files every ten minutes. One process that does is enough; more do no harm. */
+  sweep: boolean;
+  /** Told when a sweep fails, for the log. */
+  onError?: (error: unknown) => void;
+}
+
+export class FolderStore implements ObjectStore {
+  readonly #folder: string;
+  readonly #timer: NodeJS.Timeout | undefined;
+
+  constructor(folder: string, { sweep, onError = () => {} }: FolderStoreOptions) {
+    this.#folder = path.resolve(folder);
+    if (sweep) {
+      const run = () => this.sweep().catch(onError);
+      run();
+      this.#timer = setInterval(run, sweepIntervalMs).unref();
+    }
+  }
+
+  async put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void> {
+    const file = this.#file(key);
+    const temporary = path.join(this.#folder, temporaryFolder, randomUUID());
+    const expiresAt = new Date(Date.now() + ttlSeconds * 1000);
+    await mkdir(path.dirname(temporary), { recursive: true });
+    await mkdir(path.dirname(file), { recursive: true });
+    try {
+      // Not synced to disk: the queue itself (AOF, every second) promises no more after a power cut.
+      await writeFile(temporary, bytes, { mode: 0o600 });
+      await utimes(temporary, expiresAt, expiresAt);
+      await rename(temporary, file);
+    } catch (error) {
+      await rm(temporary, { force: true });
+      throw error;
+    }
+  }
+
+  async get(key: string): Promise<Buffer | undefined> {
+    const handle = await orMissing(open(this.#file(key), 'r'));
+    if (!handle) return undefined;
+    try {
+      const { mtimeMs } = await handle.stat();
+      return mtimeMs > Date.now() ? await handle.readFile() : undefined;
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async delete(key: string): Promise<void> {
+    await rm(this.#file(key), { force: true });
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+  }
+
+  /** Deletes what has expired and what a dead process left half-written. */
+  async sweep(): Promise<void> {
+    const now = Date.now();
+    for (const folder of await foldersIn(this.#folder)) {
+      const oldest = folder === temporaryFolder ? now - abandonedWriteMs : now;
+      for (const name of await readdir(path.join(this.#folder, folder))) {
+        const file = path.join(this.#folder, folder, name);
+        const facts = await orMissing(stat(file));
+        if (facts && facts.mtimeMs <= oldest) await rm(file, { force: true });
+      }
+    }
+  }
+
+  #file(key: string): string {
+    return path.join(this.#folder, checkKey(key));
+  }
+}
+
+async function foldersIn(folder: string): Promise<string[]> {
+  const entries = (await orMissing(readdir(folder, { withFileTypes: true }))) ?? [];
+  return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+}
+
+async function orMissing<T>(operation: Promise<T>): Promise<T | undefined> {
+  try {
+    return await operation;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
