@@ -45,7 +45,8 @@ check: $(NODE_STAMP) ## Types, lint, import rules, dead code
 
 bench: $(BUILD_STAMP) ## Measure, print a table, write bench/results/
 	@scripts/setup.sh redis always
-	@node dist-bench/run.js
+	@npx --no-install tsc -p tsconfig.bench.json
+	@node .bench/run.js $(BENCH_FLAGS)
 
 openapi: $(BUILD_STAMP) ## Write openapi.yaml from the route schemas
 	@node dist/cli.js openapi > openapi.yaml
@@ -63,4 +64,4 @@ evaluate: ## Judge the embedded model; writes docs/evaluation.md
 	@$(MAKE) --no-print-directory -C python evaluate
 
 clean: ## Remove what the other targets made here
-	@rm -rf dist node_modules .data python/.venv
+	@rm -rf dist .bench node_modules .data python/.venv

@@ -1,0 +1,182 @@
+/**
+ * `make bench`: per-stage times, one against both evaluations, HTTP overhead, event-loop lag, cancel latency
+ * and peak memory of the real service. Prints Markdown tables; writes bench/results/service.{json,md}.
+ * `make bench BENCH_FLAGS=--huge` adds 2048² → 8192² (minutes).
+ */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import sharp from 'sharp';
+import {
+  cancelJob,
+  getJob,
+  metric,
+  peakMegabytes,
+  type Service,
+  startService,
+  submit,
+  upscaleSync,
+} from './service.ts';
+import { median, quantile } from './statistics.ts';
+
+const root = path.resolve(import.meta.dirname, '..');
+const results = path.join(root, 'bench/results');
+const huge = process.argv.includes('--huge');
+const stages = [
+  'decode_image',
+  'resample',
+  'encode_latents',
+  'predict_residual',
+  'decode_latents',
+  'color_fix',
+  'encode_image',
+] as const;
+const modes = { none: { pix: 0, sem: 0 }, one: { pix: 1, sem: 1 }, both: { pix: 1, sem: 0.5 } };
+const sizes: readonly { side: number; runs: number }[] = [
+  { side: 128, runs: 9 },
+  { side: 256, runs: 5 },
+  { side: 512, runs: 3 },
+  { side: 1024, runs: 1 },
+];
+const oneRow = (cells: readonly (string | number)[]): string => `| ${cells.join(' | ')} |`;
+const ms = (value: number | undefined): string => (value === undefined ? '' : value.toFixed(0));
+
+const photo = (side: number): Promise<Buffer> =>
+  sharp(path.join(root, 'test/photos/cat-128.jpg')).resize(side, side).png().toBuffer();
+
+interface StageRow {
+  side: number;
+  mode: string;
+  wallMs: number;
+  timings: Record<string, number>;
+}
+
+async function measureStages(service: Service): Promise<StageRow[]> {
+  const rows: StageRow[] = [];
+  for (const { side, runs } of sizes) {
+    const image = await photo(side);
+    // The modes take turns, so that a slow moment of the machine hits all of them.
+    const samples = new Map<string, { wallMs: number; timings: Record<string, number> }[]>();
+    for (let run = 0; run < runs; run += 1) {
+      for (const [mode, dials] of Object.entries(modes)) {
+        const { wallMs, job } = await upscaleSync(service, image, dials);
+        const list = samples.get(mode) ?? [];
+        list.push({ wallMs, timings: job.timings_ms });
+        samples.set(mode, list);
+      }
+    }
+    for (const [mode, list] of samples) {
+      const timings = Object.fromEntries(
+        [...stages, 'queue', 'total'].map((stage) => [
+          stage,
+          median(list.map((sample) => sample.timings[stage] ?? Number.NaN)),
+        ]),
+      );
+      rows.push({ side, mode, wallMs: median(list.map((sample) => sample.wallMs)), timings });
+    }
+  }
+  return rows;
+}
+
+/** What a 1024² job does to everybody else, and how soon a cancel frees the device. */
+async function measureLongJob(service: Service): Promise<Record<string, number>> {
+  const image = await photo(1024);
+  const small = await photo(128);
+  const job = await submit(service, image, modes.one);
+  const health: number[] = [];
+  while ((await getJob(service, job.id)).status !== 'succeeded') {
+    const startedAt = performance.now();
+    await (await fetch(`${service.url}/healthz`)).arrayBuffer();
+    health.push(performance.now() - startedAt);
+    await delay(20);
+  }
+  const eventLoopLagP99Ms = (await metric(service, 'nodejs_eventloop_lag_p99_seconds')) * 1000;
+
+  const canceled = await submit(service, image, modes.one);
+  while ((await getJob(service, canceled.id)).progress?.stage !== 'predict_residual')
+    await delay(5);
+  const canceledAt = performance.now();
+  await cancelJob(service, canceled.id);
+  const { job: next, wallMs } = await upscaleSync(service, small, modes.one);
+  return {
+    healthzP50Ms: quantile(health, 0.5),
+    healthzP99Ms: quantile(health, 0.99),
+    eventLoopLagP99Ms,
+    cancelToNextDoneMs: performance.now() - canceledAt,
+    nextAloneMs: next.timings_ms.total ?? Number.NaN,
+    nextWallMs: wallMs,
+  };
+}
+
+function stageTable(rows: readonly StageRow[]): string {
+  const base = (side: number): number =>
+    rows.find((row) => row.side === side && row.mode === 'one')?.timings.total ?? Number.NaN;
+  return [
+    oneRow(['input', 'evaluations', ...stages, 'total ms', 'against one', 'HTTP adds ms']),
+    oneRow(Array.from({ length: stages.length + 5 }, () => '---')),
+    ...rows.map(({ side, mode, wallMs, timings }) =>
+      oneRow([
+        `${side}²`,
+        mode,
+        ...stages.map((stage) => ms(timings[stage])),
+        ms(timings.total),
+        `${((timings.total ?? Number.NaN) / base(side)).toFixed(2)} ×`,
+        ms(wallMs - (timings.total ?? Number.NaN)),
+      ]),
+    ),
+  ].join('\n');
+}
+
+async function main(): Promise<void> {
+  const service = await startService();
+  const rows = await measureStages(service);
+  const peak1024 = peakMegabytes(service.pids().device);
+  const longJob = await measureLongJob(service);
+  await service.stop();
+
+  const memory: Record<string, number> = { '1024² → 4096²': peak1024 };
+  if (huge) {
+    const fresh = await startService();
+    const job = await submit(fresh, await photo(2048), modes.both);
+    for (;;) {
+      const { status, error } = await getJob(fresh, job.id);
+      if (status === 'succeeded') break;
+      if (status === 'failed') throw new Error(JSON.stringify(error));
+      await delay(500);
+    }
+    memory['2048² → 8192²'] = peakMegabytes(fresh.pids().device);
+    await fresh.stop();
+  }
+
+  const report = {
+    date: new Date().toISOString(),
+    cpu: `${cpus().length} × ${cpus()[0]?.model.trim()}`,
+    node: process.version,
+    readyMs: service.readyMs,
+    rows,
+    longJob,
+    peakDeviceMegabytes: memory,
+  };
+  const page = `# Service benchmark
+
+\`make bench${huge ? ' BENCH_FLAGS=--huge' : ''}\`, ${report.date}, ${report.cpu}, Node ${report.node}. Medians; milliseconds. Ready after ${ms(report.readyMs)} ms.
+
+${stageTable(rows)}
+
+While a 1024² → 4096² job runs: \`/healthz\` p50 ${longJob.healthzP50Ms?.toFixed(1)} ms, p99 ${longJob.healthzP99Ms?.toFixed(1)} ms; event-loop lag of api + supervisor p99 ${longJob.eventLoopLagP99Ms?.toFixed(1)} ms.
+Cancel in its UNet stage, then a 128² job: done ${ms(longJob.cancelToNextDoneMs)} ms after the cancel, of which its own pipeline took ${ms(longJob.nextAloneMs)} ms.
+
+| job | peak resident memory of the device process |
+| --- | --- |
+${Object.entries(memory)
+  .map(([name, megabytes]) => oneRow([name, `${ms(megabytes)} MB`]))
+  .join('\n')}
+`;
+  mkdirSync(results, { recursive: true });
+  writeFileSync(path.join(results, 'service.json'), `${JSON.stringify(report, null, 2)}\n`);
+  writeFileSync(path.join(results, 'service.md'), page);
+  console.log(page);
+}
+
+await main();

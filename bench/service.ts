@@ -1,0 +1,150 @@
+/** Starts the real service (dist/cli.js serve) on a free port with a data folder of its own, and asks it things. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+
+export interface Service {
+  url: string;
+  /** From spawn to the first 200 of /readyz, in milliseconds. */
+  readyMs: number;
+  /** Process ids by role. */
+  pids: () => { main: number; device: number };
+  stop: () => Promise<void>;
+}
+
+const root = path.resolve(import.meta.dirname, '..');
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
+
+export async function startService(env: Record<string, string> = {}): Promise<Service> {
+  const dataDir = mkdtempSync(path.join(tmpdir(), 'pisa-bench-'));
+  const port = await freePort();
+  const startedAt = performance.now();
+  const child = spawn(process.execPath, [path.join(root, 'dist/cli.js'), 'serve'], {
+    env: { ...process.env, PORT: String(port), DATA_DIR: dataDir, LOG_LEVEL: 'warn', ...env },
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  const url = `http://127.0.0.1:${port}`;
+  await untilReady(child, url);
+  return {
+    url,
+    readyMs: performance.now() - startedAt,
+    pids: () => ({ main: child.pid ?? 0, device: deviceProcess(child.pid ?? 0) }),
+    stop: async () => {
+      const exited = once(child, 'exit');
+      child.kill('SIGTERM');
+      await exited;
+      rmSync(dataDir, { recursive: true, force: true });
+    },
+  };
+}
+
+async function untilReady(child: ChildProcess, url: string): Promise<void> {
+  for (;;) {
+    if (child.exitCode !== null) throw new Error(`the service ended with ${child.exitCode}`);
+    const ok = await fetch(`${url}/readyz`).then(
+      (response) => response.ok,
+      () => false,
+    );
+    if (ok) return;
+    await delay(25);
+  }
+}
+
+/** The child of `parent` that runs device-main.js. */
+function deviceProcess(parent: number): number {
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      const status = readFileSync(`/proc/${name}/status`, 'utf8');
+      const command = readFileSync(`/proc/${name}/cmdline`, 'utf8');
+      if (status.includes(`PPid:\t${parent}\n`) && command.includes('device-main')) {
+        return Number(name);
+      }
+    } catch {
+      // The process ended while we looked.
+    }
+  }
+  throw new Error('no device process found');
+}
+
+/** Peak resident size of a process since its start, in megabytes (VmHWM). */
+export function peakMegabytes(pid: number): number {
+  const match = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  return Number(match?.[1] ?? Number.NaN) / 1024;
+}
+
+/** What the benchmark reads of a job object (openapi.yaml has all of it). */
+export interface JobObject {
+  id: string;
+  status: string;
+  timings_ms: Record<string, number>;
+  progress: { stage: string; fraction: number } | null;
+  error?: unknown;
+}
+
+const query = (params: Record<string, string | number>): string =>
+  new URLSearchParams(
+    Object.entries(params).map(([name, value]): [string, string] => [name, String(value)]),
+  ).toString();
+
+/** One synchronous request for image bytes. */
+export async function upscaleSync(
+  service: Service,
+  image: Buffer,
+  params: Record<string, string | number>,
+): Promise<{ wallMs: number; job: JobObject }> {
+  const startedAt = performance.now();
+  const response = await fetch(`${service.url}/upscale?${query(params)}`, {
+    method: 'POST',
+    headers: { 'content-type': 'image/png', accept: 'image/*' },
+    body: new Uint8Array(image),
+  });
+  if (response.status !== 200) throw new Error(`${response.status} ${await response.text()}`);
+  await response.arrayBuffer();
+  const wallMs = performance.now() - startedAt;
+  return { wallMs, job: await getJob(service, response.headers.get('x-job-id') ?? '') };
+}
+
+export async function submit(
+  service: Service,
+  image: Buffer,
+  params: Record<string, string | number>,
+): Promise<JobObject> {
+  const response = await fetch(`${service.url}/upscale?${query(params)}`, {
+    method: 'POST',
+    headers: { 'content-type': 'image/png' },
+    body: new Uint8Array(image),
+  });
+  if (response.status !== 202) throw new Error(`${response.status} ${await response.text()}`);
+  return (await response.json()) as JobObject;
+}
+
+export async function getJob(service: Service, id: string): Promise<JobObject> {
+  return (await (await fetch(`${service.url}/upscale/${id}`)).json()) as JobObject;
+}
+
+export async function cancelJob(service: Service, id: string): Promise<void> {
+  await fetch(`${service.url}/upscale/${id}`, { method: 'DELETE' });
+}
+
+/** One value of the Prometheus page: the first sample of `name`. */
+export async function metric(service: Service, name: string): Promise<number> {
+  const text = await (await fetch(`${service.url}/metrics`)).text();
+  const line = text
+    .split('\n')
+    .find((row) => row.startsWith(`${name} `) || row.startsWith(`${name}{`));
+  return Number(line?.split(' ').at(-1) ?? Number.NaN);
+}
