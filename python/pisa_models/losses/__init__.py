@@ -1,0 +1,1 @@
+"""What the training minimises beyond plain distances."""

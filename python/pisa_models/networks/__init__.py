@@ -1,0 +1,1 @@
+"""The networks: autoencoder, UNet with its two LoRAs, one file each."""

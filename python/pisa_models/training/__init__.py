@@ -1,0 +1,1 @@
+"""The four training stages, one command each, and the loop that they share."""
