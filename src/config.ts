@@ -108,6 +108,18 @@ export const settings = {
     8192,
     'A device process above this resident size is replaced once its jobs are done.',
   ),
+  DEVICE_START_SECONDS: integer(
+    1,
+    86_400,
+    600,
+    'Time that a device process may take to load and warm up its model.',
+  ),
+  DEVICE_HANG_SECONDS: integer(
+    5,
+    86_400,
+    120,
+    'A device process that is silent for longer is killed and replaced. More than the longest run of one tile.',
+  ),
   JOBS_PER_DEVICE: integer(
     1,
     16,
@@ -189,4 +201,14 @@ export function loadConfig(env: Record<string, string | undefined> = process.env
     throw new AppError('invalid_config', `${faults.join('.\n')}.`);
   }
   return Object.freeze(Object.fromEntries(values)) as Config;
+}
+
+/**
+ * The environment for a device process: ours without our settings, some of which are secrets. It gets what it
+ * needs of them in a message.
+ */
+export function childEnvironment(
+  env: Record<string, string | undefined> = process.env,
+): Record<string, string | undefined> {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !(name in settings)));
 }
