@@ -1,0 +1,86 @@
+/**
+ * Every command in README.md and docs/*.md runs: a curl or CLI line here, against a real service; a make target
+ * that CI runs by itself, or that takes too long for a test, is named in `runElsewhere` and must exist.
+ */
+import { execFile, spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type RunningService, root, startService } from './service.ts';
+
+const run = promisify(execFile);
+
+/** Run by .ci/run itself or by a test of its own (api and worker: test/e2e/split.test.ts). */
+const runElsewhere = [
+  /^make (serve|test|test-models|check|bench( BENCH_FLAGS=--huge)?|train|evaluate|docs|openapi)$/,
+  /^REDIS_URL=\S+ (HOST=\S+ |DEVICES=\S+ )*node dist\/cli\.js (api|worker)$/,
+];
+
+const pages = ['README.md', ...readdirSync(path.join(root, 'docs')).map((name) => `docs/${name}`)]
+  .filter((name) => name.endsWith('.md'))
+  .map((name) => ({ name, text: readFileSync(path.join(root, name), 'utf8') }));
+
+const commands = pages.flatMap(({ name, text }) =>
+  [...text.matchAll(/^```sh\n([\s\S]*?)^```/gm)].flatMap(([, block = '']) =>
+    block
+      .replaceAll('\\\n', ' ')
+      .split('\n')
+      .filter((line) => line.trim() !== '' && !line.startsWith('#'))
+      .map((line) => ({ name, line: line.trim() })),
+  ),
+);
+
+let service: RunningService;
+let folder: string;
+
+beforeAll(async () => {
+  service = await startService();
+  // A stand-in for the repository's folder, so that what the commands write lands outside of it.
+  folder = mkdtempSync(path.join(tmpdir(), 'pisa-docs-'));
+  mkdirSync(path.join(folder, 'test'));
+  for (const name of [
+    'dist',
+    'models',
+    'node_modules',
+    'package.json',
+    'test/photos',
+    'openapi.yaml',
+  ]) {
+    symlinkSync(path.join(root, name), path.join(folder, name));
+  }
+});
+afterAll(async () => {
+  await service.stop();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+test('the pages hold commands', () => {
+  expect(commands.length).toBeGreaterThan(8);
+});
+
+test('each make target that the pages name exists', () => {
+  const targets = commands.map(({ line }) => /^make (\S+)/.exec(line)?.[1]).filter((name) => name);
+  expect(targets.length).toBeGreaterThan(2);
+  for (const target of targets) {
+    const dry = spawnSync('make', ['-n', target ?? ''], { cwd: root, encoding: 'utf8' });
+    expect(dry.status, `make ${target}: ${dry.stderr}`).toBe(0);
+  }
+});
+
+// Lines of a page build on each other (ID=…), so they run in order, in one shell per page.
+const pageScripts = pages
+  .map(({ name }) => ({
+    name,
+    lines: commands
+      .filter((command) => command.name === name)
+      .map(({ line }) => line)
+      .filter((line) => !runElsewhere.some((pattern) => pattern.test(line))),
+  }))
+  .filter(({ lines }) => lines.length > 0);
+
+test.each(pageScripts)('the commands of $name run', async ({ lines }) => {
+  const script = ['set -eu', ...lines].join('\n').replaceAll('http://127.0.0.1:8080', service.url);
+  await run('bash', ['-c', script], { cwd: folder });
+});

@@ -1,0 +1,108 @@
+/** A real `pisa-serve serve` for black-box tests: own port, own data folder, everything it prints kept. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+export const root = path.resolve(import.meta.dirname, '../..');
+export const cli = path.join(root, 'dist/cli.js');
+export const photo = (name: string): string => path.join(root, 'test/photos', name);
+
+export interface RunningService {
+  url: string;
+  process: ChildProcess;
+  dataDir: string;
+  /** All of stdout so far. */
+  stdout: () => string;
+  stderr: () => string;
+  /** SIGTERM, then waits for the end and removes the data folder. Resolves to the exit code. */
+  stop: () => Promise<number | null>;
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
+
+/** Resolves when the service has printed its ready line. */
+export async function startService(
+  options: { dataDir?: string; env?: Record<string, string> } = {},
+): Promise<RunningService> {
+  const dataDir = options.dataDir ?? mkdtempSync(path.join(tmpdir(), 'pisa-e2e-'));
+  const port = await freePort();
+  const child = spawn(process.execPath, [cli, 'serve'], {
+    cwd: tmpdir(),
+    env: { ...process.env, REDIS_URL: '', PORT: String(port), DATA_DIR: dataDir, ...options.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let stdout = '';
+  let stderr = '';
+  child.stderr.on('data', (chunk: Buffer) => {
+    stderr += chunk.toString();
+  });
+  await new Promise<void>((resolve, reject) => {
+    child.stdout.on('data', (chunk: Buffer) => {
+      stdout += chunk.toString();
+      if (stdout.includes('curl')) resolve();
+    });
+    child.once('exit', (code) => reject(new Error(`serve ended with ${code}: ${stderr}`)));
+  });
+  return {
+    url: `http://127.0.0.1:${port}`,
+    process: child,
+    dataDir,
+    stdout: () => stdout,
+    stderr: () => stderr,
+    stop: async () => {
+      if (child.exitCode === null && child.signalCode === null) {
+        const exited = once(child, 'exit');
+        child.kill('SIGTERM');
+        await exited;
+      }
+      rmSync(dataDir, { recursive: true, force: true });
+      return child.exitCode;
+    },
+  };
+}
+
+/** Every live process that descends from `pid`, itself excluded (Linux). */
+export function descendants(pid: number): number[] {
+  const parents = new Map<number, number>();
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      const stat = readFileSync(`/proc/${name}/stat`, 'utf8');
+      // The command, in parentheses, may hold spaces: count fields after it.
+      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      if (fields[0] !== 'Z') parents.set(Number(name), Number(fields[1]));
+    } catch {
+      // Ended meanwhile.
+    }
+  }
+  const found: number[] = [];
+  const visit = (parent: number): void => {
+    for (const [child, of] of parents) {
+      if (of === parent) {
+        found.push(child);
+        visit(child);
+      }
+    }
+  };
+  visit(pid);
+  return found;
+}
+
+export const isAlive = (pid: number): boolean => {
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+};
