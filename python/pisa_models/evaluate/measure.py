@@ -1,0 +1,202 @@
+"""Runs the bundle and its peers over the photos and records every measure of every result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pisa_models.degradation import NAMED_CONFIGS
+from pisa_models.evaluate import metrics, niqe, peers, perceptual
+from pisa_models.evaluate.bundle import Bundle, Prepared, to_levels
+from pisa_models.evaluate.photos import EvaluationPhoto
+
+DIALS = tuple((pix, 1.0) for pix in (0.0, 0.2, 0.5, 0.8, 1.0, 1.2, 1.5)) + tuple(
+    (1.0, sem) for sem in (0.0, 0.2, 0.5, 0.8, 1.2, 1.5)
+)
+"""The (pix, sem) pairs of the paper's Table 1."""
+
+OURS = "pisa"
+
+
+@dataclass(frozen=True)
+class Record:
+    """Measures of one result."""
+
+    photo: str
+    group: str
+    degradation: str
+    method: str
+    """`bicubic`, `lanczos`, `esrgan-medium`, `esrgan-thick` or `pisa`."""
+    pix: float | None
+    sem: float | None
+    color_fix: str | None
+    psnr_y: float
+    ssim_y: float
+    distance: float
+    niqe: float
+    grid: float
+
+
+def measure(image: np.ndarray, photo: EvaluationPhoto, reference_features: list, **labels: object) -> Record:
+    """All measures of `image` as it would be stored: rounded to 8 bits."""
+    stored = to_levels(image).astype(np.float32) / np.float32(255)
+    return Record(
+        photo=photo.name,
+        group=photo.group,
+        psnr_y=metrics.psnr_y(stored, photo.original),
+        ssim_y=metrics.ssim_y(stored, photo.original),
+        distance=perceptual.distance(stored, reference_features),
+        niqe=niqe.niqe(stored),
+        grid=metrics.grid_score(stored),
+        **{"pix": None, "sem": None, "color_fix": None, **labels},
+    )
+
+
+class BaselineCache:
+    """Measures of the peers in a JSON file, because they do not change with the bundle."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._records = json.loads(path.read_text()) if path.exists() else {}
+
+    def get(
+        self, photo: EvaluationPhoto, degradation: str, method: str, make: Callable[[], Record]
+    ) -> Record:
+        key = "/".join([photo.name, degradation, method])
+        stamp = hashlib.sha256(
+            photo.original.tobytes() + repr(NAMED_CONFIGS[degradation]).encode()
+        ).hexdigest()[:16]
+        entry = self._records.get(key)
+        if entry is None or entry["stamp"] != stamp:
+            entry = {"stamp": stamp, "record": asdict(make())}
+            self._records[key] = entry
+            self.path.write_text(json.dumps(self._records))
+        return Record(**entry["record"])
+
+
+def baselines() -> dict[str, peers.Upscaler]:
+    return {
+        "bicubic": peers.bicubic,
+        "lanczos": peers.lanczos,
+        "esrgan-medium": peers.esrgan_medium(),
+        "esrgan-thick": peers.esrgan_thick(),
+    }
+
+
+def measure_photo(
+    photo: EvaluationPhoto,
+    bundle: Bundle,
+    degradations: Iterable[str],
+    dials: dict[str, list[tuple[float, float]]],
+    upscalers: dict[str, peers.Upscaler],
+    cache: BaselineCache,
+) -> list[Record]:
+    """Records of one photo: each peer at each degradation, and ours at `dials[degradation]`."""
+    reference = perceptual.features(photo.original)
+    records = []
+    for degradation in degradations:
+        low_res = photo.low_res(degradation)
+        for method, upscale in upscalers.items():
+            records.append(
+                cache.get(
+                    photo,
+                    degradation,
+                    method,
+                    lambda upscale=upscale, low_res=low_res, degradation=degradation, method=method: measure(
+                        upscale(low_res), photo, reference, degradation=degradation, method=method
+                    ),
+                )
+            )
+        prepared = bundle.prepare(low_res)
+        for pix, sem in dials[degradation]:
+            records.append(
+                measure(
+                    bundle.restore(prepared, pix, sem),
+                    photo,
+                    reference,
+                    degradation=degradation,
+                    method=OURS,
+                    pix=pix,
+                    sem=sem,
+                    color_fix=bundle.manifest["colorFix"],
+                )
+            )
+    return records
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Grid and colour of one result without any colour fix."""
+
+    photo: str
+    degradation: str
+    grid_original: float
+    grid_sem_1: float
+    grid_sem_1_5: float
+    mean_levels: float
+    deviation_ratio: float
+
+
+def stability(photo: EvaluationPhoto, bundle: Bundle, degradation: str) -> Stability:
+    """At (1, 1) and (1, 1.5), colour fix `none`."""
+    prepared = bundle.prepare(photo.low_res(degradation))
+    plain = bundle.restore(prepared, 1, 1, "none")
+    strong = bundle.restore(prepared, 1, 1.5, "none")
+    resampled = np.clip(prepared.resampled, 0, 1).transpose(1, 2, 0)
+    shift = metrics.channel_shift(plain, resampled, photo.original)
+    return Stability(
+        photo=photo.name,
+        degradation=degradation,
+        grid_original=metrics.grid_score(photo.original),
+        grid_sem_1=metrics.grid_score(plain),
+        grid_sem_1_5=metrics.grid_score(strong),
+        mean_levels=shift.mean_levels,
+        deviation_ratio=shift.deviation_ratio,
+    )
+
+
+def reconstruction_psnr(photo: EvaluationPhoto, bundle: Bundle) -> float:
+    """RGB PSNR in dB of the autoencoder alone: the photo encoded and decoded."""
+    _, pixels = bundle.to_pixels(photo.original, scale=1)
+    latents = bundle.encode(pixels)
+    height, width = photo.original.shape[:2]
+    prepared = Prepared(height, width, photo.original.transpose(2, 0, 1), latents, latents, latents)
+    decoded = bundle.finish(bundle.decode(latents), prepared, "none")
+    return float(-10 * np.log10(np.mean((decoded.astype(np.float64) - photo.original) ** 2)))
+
+
+def _median_seconds(run: Callable[[], object], repeats: int) -> float:
+    run()  # the first run of a shape allocates
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def times(bundle: Bundle, upscalers: dict[str, peers.Upscaler], repeats: int = 5) -> dict[str, float]:
+    """Median seconds for 128² → 512² on the session's threads, image coding left out."""
+    low_res = np.random.default_rng(0).random((128, 128, 3), dtype=np.float32)
+
+    def ours(semantic: list[float]) -> None:
+        resampled, pixels = bundle.to_pixels(low_res)
+        latents = bundle.encode(pixels)
+        eps = bundle.residual(latents, semantic)
+        prepared = Prepared(*resampled.shape[1:], resampled, latents, eps[:1], eps[-1:])
+        bundle.restore(prepared, 1, 1, "adain")
+
+    found = {
+        "pisa, one evaluation": _median_seconds(lambda: ours([1.0]), repeats),
+        "pisa, two evaluations": _median_seconds(lambda: ours([0.0, 1.0]), repeats),
+    }
+    for method, upscale in upscalers.items():
+        found[method] = _median_seconds(lambda upscale=upscale: upscale(low_res), min(repeats, 3))
+    return found
