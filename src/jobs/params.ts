@@ -107,3 +107,25 @@ export function resolveParams(query: UpscaleQuery, defaultModel: string): Upscal
     model: query.model ?? defaultModel,
   };
 }
+
+/** The exact size of the output: round(scale × upright input), in pixels, at least 1. */
+export function outputSize(
+  input: { width: number; height: number },
+  scale: number,
+): { width: number; height: number } {
+  return {
+    width: Math.max(1, Math.round(scale * input.width)),
+    height: Math.max(1, Math.round(scale * input.height)),
+  };
+}
+
+/**
+ * Longest side, in pixels, that the encoders take: 14-bit sizes in WebP, libjpeg's JPEG_MAX_DIMENSION,
+ * libvips's limit for AVIF. PNG has 31-bit sizes.
+ */
+export const maxSidePixels: Record<OutputFormat, number> = {
+  png: 2 ** 31 - 1,
+  jpeg: 65_500,
+  webp: 16_383,
+  avif: 16_384,
+};
