@@ -154,6 +154,12 @@ export const settings = {
     60,
     'Longest time that a synchronous request (Prefer: wait, Accept: image/*) is held.',
   ),
+  REQUEST_TIMEOUT_SECONDS: integer(
+    1,
+    3600,
+    120,
+    'Time in which a whole request must have arrived, upload included.',
+  ),
   JOB_TIMEOUT_SECONDS: integer(1, 86_400, 900, 'Time limit of one attempt of a job.'),
   RESULT_TTL_SECONDS: integer(
     1,
