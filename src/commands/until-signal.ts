@@ -5,24 +5,22 @@ import type { Logger } from 'pino';
 const closingMarginMs = 10_000;
 
 /**
- * Waits for the first SIGINT or SIGTERM (a second one ends the process at once), then runs the closers
- * one after the other. A closer that fails is logged, and the next one still runs.
+ * Resolves at the first SIGINT or SIGTERM. From then on the process ends at once at a second one, or when
+ * closing takes longer than the grace time and a margin.
  */
-export async function untilSignal(
-  logger: Logger,
-  graceSeconds: number,
-  closers: readonly (() => Promise<unknown>)[],
-): Promise<void> {
+export async function untilSignal(logger: Logger, graceSeconds: number): Promise<'signal'> {
+  const signals = ['SIGINT', 'SIGTERM'] as const;
   const signal = await new Promise<NodeJS.Signals>((resolve) => {
-    for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, resolve);
+    for (const name of signals) process.once(name, resolve);
   });
   logger.info({ signal }, 'shutting down');
   const giveUp = (): never => process.exit(1);
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, giveUp);
+  for (const name of signals) process.on(name, giveUp);
   setTimeout(giveUp, graceSeconds * 1000 + closingMarginMs).unref();
-  await closeAll(logger, closers);
+  return 'signal';
 }
 
+/** Runs the closers one after the other. One that fails is logged, and the next one still runs. */
 export async function closeAll(
   logger: Logger,
   closers: readonly (() => Promise<unknown>)[],

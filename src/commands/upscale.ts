@@ -3,16 +3,17 @@ import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import cliProgress from 'cli-progress';
 import { glob, isDynamicPattern } from 'tinyglobby';
-import type { Config } from '../config.ts';
-import { AppError, toAppError } from '../errors.ts';
+import { type Config, settings } from '../config.ts';
+import { AppError, expected, toAppError } from '../errors.ts';
 import {
   type OutputFormat,
   outputFormats,
   resolveParams,
   type UpscaleQuery,
 } from '../jobs/params.ts';
-import { loadModel, type Model, parseDevice } from '../pipeline/model.ts';
+import { loadModel, type Model } from '../pipeline/model.ts';
 import { upscale } from '../pipeline/upscale.ts';
+import { executionProviderOf } from '../worker/loaded-models.ts';
 import { version } from './package-info.ts';
 
 export interface UpscaleFlags extends UpscaleQuery {
@@ -49,10 +50,13 @@ export async function upscaleFiles(
   flags: UpscaleFlags,
 ): Promise<number> {
   const { device = config.DEVICES[0] ?? 'cpu', force = false, ...query } = flags;
+  if (settings.DEVICES.parse(device)?.length !== 1) {
+    throw new AppError('invalid_parameter', expected('cpu, webgpu or cuda:N', '--device', device));
+  }
   const pairs = await pairFiles(inputs, output, query.format, force);
   const params = resolveParams(query, config.MODEL);
   const model = await loadModel(path.join(config.MODELS_DIR, params.model), {
-    executionProvider: parseDevice(device),
+    executionProvider: executionProviderOf(device),
     threads: config.DEVICE_THREADS,
   });
   const abort = new AbortController();

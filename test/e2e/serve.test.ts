@@ -158,7 +158,7 @@ test('a device that is not there is a clear start-up error, never a fall-back', 
   rmSync(dataDir, { recursive: true, force: true });
   expect(code).toBe(1);
   expect(text).toMatch(/cuda:0/);
-  expect(text).toMatch(/docs\/gpu\.md|DEVICES=cpu/);
+  expect(text).toMatch(/docs\/devices\.md|DEVICES=cpu/);
 });
 
 test.each(['SIGINT', 'SIGTERM'] as const)(

@@ -1,0 +1,168 @@
+/** The long-running commands: `serve`, `api`, `worker`. How the parts are put together, started and ended. */
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import type { Logger } from 'pino';
+import { type ApiServer, startServer } from '../api/server.ts';
+import type { Config } from '../config.ts';
+import { AppError } from '../errors.ts';
+import { createUpscaleQueue } from '../jobs/queue.ts';
+import { registry } from '../metrics.ts';
+import { openStore, type StoreLocation, storeLocation } from '../storage/open-store.ts';
+import { startWorker } from '../worker/start-worker.ts';
+import { startHealthServer } from './health-server.ts';
+import { createLogger } from './logger.ts';
+import { packageRoot, version } from './package-info.ts';
+import { startPrivateRedis } from './private-redis.ts';
+import { closeAll, untilSignal } from './until-signal.ts';
+
+type Closer = () => Promise<unknown>;
+
+const redisStartLimitMs = 15_000;
+
+/** Api and worker in one process, with a private Redis unless REDIS_URL is set. Resolves after shutdown. */
+export async function serve(config: Config): Promise<void> {
+  const logger = createLogger(config, 'serve');
+  await run(logger, config, async (closers) => {
+    const isPrivate = config.REDIS_URL === '';
+    const redisUrl = isPrivate ? await ownRedis(config, logger, closers) : config.REDIS_URL;
+    const store = storeLocation(config, redisUrl, isPrivate);
+    const worker = await startWorker({ config, redisUrl, store, logger });
+    // Closers run in reverse: first the api, so that nothing new comes in, then the worker, then Redis.
+    closers.push(() => worker.close());
+    const api = await startApi(config, redisUrl, store, logger, closers);
+    await worker.ready;
+    announce(api.url, config);
+  });
+}
+
+/** The HTTP API alone. */
+export async function serveApi(config: Config): Promise<void> {
+  const logger = createLogger(config, 'api');
+  await run(logger, config, async (closers) => {
+    const redisUrl = sharedRedis(config, 'api');
+    const location = storeLocation(config, redisUrl);
+    const api = await startApi(config, redisUrl, location, logger, closers);
+    logger.info({ url: api.url }, 'api is listening');
+  });
+}
+
+/** A worker alone, with its probes and metrics on WORKER_PORT. */
+export async function serveWorker(config: Config): Promise<void> {
+  const logger = createLogger(config, 'worker');
+  await run(logger, config, async (closers) => {
+    const redisUrl = sharedRedis(config, 'worker');
+    const store = storeLocation(config, redisUrl);
+    const worker = await startWorker({ config, redisUrl, store, logger });
+    closers.push(() => worker.close());
+    const health = await listening('WORKER_PORT', config.WORKER_PORT, () =>
+      startHealthServer({
+        host: config.HOST,
+        port: config.WORKER_PORT,
+        registry,
+        isReady: () => worker.state().devices.some(({ status }) => status === 'ready'),
+      }),
+    );
+    closers.push(() => health.close());
+    await worker.ready;
+    logger.info({ devices: config.DEVICES, probes: health.port }, 'worker is ready');
+  });
+}
+
+/** Starts, waits for a signal, closes in reverse order. A start that fails closes what had started. */
+async function run(
+  logger: Logger,
+  config: Config,
+  start: (closers: Closer[]) => Promise<void>,
+): Promise<void> {
+  const closers: Closer[] = [];
+  const stopped = untilSignal(logger, config.SHUTDOWN_GRACE_SECONDS);
+  const started = start(closers).then(() => 'started' as const);
+  try {
+    // A signal during the start ends it too.
+    if ((await Promise.race([started, stopped])) === 'started') await stopped;
+  } finally {
+    await closeAll(logger, closers.reverse());
+  }
+  // What the libraries leave open (timers, sockets) may not hold an ended service.
+  process.exit(0);
+}
+
+async function ownRedis(config: Config, logger: Logger, closers: Closer[]): Promise<string> {
+  const redis = await startPrivateRedis(config.DATA_DIR, logger);
+  closers.push(() => redis.stop());
+  return redis.url;
+}
+
+function sharedRedis(config: Config, command: string): string {
+  if (config.REDIS_URL !== '') return config.REDIS_URL;
+  throw new AppError(
+    'invalid_config',
+    `\`pisa-serve ${command}\` shares a Redis with its peers: set REDIS_URL to it. For a service in one piece run \`pisa-serve serve\`.`,
+  );
+}
+
+async function startApi(
+  config: Config,
+  redisUrl: string,
+  location: StoreLocation,
+  logger: Logger,
+  closers: Closer[],
+): Promise<ApiServer> {
+  const store = openStore(location, {
+    role: 'producer',
+    onError: (error) => logger.warn({ err: error }, 'storage error'),
+  });
+  closers.push(() => store.close());
+  const queue = createUpscaleQueue({
+    redisUrl,
+    store,
+    resultTtlSeconds: config.RESULT_TTL_SECONDS,
+    onError: (error) => logger.warn({ err: error }, 'queue connection error'),
+  });
+  closers.push(() => queue.close());
+  // Not for ever: an api may start before its Redis, and says so on /readyz until then.
+  await queue.ready(redisStartLimitMs).catch((error: unknown) => {
+    logger.warn({ err: error }, 'Redis does not answer yet; starting all the same');
+  });
+  const api = await listening('PORT', config.PORT, () =>
+    startServer({ config, queue, store, logger }),
+  );
+  closers.push(() => api.close());
+  return api;
+}
+
+/** @throws not_ready with the setting to change, when the address is taken or not ours */
+async function listening<T>(setting: string, port: number, listen: () => Promise<T>): Promise<T> {
+  try {
+    return await listen();
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EADDRINUSE') {
+      throw new AppError(
+        'not_ready',
+        `Port ${port} is taken by another program. Stop that one, or set ${setting} to another port.`,
+      );
+    }
+    if (code === 'EACCES' || code === 'EADDRNOTAVAIL') {
+      throw new AppError(
+        'not_ready',
+        `Cannot listen on port ${port} (${code}). Set ${setting} to a port, and HOST to an address, of this machine.`,
+      );
+    }
+    throw error;
+  }
+}
+
+/** To stdout, for the person who started it: where the service is, and a line that works as printed. */
+function announce(url: string, config: Config): void {
+  const sample = path.join(packageRoot, 'test/photos/cat-128.jpg');
+  const photo = existsSync(sample) ? sample : 'photo.jpg';
+  process.stdout.write(`
+pisa-serve ${version} is ready: ${url} (model ${config.MODEL}, ${config.DEVICES.join(', ')}). API: ${url}/docs
+
+Try, in another terminal:
+  curl -f -F 'image=@${photo}' -H 'Accept: image/png' '${url}/upscale?pix=1&sem=1' -o cat-512.png
+
+Ctrl-C ends it.
+`);
+}

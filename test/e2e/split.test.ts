@@ -1,0 +1,101 @@
+/** Api and workers as processes of their own on one Redis, as docs/operations.md runs them. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { cli, freePort, photo } from './service.ts';
+
+let redis: ChildProcess;
+let redisUrl: string;
+let folder: string;
+const started: ChildProcess[] = [];
+
+beforeAll(async () => {
+  folder = mkdtempSync(path.join(tmpdir(), 'pisa-split-'));
+  const port = await freePort();
+  redis = spawn('redis-server', ['--port', String(port), '--save', '', '--dir', folder], {
+    stdio: 'ignore',
+  });
+  redisUrl = `redis://127.0.0.1:${port}`;
+});
+afterAll(async () => {
+  await Promise.all([...started, redis].map(end));
+  rmSync(folder, { recursive: true, force: true });
+});
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const exited = once(child, 'exit');
+  child.kill('SIGTERM');
+  await exited;
+}
+
+function start(command: string, env: Record<string, string>): ChildProcess {
+  const child = spawn(process.execPath, [cli, command], {
+    env: { ...process.env, REDIS_URL: redisUrl, ...env },
+    stdio: ['ignore', 'ignore', 'ignore'],
+  });
+  started.push(child);
+  return child;
+}
+
+const statusOf = (url: string): Promise<number> =>
+  fetch(url).then(
+    (response) => response.status,
+    () => 0,
+  );
+
+test('api alone is alive but not ready; with a worker it serves; without one again jobs wait', async () => {
+  const [apiPort, workerPort] = [await freePort(), await freePort()];
+  const api = `http://127.0.0.1:${apiPort}`;
+  start('api', { PORT: String(apiPort) });
+  await expect.poll(() => statusOf(`${api}/healthz`), { timeout: 30_000 }).toBe(200);
+  expect(await statusOf(`${api}/readyz`)).toBe(503);
+
+  const worker = start('worker', { WORKER_PORT: String(workerPort) });
+  await expect.poll(() => statusOf(`${api}/readyz`), { timeout: 60_000 }).toBe(200);
+  const probes = `http://127.0.0.1:${workerPort}`;
+  expect(await statusOf(`${probes}/healthz`)).toBe(200);
+  expect(await statusOf(`${probes}/readyz`)).toBe(200);
+
+  const send = (headers: Record<string, string>): Promise<Response> =>
+    fetch(`${api}/upscale?scale=2`, {
+      method: 'POST',
+      headers: { 'content-type': 'image/jpeg', ...headers },
+      body: new Uint8Array(readFileSync(photo('cat-128.jpg'))),
+    });
+  const served = await send({ accept: 'image/png' });
+  expect(served.status).toBe(200);
+  expect(served.headers.get('content-type')).toBe('image/png');
+
+  const metrics = await (await fetch(`${probes}/metrics`)).text();
+  expect(metrics).toMatch(
+    /pisa_stage_duration_seconds_count\{[^}]*stage="predict_residual"[^}]*\} 1/,
+  );
+  expect(metrics).toMatch(/pisa_jobs_total\{status="succeeded",code="",model="pisa-tiny"\} 1/);
+
+  await end(worker);
+  expect(worker.exitCode).toBe(0);
+  await expect.poll(() => statusOf(`${api}/readyz`), { timeout: 30_000 }).toBe(503);
+  const waiting = (await (await send({})).json()) as { id: string; status: string };
+  expect(waiting.status).toBe('queued');
+  start('worker', { WORKER_PORT: '0' });
+  const result = `${api}/upscale/${waiting.id}/result`;
+  await expect.poll(() => statusOf(result), { timeout: 60_000 }).toBe(200);
+});
+
+test.each(['api', 'worker'])('%s without REDIS_URL says what to set', async (command) => {
+  const child = spawn(process.execPath, [cli, command], {
+    env: { ...process.env, REDIS_URL: '' },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let text = '';
+  child.stderr?.on('data', (chunk: Buffer) => {
+    text += chunk.toString();
+  });
+  const [code] = await once(child, 'exit');
+  expect(code).toBe(1);
+  expect(text).toContain('REDIS_URL');
+});
