@@ -1,0 +1,108 @@
+/**
+ * What the service asks of an upload before it takes it: an allowed format, one frame, not too many
+ * pixels, and a file that decodes to its end.
+ */
+import type { Metadata } from 'sharp';
+import { AppError } from '../errors.ts';
+import { sharp, untrusted } from './sharp-policy.ts';
+import { contentTypes, type ImageFormat, saysAnimated, sniffFormat } from './sniff.ts';
+
+export interface ImageLimits {
+  /** Width × height. */
+  maxPixels: number;
+}
+
+export interface InspectedImage {
+  format: ImageFormat;
+  contentType: string;
+  /** Upright (after EXIF orientation), in pixels. */
+  width: number;
+  height: number;
+}
+
+const allowed = 'Allowed are PNG, JPEG, WebP, AVIF and single-page TIFF.';
+
+/** A fault that sharp found in bytes whose signature is an allowed one. */
+export function imageFault(cause: unknown, limits: ImageLimits): AppError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  if (/pixel limit/i.test(reason)) return tooManyPixels(undefined, limits);
+  const detail = 'The image cannot be decoded to its end: it is truncated or damaged.';
+  return new AppError('corrupt_image', detail, { cause });
+}
+
+function tooManyPixels(size: string | undefined, { maxPixels }: ImageLimits): AppError {
+  const found = size === undefined ? 'The image' : `The image is ${size} pixels, which`;
+  const detail = `${found} exceeds the limit of ${maxPixels} pixels (width × height). Send a smaller one.`;
+  return new AppError('too_many_pixels', detail);
+}
+
+function refuseFrames(metadata: Metadata, format: ImageFormat, animated: boolean): void {
+  const pages = metadata.pages ?? 1;
+  if (pages <= 1 && !animated) return;
+  const what = format === 'tiff' ? `has ${pages} pages` : 'is animated';
+  const detail = `The ${format.toUpperCase()} ${what}. Send one image: a single page or frame.`;
+  throw new AppError('animated_image', detail);
+}
+
+export interface ImageHeader {
+  inspected: InspectedImage;
+  metadata: Metadata;
+}
+
+/**
+ * Format, size and metadata, from the header alone.
+ * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image
+ */
+export async function readHeader(bytes: Uint8Array, limits: ImageLimits): Promise<ImageHeader> {
+  const format = sniffFormat(bytes);
+  if (format === undefined) {
+    const detail = `The bytes are not those of an allowed image type. ${allowed}`;
+    throw new AppError('unsupported_media_type', detail);
+  }
+  let metadata: Metadata;
+  try {
+    // sharp's own, larger limit here, so that the fault below can name the size.
+    const { limitInputPixels: _, ...options } = untrusted(limits.maxPixels);
+    metadata = await sharp(bytes, options).metadata();
+  } catch (cause) {
+    throw imageFault(cause, limits);
+  }
+  if (metadata.width * metadata.height > limits.maxPixels) {
+    throw tooManyPixels(`${metadata.width} × ${metadata.height}`, limits);
+  }
+  refuseFrames(metadata, format, saysAnimated(bytes, format));
+  if (metadata.depth !== 'uchar' && metadata.depth !== 'ushort') {
+    const detail = `The image has samples of type ${metadata.depth}; 8 or 16 bits per channel are allowed.`;
+    throw new AppError('unsupported_media_type', detail);
+  }
+  const { width, height } = metadata.autoOrient;
+  return { inspected: { format, contentType: contentTypes[format], width, height }, metadata };
+}
+
+/** The proof that a file decodes need not keep its pixels: they are shrunk while they are read. */
+const proofShrink = 8;
+
+/**
+ * Sniffs, checks the pixel limit before decoding, refuses animated and multi-page images, then proves
+ * that the whole file decodes. The work is done in libvips' threads, off the event loop.
+ * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image
+ */
+export async function inspectImage(
+  bytes: Uint8Array,
+  limits: ImageLimits,
+): Promise<InspectedImage> {
+  const { inspected, metadata } = await readHeader(bytes, limits);
+  try {
+    await sharp(bytes, untrusted(limits.maxPixels))
+      .resize({
+        width: Math.ceil(metadata.width / proofShrink),
+        height: Math.ceil(metadata.height / proofShrink),
+        fit: 'fill',
+      })
+      .raw()
+      .toBuffer();
+  } catch (cause) {
+    throw imageFault(cause, limits);
+  }
+  return inspected;
+}

@@ -1,0 +1,17 @@
+/** Horizontal bands of an image: slices of work short enough for the event loop, small enough for memory. */
+
+/** About this many pixels per band. */
+const bandPixels = 131_072;
+
+export interface Band {
+  readonly y: number;
+  readonly height: number;
+}
+
+/** @param leastRows bands have at least this many rows, except the last */
+export function* bandsOf(size: { width: number; height: number }, leastRows = 1): Generator<Band> {
+  const rows = Math.max(leastRows, Math.floor(bandPixels / size.width));
+  for (let y = 0; y < size.height; y += rows) {
+    yield { y, height: Math.min(rows, size.height - y) };
+  }
+}

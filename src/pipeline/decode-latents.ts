@@ -1,0 +1,65 @@
+/** Stage 6: latents → pixels, tile by tile, cut hard in the middle of the overlaps, padding dropped. */
+import type { Geometry } from './geometry.ts';
+import { latentStep } from './manifest.ts';
+import type { Model } from './model.ts';
+import { Planar, type Region, readRegion } from './planar.ts';
+import type { RunControl } from './run-control.ts';
+import { planTiles } from './tiles.ts';
+
+/** Model range [−1,1] → [0,1], clipped; NaN would pass, so a test of the model looks for it. */
+const toUnit = (value: number): number => Math.min(1, Math.max(0, 0.5 * value + 0.5));
+
+/** Copies `own` (in output pixels, clipped to the output) out of a tile that begins at (y, x). */
+function writePixels(
+  target: Planar,
+  own: Region,
+  origin: { y: number; x: number },
+  tile: Float32Array,
+  tileSize: { height: number; width: number },
+): void {
+  const endY = Math.min(own.y + own.height, target.height);
+  const endX = Math.min(own.x + own.width, target.width);
+  for (let c = 0; c < target.channels; c++) {
+    for (let y = own.y; y < endY; y++) {
+      const from = (c * tileSize.height + y - origin.y) * tileSize.width - origin.x;
+      const to = (c * target.height + y) * target.width;
+      for (let x = own.x; x < endX; x++) target.data[to + x] = toUnit(tile[from + x] as number);
+    }
+  }
+}
+
+/**
+ * @param latents [C,h,w] scaled
+ * @returns [3,H,W] sRGB in [0,1], of the output's size
+ */
+export async function decodeLatents(
+  latents: Planar,
+  geometry: Geometry,
+  model: Model,
+  control: RunControl,
+): Promise<Planar> {
+  const { downscale } = model.manifest.latents;
+  const { output } = geometry;
+  const decoded = new Planar(3, output.height, output.width);
+  const plan = planTiles(latents, model.manifest.graphs.decoder, latentStep(model.manifest));
+  const size = { height: plan.tileHeight, width: plan.tileWidth };
+  const cells = size.height * size.width;
+  const input = new Float32Array(latents.channels * cells);
+  const pixels = new Float32Array(3 * cells * downscale * downscale);
+  const pixelSize = { height: size.height * downscale, width: size.width * downscale };
+  for (const [i, { region, own }] of plan.tiles.entries()) {
+    readRegion(latents, region, input);
+    await model.decode(input, size, pixels);
+    const ownPixels = {
+      y: own.y * downscale,
+      x: own.x * downscale,
+      height: own.height * downscale,
+      width: own.width * downscale,
+    };
+    const origin = { y: region.y * downscale, x: region.x * downscale };
+    writePixels(decoded, ownPixels, origin, pixels, pixelSize);
+    control.advanceTo((i + 1) / plan.tiles.length);
+    await control.yield();
+  }
+  return decoded;
+}

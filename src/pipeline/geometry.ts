@@ -1,0 +1,35 @@
+/** Sizes: of the output, and of the padded image that the graphs see. */
+import type { Model } from './model.ts';
+
+export interface PixelSize {
+  readonly width: number;
+  readonly height: number;
+}
+
+export interface Geometry {
+  /** The output: exactly round(scale × upright input), at least one pixel. */
+  readonly output: PixelSize;
+  /** The output padded at its right and bottom, in latent cells. */
+  readonly latents: PixelSize;
+}
+
+const roundUp = (value: number, step: number): number => Math.ceil(value / step) * step;
+
+export function outputSize(input: PixelSize, scale: number): PixelSize {
+  return {
+    width: Math.max(1, Math.round(scale * input.width)),
+    height: Math.max(1, Math.round(scale * input.height)),
+  };
+}
+
+export function planGeometry(
+  input: PixelSize,
+  scale: number,
+  model: Pick<Model, 'manifest' | 'paddingStepLatents'>,
+): Geometry {
+  const output = outputSize(input, scale);
+  const { downscale } = model.manifest.latents;
+  const cells = (pixels: number) =>
+    roundUp(Math.ceil(pixels / downscale), model.paddingStepLatents);
+  return { output, latents: { width: cells(output.width), height: cells(output.height) } };
+}

@@ -1,0 +1,167 @@
+/**
+ * A loaded bundle: three graph sessions behind three methods that take and give float32 tiles.
+ * Nothing else in the pipeline knows that graphs, providers or sessions exist.
+ */
+import path from 'node:path';
+import { type GraphName, latentStep, loadManifest, type Manifest } from './manifest.ts';
+import { GraphSession, type SessionOptions, type Signature, type Values } from './session.ts';
+
+export type { ExecutionProvider } from './session.ts';
+
+/** Height and width of a tile, in latent cells. */
+export interface LatentSize {
+  readonly height: number;
+  readonly width: number;
+}
+
+export interface Model {
+  readonly manifest: Manifest;
+  /**
+   * The padded image is at least this large and a multiple of it, in latent cells per axis. On a CPU it is
+   * the manifest's own step, so a small image costs what it is worth. Elsewhere each new shape costs
+   * tuning, so it is coarser and there are few shapes.
+   */
+  readonly paddingStepLatents: number;
+  /** pixels [1,3,H,W] RGB in [−1,1] → latents [1,C,h,w], scaled. */
+  encode(pixels: Float32Array, size: LatentSize, latents: Float32Array): Promise<void>;
+  /**
+   * latents [1,C,h,w] → residuals [semantic.length,C,h,w], one evaluation per entry, in one run.
+   * @param semantic 0 → ε_pix, 1 → ε_PiSA
+   */
+  predict(
+    latents: Float32Array,
+    semantic: readonly number[],
+    size: LatentSize,
+    residuals: Float32Array,
+  ): Promise<void>;
+  /** latents [1,C,h,w], scaled → pixels [1,3,H,W] RGB, about [−1,1]. */
+  decode(latents: Float32Array, size: LatentSize, pixels: Float32Array): Promise<void>;
+  /** Runs every graph once in its full tile shape, so that the first job finds all memory and tuning done. */
+  warmUp(): Promise<void>;
+  dispose(): Promise<void>;
+}
+
+export interface ModelOptions extends SessionOptions {}
+
+/** Shapes per axis on devices that tune for each shape: tile/4, tile/2, 3·tile/4, tile. */
+const shapesPerAxis = 4;
+
+function signatures(manifest: Manifest): Record<GraphName, [Signature, Signature]> {
+  const latents = [null, manifest.latents.channels, null, null];
+  const pixels = [null, 3, null, null];
+  return {
+    encoder: [{ pixels }, { latents }],
+    unet: [{ latents, semantic: [null] }, { residual: latents }],
+    decoder: [{ latents }, { pixels }],
+  };
+}
+
+type Sessions = Record<GraphName, GraphSession>;
+
+async function openSessions(
+  bundleDir: string,
+  manifest: Manifest,
+  options: ModelOptions,
+): Promise<Sessions> {
+  const opened: Partial<Sessions> = {};
+  try {
+    for (const [name, [inputs, outputs]] of Object.entries(signatures(manifest))) {
+      const graph = manifest.graphs[name as GraphName];
+      const file = path.join(path.resolve(bundleDir), graph.file);
+      const contract = { file, dtype: graph.dtype, inputs, outputs };
+      opened[name as GraphName] = await GraphSession.open(contract, options);
+    }
+  } catch (error) {
+    for (const session of Object.values(opened)) await session.release();
+    throw error;
+  }
+  return opened as Sessions;
+}
+
+function paddingStep(manifest: Manifest, options: ModelOptions): number {
+  const step = latentStep(manifest);
+  if (options.executionProvider === 'cpu') return step;
+  const smallestTile = Math.min(...Object.values(manifest.graphs).map((g) => g.tileLatents));
+  return Math.max(step, Math.ceil(smallestTile / shapesPerAxis / step) * step);
+}
+
+class LoadedModel implements Model {
+  readonly manifest: Manifest;
+  readonly paddingStepLatents: number;
+  readonly #sessions: Sessions;
+
+  constructor(manifest: Manifest, sessions: Sessions, paddingStepLatents: number) {
+    this.manifest = manifest;
+    this.#sessions = sessions;
+    this.paddingStepLatents = paddingStepLatents;
+  }
+
+  async encode(pixels: Float32Array, size: LatentSize, latents: Float32Array): Promise<void> {
+    await this.#sessions.encoder.run(
+      { pixels: this.#pixels(pixels, size) },
+      { latents: this.#latents(latents, size) },
+    );
+  }
+
+  async predict(
+    latents: Float32Array,
+    semantic: readonly number[],
+    size: LatentSize,
+    residuals: Float32Array,
+  ): Promise<void> {
+    const n = semantic.length;
+    const batch = n === 1 ? latents : new Float32Array(n * latents.length);
+    if (n > 1) for (let i = 0; i < n; i++) batch.set(latents, i * latents.length);
+    await this.#sessions.unet.run(
+      {
+        latents: this.#latents(batch, size, n),
+        semantic: { data: Float32Array.from(semantic), dims: [n] },
+      },
+      { residual: this.#latents(residuals, size, n) },
+    );
+  }
+
+  async decode(latents: Float32Array, size: LatentSize, pixels: Float32Array): Promise<void> {
+    await this.#sessions.decoder.run(
+      { latents: this.#latents(latents, size) },
+      { pixels: this.#pixels(pixels, size) },
+    );
+  }
+
+  async warmUp(): Promise<void> {
+    const { latents, graphs } = this.manifest;
+    const cells = (tile: number) => new Float32Array(latents.channels * tile * tile);
+    const pixels = (tile: number) => new Float32Array(3 * (tile * latents.downscale) ** 2);
+    const size = (tile: number) => ({ height: tile, width: tile });
+    const { tileLatents: e } = graphs.encoder;
+    const { tileLatents: u } = graphs.unet;
+    const { tileLatents: d } = graphs.decoder;
+    await this.encode(pixels(e), size(e), cells(e));
+    await this.predict(cells(u), [1], size(u), cells(u));
+    await this.predict(cells(u), [0, 1], size(u), new Float32Array(2 * cells(u).length));
+    await this.decode(cells(d), size(d), pixels(d));
+  }
+
+  async dispose(): Promise<void> {
+    for (const session of Object.values(this.#sessions)) await session.release();
+  }
+
+  #latents(data: Float32Array, { height, width }: LatentSize, n = 1): Values {
+    return { data, dims: [n, this.manifest.latents.channels, height, width] };
+  }
+
+  #pixels(data: Float32Array, { height, width }: LatentSize): Values {
+    const { downscale } = this.manifest.latents;
+    return { data, dims: [1, 3, height * downscale, width * downscale] };
+  }
+}
+
+/**
+ * Opens a bundle on a device. Load once per process and device: sessions leak a little on release.
+ * @throws invalid_bundle | device_unavailable
+ */
+export async function loadModel(bundleDir: string, options: ModelOptions): Promise<Model> {
+  const manifest = await loadManifest(bundleDir);
+  const sessions = await openSessions(bundleDir, manifest, options);
+  return new LoadedModel(manifest, sessions, paddingStep(manifest, options));
+}

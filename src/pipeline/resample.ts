@@ -1,0 +1,145 @@
+/**
+ * Stage 2: bicubic resampling to the output size, on demand. The model restores at the target size, so
+ * its input is `scale` times the photo; held whole it would be the largest array of a job, so a
+ * `Resampled` computes the rectangles that are asked for from the small decoded image.
+ *
+ * The convolution is Pillow's `Image.resize(BICUBIC)` (src/libImaging/Resample.c), which the model was
+ * trained on: a = −0.5, widened when shrinking, weights renormalised at the edges, horizontal pass first.
+ */
+import type { PixelSize } from './geometry.ts';
+import type { Planar, Region } from './planar.ts';
+
+/** Keys' cubic convolution kernel, a = −0.5. */
+function cubic(x: number): number {
+  const a = -0.5;
+  const t = Math.abs(x);
+  if (t < 1) return ((a + 2) * t - (a + 3)) * t * t + 1;
+  if (t < 2) return (((t - 5) * t + 8) * t - 4) * a;
+  return 0;
+}
+
+const cubicSupport = 2;
+
+/** For each output index of an axis: its first input index, its number of taps and their weights. */
+interface AxisWeights {
+  readonly starts: Int32Array;
+  readonly counts: Int32Array;
+  /** [outputLength, taps] */
+  readonly weights: Float64Array;
+  readonly taps: number;
+}
+
+function axisWeights(inputLength: number, outputLength: number): AxisWeights {
+  const scale = inputLength / outputLength;
+  const filterScale = Math.max(scale, 1);
+  const support = cubicSupport * filterScale;
+  const taps = Math.ceil(support) * 2 + 1;
+  const starts = new Int32Array(outputLength);
+  const counts = new Int32Array(outputLength);
+  const weights = new Float64Array(outputLength * taps);
+  for (let i = 0; i < outputLength; i++) {
+    const center = (i + 0.5) * scale;
+    const start = Math.max(0, Math.trunc(center - support + 0.5));
+    const count = Math.min(inputLength, Math.trunc(center + support + 0.5)) - start;
+    let sum = 0;
+    for (let k = 0; k < count; k++) {
+      const weight = cubic((start + k - center + 0.5) / filterScale);
+      weights[i * taps + k] = weight;
+      sum += weight;
+    }
+    for (let k = 0; k < count; k++) {
+      weights[i * taps + k] = (weights[i * taps + k] as number) / sum;
+    }
+    starts[i] = start;
+    counts[i] = count;
+  }
+  return { starts, counts, weights, taps };
+}
+
+const clampIndex = (index: number, length: number): number => Math.min(index, length - 1);
+
+export class Resampled {
+  readonly channels: number;
+  readonly width: number;
+  readonly height: number;
+  readonly #input: Planar;
+  readonly #rows: AxisWeights;
+  readonly #columns: AxisWeights;
+  #scratch = new Float32Array(0);
+
+  /** @param input [C,H,W], any range */
+  constructor(input: Planar, output: PixelSize) {
+    this.#input = input;
+    this.channels = input.channels;
+    this.width = output.width;
+    this.height = output.height;
+    this.#rows = axisWeights(input.height, output.height);
+    this.#columns = axisWeights(input.width, output.width);
+  }
+
+  /**
+   * Computes a rectangle of the resampled image. Beyond its right and bottom the edge is repeated: that is
+   * the padding to the sizes that the graphs take.
+   * @param target [C, region.height, region.width]; not clipped, so it may overshoot the input's range
+   */
+  read(region: Region, target: Float32Array): void {
+    const firstRow = this.#rows.starts[clampIndex(region.y, this.height)] as number;
+    const lastY = clampIndex(region.y + region.height - 1, this.height);
+    const endRow = (this.#rows.starts[lastY] as number) + (this.#rows.counts[lastY] as number);
+    const scratchLength = (endRow - firstRow) * region.width;
+    if (this.#scratch.length < scratchLength) this.#scratch = new Float32Array(scratchLength);
+    for (let c = 0; c < this.channels; c++) {
+      this.#horizontal(c, region, firstRow, endRow);
+      this.#vertical(c, region, firstRow, target);
+    }
+  }
+
+  /** Input rows [firstRow, endRow) at the region's columns → scratch, float32 as Pillow keeps them. */
+  #horizontal(channel: number, region: Region, firstRow: number, endRow: number): void {
+    const { starts, counts, weights, taps } = this.#columns;
+    const { data, width, height } = this.#input;
+    const scratch = this.#scratch;
+    for (let column = 0; column < region.width; column++) {
+      const x = clampIndex(region.x + column, this.width);
+      const start = starts[x] as number;
+      const count = counts[x] as number;
+      for (let row = firstRow; row < endRow; row++) {
+        const from = (channel * height + row) * width + start;
+        let sum = 0;
+        for (let k = 0; k < count; k++) {
+          sum += (data[from + k] as number) * (weights[x * taps + k] as number);
+        }
+        scratch[(row - firstRow) * region.width + column] = sum;
+      }
+    }
+  }
+
+  #vertical(channel: number, region: Region, firstRow: number, target: Float32Array): void {
+    const { starts, counts, weights, taps } = this.#rows;
+    const scratch = this.#scratch;
+    const { width } = region;
+    for (let row = 0; row < region.height; row++) {
+      const y = clampIndex(region.y + row, this.height);
+      const from = ((starts[y] as number) - firstRow) * width;
+      const count = counts[y] as number;
+      const to = (channel * region.height + row) * width;
+      for (let column = 0; column < width; column++) {
+        let sum = 0;
+        for (let k = 0; k < count; k++) {
+          sum += (scratch[from + k * width + column] as number) * (weights[y * taps + k] as number);
+        }
+        target[to + column] = sum;
+      }
+    }
+  }
+
+  /** As `read`, clipped to [0,1]: the reference resizes 8-bit images, which cannot overshoot. */
+  readClipped(region: Region, target: Float32Array): void {
+    this.read(region, target);
+    for (let i = 0; i < target.length; i++) {
+      const value = target[i] as number;
+      if (value < 0) target[i] = 0;
+      else if (value > 1) target[i] = 1;
+    }
+  }
+}

@@ -1,0 +1,89 @@
+/**
+ * What every stage shares besides its data: progress, cancellation and time for the event loop.
+ * Graph runs and pixel loops block the thread, so between tiles and bands the loop gets a turn, in which
+ * messages of the parent process arrive.
+ */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Progress, Stage, StageTimings } from '../jobs/job.ts';
+import { stages } from '../jobs/job.ts';
+
+/** A pixel loop blocks for at most about this long. */
+const sliceMs = 25;
+
+export type StageWeights = Readonly<Record<Stage, number>>;
+
+export class RunControl {
+  readonly timingsMs: StageTimings = Object.fromEntries(
+    stages.map((stage) => [stage, 0]),
+  ) as StageTimings;
+  readonly #signal: AbortSignal | undefined;
+  readonly #onProgress: ((progress: Progress) => void) | undefined;
+  #weights: StageWeights | undefined;
+  #stage: Stage = stages[0];
+  #doneOfStage = 0;
+  #fraction = 0;
+  #turnStartedAt = performance.now();
+
+  constructor(
+    signal?: AbortSignal | undefined,
+    onProgress?: ((progress: Progress) => void) | undefined,
+  ) {
+    this.#signal = signal;
+    this.#onProgress = onProgress;
+  }
+
+  /** How much work each stage is, in any one unit. Until it is known, progress stays at 0. */
+  setWeights(weights: StageWeights): void {
+    this.#weights = weights;
+  }
+
+  /**
+   * Runs one stage: times it and looks for cancellation after it.
+   * @throws the reason of the signal
+   */
+  async stage<T>(stage: Stage, work: () => T | Promise<T>): Promise<T> {
+    this.#signal?.throwIfAborted();
+    this.#stage = stage;
+    this.#doneOfStage = 0;
+    this.#report();
+    const startedAt = performance.now();
+    const result = await work();
+    this.timingsMs[stage] += performance.now() - startedAt;
+    this.advanceTo(1);
+    await this.yield();
+    return result;
+  }
+
+  /** @param share of the running stage that is done, 0..1 */
+  advanceTo(share: number): void {
+    this.#doneOfStage = share;
+    this.#report();
+  }
+
+  /** Between bands of a pixel loop: gives the event loop a turn when one is due. */
+  async breathe(): Promise<void> {
+    if (performance.now() - this.#turnStartedAt > sliceMs) await this.yield();
+  }
+
+  /**
+   * Between tiles: gives the event loop a turn.
+   * @throws the reason of the signal
+   */
+  async yield(): Promise<void> {
+    await nextTurn();
+    this.#turnStartedAt = performance.now();
+    this.#signal?.throwIfAborted();
+  }
+
+  #report(): void {
+    const weights = this.#weights;
+    if (weights) {
+      const total = stages.reduce((sum, stage) => sum + weights[stage], 0);
+      const before = stages.slice(0, stages.indexOf(this.#stage));
+      const done = before.reduce((sum, stage) => sum + weights[stage], 0);
+      const fraction = (done + weights[this.#stage] * this.#doneOfStage) / total;
+      this.#fraction = Math.max(this.#fraction, Math.min(fraction, 1));
+    }
+    this.#onProgress?.({ stage: this.#stage, fraction: this.#fraction });
+  }
+}

@@ -1,0 +1,186 @@
+/**
+ * The only file that knows ONNX Runtime. A `GraphSession` is one loaded graph: it checks what it is fed by
+ * name, type and shape, converts float16 at the border, and writes results into the caller's buffer.
+ *
+ * `run` and `open` block the event loop while native code runs (microsoft/onnxruntime #19611), so they
+ * belong in a device process, never in a process that holds a queue lock.
+ */
+import ort from 'onnxruntime-node';
+import { AppError, expected } from '../errors.ts';
+import { float16ToFloat32, float32ToFloat16 } from './float16.ts';
+
+export type ExecutionProvider = 'cpu' | 'webgpu' | { cuda: number };
+
+export interface SessionOptions {
+  executionProvider: ExecutionProvider;
+  /** CPU threads of one run. Default: ONNX Runtime's choice, one per physical core. */
+  threads?: number | undefined;
+}
+
+/** A float32 array and its dimensions. Arrays of a float16 graph are converted on the way in and out. */
+export interface Values {
+  data: Float32Array;
+  dims: readonly number[];
+}
+
+/** Names and ranks of a graph's inputs or outputs: a number is a fixed dimension, null a free one. */
+export type Signature = Record<string, readonly (number | null)[]>;
+
+export interface GraphContract {
+  /** Absolute path of the .onnx file. */
+  file: string;
+  dtype: 'float32' | 'float16';
+  inputs: Signature;
+  outputs: Signature;
+}
+
+type Metadata = ort.InferenceSession.ValueMetadata;
+
+export const providerName = (provider: ExecutionProvider): string =>
+  typeof provider === 'string' ? provider : `cuda:${provider.cuda}`;
+
+function nativeOptions({ executionProvider, threads }: SessionOptions) {
+  return {
+    executionProviders: [
+      typeof executionProvider === 'string'
+        ? executionProvider
+        : { name: 'cuda', deviceId: executionProvider.cuda },
+    ],
+    interOpNumThreads: 1,
+    ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
+    executionMode: 'sequential',
+    graphOptimizationLevel: 'all',
+    logSeverityLevel: 3,
+  } as const satisfies ort.InferenceSession.SessionOptions;
+}
+
+const providerAdvice = {
+  cpu: 'The CPU provider is part of onnxruntime-node: install the dependencies again with `npm ci`.',
+  webgpu:
+    'It needs a Vulkan driver (libvulkan1 and a driver for the graphics card). Set DEVICES=cpu to run without.',
+  cuda: "It needs an NVIDIA driver, CUDA, cuDNN and onnxruntime-node's CUDA library, which its install script downloads unless ONNXRUNTIME_NODE_INSTALL=skip is set (docs/devices.md). Set DEVICES=cpu to run without.",
+};
+
+/** A failure to open a graph: of the file, or of the device. */
+function openFailure(cause: unknown, file: string, provider: ExecutionProvider): AppError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  const isFileFault = /load model|protobuf|not supported model|InvalidGraph|ModelProto|opset/i.test(
+    reason,
+  );
+  if (isFileFault || provider === 'cpu') {
+    return new AppError('invalid_bundle', `${file} cannot be loaded: ${reason}`, { cause });
+  }
+  const kind = typeof provider === 'string' ? provider : 'cuda';
+  const name = providerName(provider);
+  const detail = `The device ${name} cannot be used: ${reason.trim()}. ${providerAdvice[kind]}`;
+  return new AppError('device_unavailable', detail, { cause });
+}
+
+const showShape = (shape: readonly (number | string | null)[]): string =>
+  `[${shape.map((dim) => dim ?? '?').join(',')}]`;
+
+function faultsOf(side: string, found: readonly Metadata[], contract: GraphContract): string[] {
+  const wanted = side === 'input' ? contract.inputs : contract.outputs;
+  const names = found.map((value) => value.name).sort();
+  const wantedNames = Object.keys(wanted).sort();
+  if (names.join() !== wantedNames.join()) {
+    return [expected(wantedNames.join(', '), `the names of the ${side}s`, names.join(', '))];
+  }
+  return found.flatMap((value) => {
+    const shape = wanted[value.name] ?? [];
+    if (!value.isTensor) return [expected('a tensor', `${side} ${value.name}`, 'another kind')];
+    const faults: string[] = [];
+    if (value.type !== contract.dtype) {
+      faults.push(expected(contract.dtype, `the type of ${side} ${value.name}`, value.type));
+    }
+    const fits =
+      value.shape.length === shape.length &&
+      shape.every(
+        (dim, i) => dim === null || typeof value.shape[i] === 'string' || value.shape[i] === dim,
+      );
+    if (!fits) {
+      const received = showShape(value.shape);
+      faults.push(expected(showShape(shape), `the shape of ${side} ${value.name}`, received));
+    }
+    return faults;
+  });
+}
+
+const countOf = (dims: readonly number[]): number => dims.reduce((a, b) => a * b, 1);
+
+export class GraphSession {
+  readonly #session: ort.InferenceSession;
+  readonly #contract: GraphContract;
+
+  private constructor(session: ort.InferenceSession, contract: GraphContract) {
+    this.#session = session;
+    this.#contract = contract;
+  }
+
+  /** @throws invalid_bundle | device_unavailable */
+  static async open(contract: GraphContract, options: SessionOptions): Promise<GraphSession> {
+    let session: ort.InferenceSession;
+    try {
+      session = await ort.InferenceSession.create(contract.file, nativeOptions(options));
+    } catch (cause) {
+      throw openFailure(cause, contract.file, options.executionProvider);
+    }
+    const faults = [
+      ...faultsOf('input', session.inputMetadata, contract),
+      ...faultsOf('output', session.outputMetadata, contract),
+    ];
+    if (faults.length > 0) {
+      await session.release();
+      throw new AppError('invalid_bundle', `${contract.file}: ${faults.join('; ')}.`);
+    }
+    return new GraphSession(session, contract);
+  }
+
+  /**
+   * One run. The results are in `outputs[name].data` afterwards.
+   * @throws TypeError when names or sizes do not fit: a fault of the caller, not of the user
+   */
+  async run(feeds: Record<string, Values>, outputs: Record<string, Values>): Promise<void> {
+    this.#check('feeds', feeds, this.#contract.inputs);
+    this.#check('outputs', outputs, this.#contract.outputs);
+    const native = (values: Record<string, Values>, fill: boolean) =>
+      Object.fromEntries(
+        Object.entries(values).map(([name, value]) => [name, this.#tensor(value, fill)]),
+      );
+    const fetches = native(outputs, false);
+    const returned = await this.#session.run(native(feeds, true), fetches);
+    for (const [name, value] of Object.entries(outputs)) {
+      // A preallocated output is written in place; the returned tensor is another copy of it.
+      const data = fetches[name]?.data;
+      if (data instanceof Uint16Array) float16ToFloat32(data, value.data);
+      returned[name]?.dispose();
+    }
+  }
+
+  async release(): Promise<void> {
+    await this.#session.release();
+  }
+
+  #tensor({ data, dims }: Values, fill: boolean): ort.Tensor {
+    if (this.#contract.dtype === 'float32') return new ort.Tensor('float32', data, dims);
+    const halves = new Uint16Array(data.length);
+    return new ort.Tensor('float16', fill ? float32ToFloat16(data, halves) : halves, dims);
+  }
+
+  #check(what: string, values: Record<string, Values>, signature: Signature): void {
+    const names = Object.keys(signature).sort().join(', ');
+    const received = Object.keys(values).sort().join(', ');
+    if (names !== received) throw new TypeError(expected(names, what, received));
+    for (const [name, { data, dims }] of Object.entries(values)) {
+      const shape = signature[name] ?? [];
+      const fits =
+        dims.length === shape.length && shape.every((dim, i) => dim === null || dim === dims[i]);
+      if (!fits)
+        throw new TypeError(expected(showShape(shape), `dims of ${name}`, showShape(dims)));
+      if (data.length !== countOf(dims)) {
+        const size = `${countOf(dims)} values for dims ${showShape(dims)}`;
+        throw new TypeError(expected(size, name, data.length));
+      }
+    }
+  }
+}

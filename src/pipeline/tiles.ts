@@ -1,0 +1,89 @@
+/**
+ * Where the tiles of a graph lie. Tiles of one run have one shape; neighbours overlap; the last of an
+ * axis is snapped to the edge. At a true edge of the image a tile ends there, as the untiled run does, so
+ * that the graph's own padding acts in the same place.
+ */
+import type { Region } from './planar.ts';
+
+/** One axis of a tile: where it reads, and which part of its result is its own. All in latent cells. */
+export interface Span {
+  /** First cell that the tile reads. */
+  readonly start: number;
+  /** The tile owns the cells [ownStart, ownEnd): the cuts lie in the middle of each overlap. */
+  readonly ownStart: number;
+  readonly ownEnd: number;
+}
+
+export interface AxisPlan {
+  readonly tile: number;
+  readonly spans: readonly Span[];
+}
+
+/**
+ * @param length of the axis, a multiple of `step`
+ * @param tile edge of a tile, a multiple of `step`
+ * @param overlap least number of cells that neighbours share; `tile - overlap` ≥ `step`
+ * @param step tile positions are multiples of it
+ */
+export function planAxis(length: number, tile: number, overlap: number, step: number): AxisPlan {
+  if (length <= tile) {
+    return { tile: length, spans: [{ start: 0, ownStart: 0, ownEnd: length }] };
+  }
+  const stride = Math.floor((tile - overlap) / step) * step;
+  const starts: number[] = [];
+  for (let start = 0; start < length - tile; start += stride) starts.push(start);
+  starts.push(length - tile);
+  const spans = starts.map((start, i) => {
+    const previous = starts[i - 1];
+    const next = starts[i + 1];
+    return {
+      start,
+      ownStart: previous === undefined ? 0 : Math.floor((previous + tile + start) / 2),
+      ownEnd: next === undefined ? length : Math.floor((start + tile + next) / 2),
+    };
+  });
+  return { tile, spans };
+}
+
+export interface Tile {
+  /** What the tile reads, in latent cells of the image. */
+  readonly region: Region;
+  /** The part of the image that its result is written to, when tiles are cut hard. */
+  readonly own: Region;
+  /** Index of the tile along each axis. */
+  readonly row: number;
+  readonly column: number;
+}
+
+export interface TilePlan {
+  readonly tileHeight: number;
+  readonly tileWidth: number;
+  readonly rows: AxisPlan;
+  readonly columns: AxisPlan;
+  /** Row by row. */
+  readonly tiles: readonly Tile[];
+}
+
+/** All tiles of an image of height × width latent cells. */
+export function planTiles(
+  size: { height: number; width: number },
+  spec: { tileLatents: number; overlapLatents: number },
+  step: number,
+): TilePlan {
+  const rows = planAxis(size.height, spec.tileLatents, spec.overlapLatents, step);
+  const columns = planAxis(size.width, spec.tileLatents, spec.overlapLatents, step);
+  const tiles = rows.spans.flatMap((y, row) =>
+    columns.spans.map((x, column) => ({
+      region: { y: y.start, x: x.start, height: rows.tile, width: columns.tile },
+      own: {
+        y: y.ownStart,
+        x: x.ownStart,
+        height: y.ownEnd - y.ownStart,
+        width: x.ownEnd - x.ownStart,
+      },
+      row,
+      column,
+    })),
+  );
+  return { tileHeight: rows.tile, tileWidth: columns.tile, rows, columns, tiles };
+}

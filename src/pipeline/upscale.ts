@@ -1,0 +1,137 @@
+/**
+ * The pipeline: one photo in, one larger and restored photo out. Read this first: the stages below, in
+ * this order, are all that happens to an image.
+ */
+import { AppError } from '../errors.ts';
+import type { Evaluations, Progress, StageTimings } from '../jobs/job.ts';
+import {
+  type ColorFix,
+  contentTypeOf,
+  type OutputFormat,
+  type UpscaleParams,
+} from '../jobs/params.ts';
+import { fixColors } from './color-fix/color-fix.ts';
+import { planEvaluations, subtractResidual } from './combine.ts';
+import { decodeImage } from './decode-image.ts';
+import { decodeLatents } from './decode-latents.ts';
+import { checkOutput, encodeImage } from './encode-image.ts';
+import { encodeLatents } from './encode-latents.ts';
+import { type Geometry, type PixelSize, planGeometry } from './geometry.ts';
+import type { Model } from './model.ts';
+import { predictResidual } from './predict-residual.ts';
+import { Resampled } from './resample.ts';
+import { RunControl, type StageWeights } from './run-control.ts';
+
+export interface UpscaleContext {
+  model: Model;
+  limits: { maxInputPixels: number; maxOutputPixels: number };
+  /** Aborting it ends the run between tiles, with the signal's reason. */
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress) => void;
+  /** Goes into the recipe of the output. */
+  software?: string;
+}
+
+export interface UpscaleResult {
+  image: Uint8Array;
+  format: OutputFormat;
+  contentType: string;
+  width: number;
+  height: number;
+  /** Upright. */
+  input: { width: number; height: number; contentType: string };
+  colorfix: ColorFix;
+  evaluations: Evaluations;
+  timingsMs: StageTimings;
+}
+
+/**
+ * @param lowRes bytes of a PNG, JPEG, WebP, AVIF or single-page TIFF
+ * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image | unsupported_output,
+ *   or the reason of `context.signal`
+ */
+export async function upscale(
+  lowRes: Uint8Array,
+  params: UpscaleParams,
+  context: UpscaleContext,
+): Promise<UpscaleResult> {
+  const { model, limits } = context;
+  const control = new RunControl(context.signal, context.onProgress);
+  const dials = { lambdaPix: params.pix, lambdaSem: params.sem };
+  const plan = planEvaluations(params.pix, params.sem);
+  const colorfix = params.colorfix ?? model.manifest.colorFix;
+
+  const input = await control.stage('decode_image', () =>
+    decodeImage(lowRes, { maxPixels: limits.maxInputPixels }, control),
+  );
+  const geometry = planGeometry(input.inspected, params.scale, model);
+  checkOutputPixels(geometry.output, limits.maxOutputPixels);
+  checkOutput(geometry.output, params.format);
+  control.setWeights(stageWeights(geometry, plan.evaluations));
+
+  const resampled = await control.stage(
+    'resample',
+    () => new Resampled(input.rgb, geometry.output),
+  );
+  const latents = await control.stage('encode_latents', () =>
+    encodeLatents(resampled, geometry, model, control),
+  );
+  await control.stage('predict_residual', async () => {
+    if (plan.evaluations === 0) return;
+    const residual = await predictResidual(latents, plan, dials, model, control);
+    subtractResidual(latents, residual);
+    residual.release();
+  });
+  const superRes = await control.stage('decode_latents', () =>
+    decodeLatents(latents, geometry, model, control),
+  );
+  latents.release();
+  await control.stage('color_fix', () => fixColors(superRes, resampled, colorfix, control));
+  const image = await control.stage('encode_image', () =>
+    encodeImage(superRes, input, params, recipeOf(params, colorfix, context), control),
+  );
+
+  return {
+    image,
+    format: params.format,
+    contentType: contentTypeOf[params.format],
+    ...geometry.output,
+    input: {
+      width: input.inspected.width,
+      height: input.inspected.height,
+      contentType: input.inspected.contentType,
+    },
+    colorfix,
+    evaluations: plan.evaluations,
+    timingsMs: control.timingsMs,
+  };
+}
+
+function checkOutputPixels({ width, height }: PixelSize, maxPixels: number): void {
+  if (width * height <= maxPixels) return;
+  const detail = `The output would be ${width} × ${height} pixels, which exceeds the limit of ${maxPixels} pixels. Send a smaller image or ask for a smaller scale.`;
+  throw new AppError('too_many_pixels', detail);
+}
+
+/** Shares of the work, measured on a CPU with the embedded model: relative costs per output pixel. */
+function stageWeights({ output }: Geometry, evaluations: Evaluations): StageWeights {
+  const pixels = output.width * output.height;
+  return {
+    decode_image: 0.02 * pixels,
+    resample: 0.001 * pixels,
+    encode_latents: 0.1 * pixels,
+    predict_residual: 0.3 * evaluations * pixels,
+    decode_latents: 0.5 * pixels,
+    color_fix: 0.05 * pixels,
+    encode_image: 0.1 * pixels,
+  };
+}
+
+function recipeOf(params: UpscaleParams, colorfix: ColorFix, { model, software }: UpscaleContext) {
+  const { name, version } = model.manifest;
+  const { pix, sem, scale } = params;
+  return {
+    software: software ?? 'pisa-serve',
+    description: JSON.stringify({ pix, sem, scale, colorfix, model: name, version }),
+  };
+}
