@@ -1,0 +1,67 @@
+/** What can be said of a job before a device sees it: refused here, it costs no place in the queue. */
+import type { Config } from '../config.ts';
+import { AppError, expected } from '../errors.ts';
+import { maxSidePixels, outputSize, type UpscaleParams } from '../jobs/params.ts';
+import type { UpscaleQueue } from '../jobs/queue.ts';
+
+const queueFullRetrySeconds = 10;
+
+/**
+ * Called before the upload is read.
+ * @throws queue_full | unknown_model | redis_unavailable
+ */
+export async function checkRoomAndModel(
+  queue: UpscaleQueue,
+  model: string,
+  config: Pick<Config, 'MAX_QUEUE_LENGTH' | 'MODEL'>,
+): Promise<void> {
+  const [counts, models] = await Promise.all([queue.counts(), queue.models()]);
+  if (counts.queued >= config.MAX_QUEUE_LENGTH) {
+    throw new AppError(
+      'queue_full',
+      `${counts.queued} jobs wait already. Try again in a while, or ask for more workers.`,
+      { retryAfterSeconds: queueFullRetrySeconds },
+    );
+  }
+  // The default model is known before the first worker has ever reported.
+  const names = new Set([config.MODEL, ...models.map(({ name }) => name)]);
+  if (!names.has(model)) {
+    const detail = expected(`one of ${[...names].sort().join(', ')}`, 'model', model);
+    throw new AppError('unknown_model', `${detail}. GET /models describes them.`, {
+      errors: [{ pointer: '#/query/model', detail }],
+    });
+  }
+}
+
+/**
+ * @param input upright, in pixels
+ * @throws too_many_pixels | unsupported_output
+ */
+export function checkOutput(
+  input: { width: number; height: number },
+  params: UpscaleParams,
+  maxOutputPixels: number,
+): void {
+  const { width, height } = outputSize(input, params.scale);
+  const size = `The output would have ${width} × ${height} pixels`;
+  if (width * height > maxOutputPixels) {
+    const fitting = Math.sqrt(maxOutputPixels / (input.width * input.height));
+    const advice =
+      fitting >= 1
+        ? `A scale of ${Math.floor(fitting * 100) / 100} or less fits`
+        : 'Send a smaller image';
+    throw new AppError(
+      'too_many_pixels',
+      `${size}; this service makes at most ${maxOutputPixels} (MAX_OUTPUT_PIXELS). ${advice}.`,
+      { errors: [{ pointer: '#/query/scale', detail: `${size}.` }] },
+    );
+  }
+  const maxSide = maxSidePixels[params.format];
+  if (Math.max(width, height) > maxSide) {
+    throw new AppError(
+      'unsupported_output',
+      `${size}; ${params.format} holds at most ${maxSide} on a side. Choose format=png, or a smaller scale.`,
+      { errors: [{ pointer: '#/query/format', detail: `${size}.` }] },
+    );
+  }
+}

@@ -1,0 +1,123 @@
+/** Builds the HTTP API: plugins, routes, hooks. Never listens: `server.ts` does. */
+import accepts from '@fastify/accepts';
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import Fastify from 'fastify';
+import type { Logger } from 'pino';
+import type { Config } from '../config.ts';
+import { AppError } from '../errors.ts';
+import type { UpscaleQueue } from '../jobs/queue.ts';
+import type { ObjectStore } from '../storage/object-store.ts';
+import { registerDocs } from './docs.ts';
+import { registerOpenapi } from './openapi.ts';
+import { answerFrameworkError, clientErrorHandler, registerProblems } from './problems.ts';
+import { registerRequestLog, requestId } from './request-log.ts';
+import { createUpscale } from './routes/create-upscale.ts';
+import { deleteUpscale } from './routes/delete-upscale.ts';
+import { getUpscale } from './routes/get-upscale.ts';
+import { getUpscaleResult } from './routes/get-upscale-result.ts';
+import { healthz } from './routes/healthz.ts';
+import { listModels } from './routes/list-models.ts';
+import { metricsRoute } from './routes/metrics.ts';
+import { readyz } from './routes/readyz.ts';
+import type { App, Services } from './services.ts';
+import { registerUnreadBodies } from './unread-body.ts';
+import { registerValidation } from './validation.ts';
+
+export interface AppOptions {
+  config: Config;
+  queue: UpscaleQueue;
+  store: ObjectStore;
+  logger: Logger;
+}
+
+/** Headers are small: one that takes longer than this to arrive is kept open on purpose. */
+const headersTimeoutMs = 15_000;
+/** How often Node looks for requests past their time. */
+const timeoutCheckMs = 1000;
+/** A connection on which nothing moves for longer than any request may wait is given up. */
+const idleMarginMs = 60_000;
+
+export async function buildApp({ config, queue, store, logger }: AppOptions): Promise<App> {
+  const requestTimeout = config.REQUEST_TIMEOUT_SECONDS * 1000;
+  const app: App = Fastify({
+    loggerInstance: logger,
+    // One line for each request, ours: request-log.ts.
+    disableRequestLogging: true,
+    genReqId: requestId,
+    requestTimeout,
+    connectionTimeout: config.MAX_WAIT_SECONDS * 1000 + requestTimeout + idleMarginMs,
+    http: {
+      headersTimeout: Math.min(headersTimeoutMs, requestTimeout),
+      connectionsCheckingInterval: timeoutCheckMs,
+      // Checked below, so that its answer is a problem object too.
+      requireHostHeader: false,
+    },
+    // Node would answer these by itself, without a problem object.
+    frameworkErrors: answerFrameworkError,
+    clientErrorHandler: clientErrorHandler(logger),
+    // Refused below, as a problem object.
+    return503OnClosing: false,
+    forceCloseConnections: 'idle',
+  }).withTypeProvider<TypeBoxTypeProvider>();
+
+  registerRequestLog(app);
+  registerProblems(app);
+  registerValidation(app);
+  const services: Services = { config, queue, store, closing: registerClosing(app) };
+  registerUnreadBodies(app, config.MAX_UPLOAD_BYTES);
+  registerRequestChecks(app);
+  await app.register(accepts);
+  await registerOpenapi(app);
+  await registerDocs(app);
+
+  createUpscale(app, services);
+  getUpscale(app, services);
+  getUpscaleResult(app, services);
+  deleteUpscale(app, services);
+  listModels(app, services);
+  healthz(app);
+  readyz(app, services);
+  metricsRoute(app, services);
+  return app;
+}
+
+function registerRequestChecks(app: App): void {
+  // Bodies are read by the one route that takes one, as a stream (upload.ts): never parsed into values.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('*', (_request, _payload, done) => done(null));
+  app.setSerializerCompiler(() => (body) => JSON.stringify(body));
+  app.addHook('onRequest', async (request, reply) => {
+    reply.header('x-content-type-options', 'nosniff');
+    if (request.raw.httpVersion === '1.1' && request.headers.host === undefined) {
+      throw new AppError('malformed_request', 'An HTTP/1.1 request needs a Host header.');
+    }
+  });
+  // `upload.ts` says "continue" when everything that can be checked before the upload has been.
+  app.server.on('checkContinue', (request, response) =>
+    app.server.emit('request', request, response),
+  );
+  // An expectation that we do not know may be ignored (RFC 9110, section 10.1.1).
+  app.server.on('checkExpectation', (request, response) =>
+    app.server.emit('request', request, response),
+  );
+}
+
+/**
+ * Once closing: requests that wait are answered, new ones on old connections are refused, and every answer
+ * ends its connection, so that `close()` does not wait for keep-alive to run out.
+ */
+function registerClosing(app: App): AbortSignal {
+  const closing = new AbortController();
+  app.addHook('preClose', async () => closing.abort());
+  app.addHook('onRequest', async () => {
+    if (closing.signal.aborted) {
+      throw new AppError('shutting_down', 'Send the request again: another instance takes it.', {
+        retryAfterSeconds: 1,
+      });
+    }
+  });
+  app.addHook('onSend', async (_request, reply) => {
+    if (closing.signal.aborted) reply.header('connection', 'close');
+  });
+  return closing.signal;
+}

@@ -1,0 +1,32 @@
+/** A job by the id in the path. */
+import Type from 'typebox';
+import { AppError } from '../errors.ts';
+import type { JobSnapshot } from '../jobs/job-snapshot.ts';
+import type { UpscaleQueue } from '../jobs/queue.ts';
+
+/** An id of another form is no job's: 404, like any id that we do not know. */
+export const jobParamsSchema = Type.Object(
+  {
+    id: Type.String({
+      pattern: '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$',
+      description: 'The id of a job.',
+    }),
+  },
+  { additionalProperties: false },
+);
+
+/** For routes that take no parameter in the query. */
+export const noQuerySchema = Type.Object({}, { additionalProperties: false });
+
+export const jobNotFound = (id: string): AppError =>
+  new AppError(
+    'job_not_found',
+    `There is no job ${id}. It was deleted, or its time to live has passed.`,
+  );
+
+/** @throws job_not_found | redis_unavailable */
+export async function findJob(queue: UpscaleQueue, id: string): Promise<JobSnapshot> {
+  const job = await queue.get(id);
+  if (!job) throw jobNotFound(id);
+  return job;
+}

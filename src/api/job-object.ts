@@ -1,0 +1,157 @@
+/** The job object: what clients see of a job, in every answer that tells of one. */
+import Type from 'typebox';
+import { type Problem, toProblem } from '../errors.ts';
+import { type Stage, stages } from '../jobs/job.ts';
+import { type JobSnapshot, jobStatuses } from '../jobs/job-snapshot.ts';
+import { colorFixes, outputFormats } from '../jobs/params.ts';
+
+const strict = { additionalProperties: false };
+
+const oneOf = <const T extends readonly string[]>(values: T, options: object = {}) =>
+  Type.Unsafe<T[number]>({ type: 'string', enum: [...values], ...options });
+
+const orNull = <T extends Type.TSchema>(schema: T, description: string) =>
+  Type.Unsafe<Type.Static<T> | null>({ anyOf: [schema, { type: 'null' }], description });
+
+const time = () => Type.Unsafe<string>({ type: 'string', format: 'date-time' });
+const path = (description: string) => Type.String({ pattern: '^/upscale/', description });
+const milliseconds = (description: string) => Type.Number({ minimum: 0, description });
+
+const imageFacts = {
+  width: Type.Integer({ minimum: 1, description: 'Upright, in pixels.' }),
+  height: Type.Integer({ minimum: 1, description: 'Upright, in pixels.' }),
+  bytes: Type.Integer({ minimum: 1 }),
+  content_type: Type.String({ pattern: '^image/' }),
+};
+
+const stageTimings = Object.fromEntries(
+  stages.map((stage) => [stage, milliseconds('Time of this stage.')]),
+) as Record<Stage, ReturnType<typeof milliseconds>>;
+
+/** Every field is always there; what is not known yet, or does not apply, is null. */
+export const jobSchema = Type.Object(
+  {
+    id: Type.Unsafe<string>({ type: 'string', format: 'uuid' }),
+    status: oneOf(jobStatuses, {
+      description: 'queued → processing → succeeded, failed or canceled. The last three are final.',
+    }),
+    created_at: time(),
+    started_at: orNull(time(), 'When its last attempt started.'),
+    completed_at: orNull(time(), 'When its status became final.'),
+    params: Type.Object(
+      {
+        pix: Type.Number(),
+        sem: Type.Number(),
+        scale: Type.Number(),
+        format: oneOf(outputFormats),
+        quality: Type.Integer(),
+        colorfix: orNull(
+          oneOf(colorFixes),
+          "null until a job that named none has run: the model's own then holds.",
+        ),
+        metadata: oneOf(['none', 'keep'] as const),
+        model: Type.String(),
+      },
+      { ...strict, description: 'As the job runs: defaults filled in.' },
+    ),
+    input: Type.Object(imageFacts, strict),
+    output: orNull(
+      Type.Object(
+        {
+          ...imageFacts,
+          url: path('Where the image is, until `expires_at`.'),
+          expires_at: time(),
+        },
+        strict,
+      ),
+      'Present once the job has succeeded.',
+    ),
+    progress: orNull(
+      Type.Object(
+        {
+          stage: oneOf(stages),
+          fraction: Type.Number({ minimum: 0, maximum: 1, description: 'Of the whole job.' }),
+        },
+        strict,
+      ),
+      'Present while the job is processing and has reported any.',
+    ),
+    queue_position: orNull(
+      Type.Integer({ minimum: 0 }),
+      'How many jobs are ahead; present while the job is queued.',
+    ),
+    timings_ms: orNull(
+      Type.Object(
+        {
+          queue: milliseconds('From acceptance to the start of the attempt that succeeded.'),
+          ...stageTimings,
+          total: milliseconds('From acceptance to the end.'),
+        },
+        strict,
+      ),
+      'Present once the job has succeeded.',
+    ),
+    error: orNull(
+      Type.Unsafe<Problem>({ $ref: 'Problem#' }),
+      'Why the job failed or was canceled.',
+    ),
+    urls: Type.Object(
+      {
+        self: path('This object.'),
+        result: path('The image, once the job has succeeded.'),
+        cancel: path('DELETE it to cancel the job, or to delete it once it has ended.'),
+      },
+      strict,
+    ),
+  },
+  { $id: 'Job', ...strict, description: 'An upscale job. URLs are relative to this service.' },
+);
+
+export type JobObject = Type.Static<typeof jobSchema>;
+
+export const jobUrl = (id: string): string => `/upscale/${id}`;
+export const resultUrl = (id: string): string => `/upscale/${id}/result`;
+
+const iso = (epochMs: number): string => new Date(epochMs).toISOString();
+const isoOrNull = (epochMs: number | undefined) => (epochMs === undefined ? null : iso(epochMs));
+
+export function toJobObject(job: JobSnapshot): JobObject {
+  const { id, data, result } = job;
+  const { width, height, bytes, content_type } = data.input;
+  return {
+    id,
+    status: job.status,
+    created_at: iso(job.createdAt),
+    started_at: isoOrNull(job.startedAt),
+    completed_at: isoOrNull(job.completedAt),
+    params: {
+      ...data.params,
+      colorfix: result?.colorfix ?? data.params.colorfix ?? null,
+    },
+    input: { width, height, bytes, content_type },
+    output: result ? toOutput(id, result.output) : null,
+    progress: job.progress ?? null,
+    queue_position: job.queuePosition ?? null,
+    timings_ms: toTimings(job),
+    error: job.error ? toProblem(job.error) : null,
+    urls: { self: jobUrl(id), result: resultUrl(id), cancel: jobUrl(id) },
+  };
+}
+
+function toOutput(
+  id: string,
+  output: NonNullable<JobSnapshot['result']>['output'],
+): NonNullable<JobObject['output']> {
+  const { width, height, bytes, content_type, expiresAt } = output;
+  return { width, height, bytes, content_type, url: resultUrl(id), expires_at: iso(expiresAt) };
+}
+
+/** Milliseconds by name, in the order in which they passed; null unless the job has succeeded. */
+export function toTimings(job: JobSnapshot): JobObject['timings_ms'] {
+  if (!job.result || job.startedAt === undefined || job.completedAt === undefined) return null;
+  return {
+    queue: Math.max(0, job.startedAt - job.createdAt),
+    ...job.result.timingsMs,
+    total: Math.max(0, job.completedAt - job.createdAt),
+  };
+}

@@ -1,0 +1,75 @@
+/** The schema of an RFC 9457 problem object, and the table of problems that a route can answer. */
+import Type from 'typebox';
+import { type ErrorCode, errorCatalogue, errorCodes } from '../errors.ts';
+
+export const problemContentType = 'application/problem+json';
+
+export const problemSchema = Type.Object(
+  {
+    type: Type.String({
+      pattern: '^urn:pisa-serve:problem:[a-z_]+$',
+      description: 'Names the kind of problem, one to one with `code`.',
+    }),
+    title: Type.String({ description: 'Constant, short text of the kind of problem.' }),
+    status: Type.Integer({ minimum: 400, maximum: 599, description: 'The HTTP status.' }),
+    code: Type.Unsafe<ErrorCode>({
+      type: 'string',
+      enum: errorCodes,
+      description: 'Stable name to switch on.',
+    }),
+    detail: Type.String({ description: 'What happened in this case and what to do about it.' }),
+    errors: Type.Optional(
+      Type.Array(
+        Type.Object(
+          {
+            pointer: Type.String({ description: 'Where: `#/query/pix`, `#/form/image`, …' }),
+            detail: Type.String(),
+          },
+          { additionalProperties: false },
+        ),
+        { description: 'One entry for each faulty field of the request.' },
+      ),
+    ),
+  },
+  {
+    $id: 'Problem',
+    additionalProperties: false,
+    description: 'RFC 9457 problem details.',
+  },
+);
+
+/** Any route can answer these: they come from the connection, the router or the service's own state. */
+const everywhere: ErrorCode[] = [
+  'malformed_request',
+  'method_not_allowed',
+  'request_timeout',
+  'headers_too_large',
+  'internal',
+  'shutting_down',
+];
+
+/**
+ * The `response` entries of a route for the problems it can answer, one for each status, its codes listed.
+ * @param codes what this route can answer besides what every route can
+ */
+export function problemResponses(...codes: ErrorCode[]): Record<number, object> {
+  const byStatus = new Map<number, ErrorCode[]>();
+  for (const code of new Set([...codes, ...everywhere])) {
+    const { status } = errorCatalogue[code];
+    byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
+  }
+  return Object.fromEntries(
+    [...byStatus].map(([status, statusCodes]) => [
+      status,
+      {
+        description: statusCodes
+          .map((code) => `\`${code}\`: ${errorCatalogue[code].title}.`)
+          .join('\n'),
+        ...(statusCodes.some((code) => errorCatalogue[code].retryable && status !== 500)
+          ? { headers: { 'Retry-After': { type: 'integer', description: 'Seconds.' } } }
+          : {}),
+        content: { [problemContentType]: { schema: { $ref: 'Problem#' } } },
+      },
+    ]),
+  );
+}

@@ -1,0 +1,160 @@
+/**
+ * The one place where errors become answers. Whatever goes wrong in a request (our own AppError, a fault
+ * that Fastify found, one on the bare connection) leaves as RFC 9457 `application/problem+json`.
+ */
+import { STATUS_CODES } from 'node:http';
+import type { Socket } from 'node:net';
+import type { ConnectionError, FastifyError, FastifyReply, FastifyRequest } from 'fastify';
+import type { Logger } from 'pino';
+import { AppError, toAppError, toProblem } from '../errors.ts';
+import { problemContentType } from './problem-schema.ts';
+import type { App } from './services.ts';
+
+/** What a retryable error asks for when it names no time of its own. */
+const defaultRetryAfterSeconds = 5;
+
+export function sendProblem(reply: FastifyReply, error: AppError): FastifyReply {
+  if (error.retryAfterSeconds !== undefined || (error.retryable && error.status !== 500)) {
+    reply.header('retry-after', String(error.retryAfterSeconds ?? defaultRetryAfterSeconds));
+  }
+  return reply
+    .code(error.status)
+    .header('cache-control', 'no-store')
+    .type(problemContentType)
+    .send(JSON.stringify(toProblem(error)));
+}
+
+/** A fault that Fastify itself reports, in the words of our catalogue. */
+function fromFastify(error: FastifyError): AppError {
+  if (error.code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') {
+    return new AppError('unsupported_media_type', 'The Content-Type header is not a media type.', {
+      cause: error,
+    });
+  }
+  if (error.code?.startsWith('FST_ERR_') && (error.statusCode ?? 500) < 500) {
+    return new AppError('malformed_request', error.message, { cause: error });
+  }
+  return toAppError(error);
+}
+
+/**
+ * What the user caused is logged as `info`: a service under bad requests is not a service in trouble.
+ * Redis being away is known from its own connection's log: a warning here is enough.
+ */
+function logFault(log: FastifyRequest['log'], error: AppError): void {
+  const fields = { code: error.code, detail: error.message };
+  if (error.status < 500) log.info(fields, 'request refused');
+  else if (error.status === 503) log.warn({ ...fields, err: error.cause }, 'request not served');
+  else log.error({ ...fields, err: error.cause ?? error }, 'request failed');
+}
+
+function answerFault(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  const appError = error instanceof AppError ? error : fromFastify(error as FastifyError);
+  logFault(request.log, appError);
+  sendProblem(reply, appError);
+}
+
+/** Paths that exist, as patterns, with the methods that each takes. */
+class RouteTable {
+  private readonly patterns = new Map<string, { matches: RegExp; methods: Set<string> }>();
+
+  add(url: string, methods: readonly string[]): void {
+    const known = this.patterns.get(url) ?? {
+      matches: new RegExp(`^${url.replace(/[.]/g, '\\.').replace(/:[a-z]+/g, '[^/]+')}$`),
+      methods: new Set<string>(),
+    };
+    for (const method of methods) known.methods.add(method);
+    this.patterns.set(url, known);
+  }
+
+  /** Methods that the path of `url` takes; none when there is no such path. */
+  methodsOf(url: string): string[] {
+    const path = url.split('?', 1)[0] ?? '';
+    return [...this.patterns.values()].flatMap(({ matches, methods }) =>
+      matches.test(path) ? [...methods] : [],
+    );
+  }
+}
+
+/** Call before any route is registered: the 405 answer needs to have seen them all. */
+export function registerProblems(app: App): void {
+  const routes = new RouteTable();
+  app.addHook('onRoute', ({ url, method }) => {
+    if (!url.includes('*')) routes.add(url, [method].flat());
+  });
+  app.setErrorHandler(answerFault);
+  app.setNotFoundHandler((request, reply) => {
+    const methods = routes.methodsOf(request.url);
+    if (methods.length === 0) {
+      throw new AppError(
+        'not_found',
+        `There is no ${request.method} ${shorten(request.url)}. GET /docs lists all routes.`,
+      );
+    }
+    reply.header('allow', methods.join(', '));
+    throw new AppError(
+      'method_not_allowed',
+      `Expected ${methods.join(' or ')} but received ${request.method}.`,
+    );
+  });
+}
+
+const shorten = (text: string): string => (text.length > 120 ? `${text.slice(0, 120)}…` : text);
+
+/** Fastify's `frameworkErrors`: faults found before there is a route, such as a URL that does not decode. */
+export function answerFrameworkError(
+  error: FastifyError,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): void {
+  answerFault(new AppError('malformed_request', error.message, { cause: error }), request, reply);
+}
+
+/** Faults of the bare connection, where there is no request to answer: written to the socket by hand. */
+export function clientErrorHandler(log: Logger) {
+  return (error: ConnectionError, socket: Socket): void => {
+    // The client has gone, or an answer is on its way already: nothing that we write would be understood.
+    if (error.code === 'ECONNRESET' || !socket.writable || answering(socket)) {
+      socket.destroy();
+      return;
+    }
+    const appError = fromConnection(error);
+    log.info({ code: appError.code, reason: error.code }, 'connection refused');
+    const body = JSON.stringify(toProblem(appError));
+    socket.end(
+      [
+        `HTTP/1.1 ${appError.status} ${STATUS_CODES[appError.status]}`,
+        `Content-Type: ${problemContentType}`,
+        `Content-Length: ${Buffer.byteLength(body)}`,
+        'Cache-Control: no-store',
+        'X-Content-Type-Options: nosniff',
+        'Connection: close',
+        '',
+        body,
+      ].join('\r\n'),
+    );
+  };
+}
+
+/** True when a response's head has been written on this socket; Node keeps the response there. */
+function answering(socket: Socket): boolean {
+  const current = (socket as { _httpMessage?: { headersSent: boolean } | null })._httpMessage;
+  return current?.headersSent === true;
+}
+
+function fromConnection(error: ConnectionError): AppError {
+  switch (error.code) {
+    case 'HPE_HEADER_OVERFLOW':
+      return new AppError(
+        'headers_too_large',
+        'The request line and headers together may have 16 KiB.',
+      );
+    case 'ERR_HTTP_REQUEST_TIMEOUT':
+      return new AppError(
+        'request_timeout',
+        'The request did not arrive in time. Send it again over a faster connection, or a smaller image.',
+      );
+    default:
+      return new AppError('malformed_request', 'This is not a valid HTTP request.');
+  }
+}

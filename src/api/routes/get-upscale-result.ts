@@ -1,0 +1,83 @@
+/** GET /upscale/{id}/result: the image of a job that has succeeded. */
+import { AppError } from '../../errors.ts';
+import type { JobSnapshot } from '../../jobs/job-snapshot.ts';
+import { contentTypeOf } from '../../jobs/params.ts';
+import { findJob, jobParamsSchema, noQuerySchema } from '../find-job.ts';
+import { problemResponses } from '../problem-schema.ts';
+import { readResult } from '../read-result.ts';
+import {
+  type FinishedJob,
+  isSucceeded,
+  matchesEtag,
+  resultEtag,
+  resultHeaderSchemas,
+  resultHeaders,
+} from '../result-headers.ts';
+import type { App, Services } from '../services.ts';
+
+const schema = {
+  operationId: 'getUpscaleResult',
+  tags: ['upscale'],
+  summary: 'The image of a job',
+  description: 'Never changes: cache it until it expires. HEAD works too.',
+  params: jobParamsSchema,
+  querystring: noQuerySchema,
+  headers: {
+    type: 'object',
+    properties: { 'if-none-match': { type: 'string', description: 'An ETag seen before.' } },
+  },
+  response: {
+    200: {
+      description: 'The image.',
+      headers: { ...resultHeaderSchemas, 'Cache-Control': { type: 'string' } },
+      content: Object.fromEntries(
+        Object.values(contentTypeOf).map((type) => [
+          type,
+          { schema: { type: 'string', format: 'binary' } },
+        ]),
+      ),
+    },
+    304: { description: 'The image that you have is the one.', type: 'null' },
+    ...problemResponses(
+      'job_not_found',
+      'job_not_finished',
+      'job_has_no_result',
+      'canceled',
+      'result_expired',
+      'invalid_parameter',
+      'redis_unavailable',
+    ),
+  },
+};
+
+export function getUpscaleResult(app: App, { queue, store }: Services): void {
+  app.get('/upscale/:id/result', { schema }, async (request, reply) => {
+    const job = withResult(await findJob(queue, request.params.id));
+    const bytes = await readResult(store, job);
+    const leftSeconds = Math.floor((job.result.output.expiresAt - Date.now()) / 1000);
+    reply.header('cache-control', `private, max-age=${Math.max(0, leftSeconds)}, immutable`);
+    if (matchesEtag(request.headers['if-none-match'], resultEtag(job))) {
+      return reply.code(304).header('etag', resultEtag(job)).send();
+    }
+    return reply.headers(resultHeaders(job)).send(bytes);
+  });
+}
+
+/** @throws job_not_finished | job_has_no_result | canceled */
+function withResult(job: JobSnapshot): FinishedJob {
+  if (isSucceeded(job)) return job;
+  if (job.status === 'canceled') {
+    throw new AppError('canceled', 'The job was canceled: there is no result.');
+  }
+  if (job.status === 'failed') {
+    throw new AppError(
+      'job_has_no_result',
+      `The job failed (${job.error?.code}): ${job.error?.message}`,
+    );
+  }
+  throw new AppError(
+    'job_not_finished',
+    `The job is ${job.status}. Ask again later, or send the image with "Prefer: wait=N".`,
+    { retryAfterSeconds: 1 },
+  );
+}

@@ -1,0 +1,51 @@
+/** GET /readyz: Redis answers and at least one device takes jobs. */
+import { AppError } from '../../errors.ts';
+import { problemResponses } from '../problem-schema.ts';
+import type { App, Services } from '../services.ts';
+
+const schema = {
+  operationId: 'getReadiness',
+  tags: ['service'],
+  summary: 'Ready to work',
+  response: {
+    200: {
+      description: 'Redis answers and at least one device is ready.',
+      content: {
+        'application/json': {
+          schema: {
+            type: 'object',
+            properties: {
+              status: { const: 'ready' },
+              devices: {
+                type: 'object',
+                description: 'How many devices are in each state.',
+                additionalProperties: { type: 'integer', minimum: 1 },
+              },
+            },
+            required: ['status', 'devices'],
+            additionalProperties: false,
+          },
+        },
+      },
+    },
+    ...problemResponses('not_ready', 'redis_unavailable'),
+  },
+};
+
+export function readyz(app: App, { queue }: Services): void {
+  app.get('/readyz', { schema }, async (_request, reply) => {
+    const devices: Record<string, number> = {};
+    for (const worker of await queue.workers()) {
+      for (const { status } of worker.devices) devices[status] = (devices[status] ?? 0) + 1;
+    }
+    if (!devices.ready) {
+      const states = Object.entries(devices).map(([status, count]) => `${count} ${status}`);
+      throw new AppError(
+        'not_ready',
+        `No device is ready (${states.length > 0 ? states.join(', ') : 'no worker has reported'}).`,
+        { retryAfterSeconds: 2 },
+      );
+    }
+    return reply.header('cache-control', 'no-store').send({ status: 'ready', devices });
+  });
+}

@@ -1,0 +1,29 @@
+/** What the routes stand on; the caller of `buildApp` opens and closes it. */
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import type {
+  FastifyInstance,
+  RawReplyDefaultExpression,
+  RawRequestDefaultExpression,
+  RawServerDefault,
+} from 'fastify';
+import type { Logger } from 'pino';
+import type { Config } from '../config.ts';
+import type { UpscaleQueue } from '../jobs/queue.ts';
+import type { ObjectStore } from '../storage/object-store.ts';
+
+export interface Services {
+  readonly config: Config;
+  readonly queue: UpscaleQueue;
+  /** Where results are read from; the queue writes the uploads. */
+  readonly store: ObjectStore;
+  /** Aborted once the service is closing: requests that wait for a job are then answered as it stands. */
+  readonly closing: AbortSignal;
+}
+
+export type App = FastifyInstance<
+  RawServerDefault,
+  RawRequestDefaultExpression,
+  RawReplyDefaultExpression,
+  Logger,
+  TypeBoxTypeProvider
+>;

@@ -1,0 +1,55 @@
+/**
+ * What is left of a body when the answer does not need it. A server that closes on unread bytes sends a TCP
+ * reset, which can destroy the answer before the client reads it: so the rest is read and thrown away, within
+ * bounds.
+ */
+import type { IncomingMessage } from 'node:http';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { App } from './services.ts';
+
+/** A client that goes on sending for this long after its answer is cut off. */
+const maxDiscardMs = 10_000;
+/** How long an answer that will close the connection waits for the rest of a body. */
+const maxHoldMs = 500;
+
+const discarding = new WeakSet<IncomingMessage>();
+
+/** Reads and drops up to `maxBytes` of what still comes, then cuts the connection. */
+export function discardRest(raw: IncomingMessage, maxBytes: number): void {
+  if (raw.complete || raw.destroyed || discarding.has(raw)) return;
+  discarding.add(raw);
+  const cut = (): void => {
+    if (!raw.complete) raw.destroy();
+  };
+  const timer = setTimeout(cut, maxDiscardMs).unref();
+  let discarded = 0;
+  raw.on('data', (chunk: Buffer) => {
+    discarded += chunk.length;
+    if (discarded > maxBytes) cut();
+  });
+  raw.once('close', () => clearTimeout(timer));
+  // A connection that breaks while its answer is already written is nobody's fault to report.
+  raw.on('error', () => {});
+  raw.resume();
+}
+
+/** @param maxBytes of one discarded body */
+export function registerUnreadBodies(app: App, maxBytes: number): void {
+  app.addHook('onSend', async (request, reply) => {
+    const { raw } = request;
+    const hasBody =
+      request.headers['transfer-encoding'] !== undefined ||
+      Number(request.headers['content-length'] ?? 0) > 0;
+    if (raw.complete || !hasBody || request.headers.expect !== undefined) return;
+    discardRest(raw, maxBytes);
+    const closes =
+      reply.getHeader('connection') === 'close' ||
+      request.headers.connection?.toLowerCase() === 'close' ||
+      raw.httpVersion === '1.0';
+    if (!closes) return;
+    await Promise.race([
+      new Promise((resolve) => raw.once('end', resolve).once('close', resolve)),
+      delay(maxHoldMs, undefined, { ref: false }),
+    ]);
+  });
+}
