@@ -1,8 +1,20 @@
 /** Starts a worker in this process: device processes, supervisor, registry. `pisa-serve worker` and `serve` call it. */
+import { randomUUID } from 'node:crypto';
+import { fileURLToPath } from 'node:url';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
-import type { WorkerReport } from '../jobs/worker-registry.ts';
-import type { StoreLocation } from '../storage/open-store.ts';
+import { connectRedis } from '../jobs/redis.ts';
+import {
+  reportIntervalMs,
+  reportWorker,
+  type WorkerReport,
+  withdrawWorker,
+} from '../jobs/worker-registry.ts';
+import { openStore, type StoreLocation } from '../storage/open-store.ts';
+import { Device, type DeviceLimits } from './device.ts';
+import { DevicePool } from './device-pool.ts';
+import { type LockTimes, Supervisor } from './supervisor.ts';
+import { within } from './within.ts';
 
 export interface WorkerOptions {
   config: Config;
@@ -10,7 +22,17 @@ export interface WorkerOptions {
   redisUrl: string;
   store: StoreLocation;
   logger: Logger;
+  /** Name and version of this software, for the recipe in the output image. */
+  software?: string;
+  /** Times that are right for production and too long for a test. */
+  times?: Partial<WorkerTimes>;
+  /** Compiled `device-main.js`. Default: the one beside this file. */
+  deviceProgram?: string;
 }
+
+export interface WorkerTimes
+  extends LockTimes,
+    Pick<DeviceLimits, 'abortGraceMs' | 'restartDelayMs'> {}
 
 export interface RunningWorker {
   /**
@@ -23,4 +45,124 @@ export interface RunningWorker {
   state(): WorkerReport;
 }
 
-export declare function startWorker(options: WorkerOptions): Promise<RunningWorker>;
+const defaultTimes: WorkerTimes = {
+  // BullMQ's own defaults: the supervisor's event loop is never blocked for nearly as long.
+  lockMs: 30_000,
+  stalledCheckMs: 30_000,
+  // A tile takes well under a second on the embedded model, a few on a large one.
+  abortGraceMs: 15_000,
+  restartDelayMs: 500,
+};
+
+/** For handing jobs back and saying good-bye to Redis, after the grace. */
+const closeLimitMs = 5000;
+
+export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
+  const { config, redisUrl, logger } = options;
+  const times = { ...defaultTimes, ...options.times };
+  const onError = (error: unknown) => logger.warn({ err: error }, 'worker');
+  const redis = connectRedis(redisUrl, 'consumer', onError);
+  const store = openStore(options.store, { role: 'consumer', onError });
+  const devices = config.DEVICES.map((name) => createDevice(name, options, times));
+  const pool = new DevicePool(devices, config.JOBS_PER_DEVICE);
+  const supervisor = new Supervisor({ redisUrl, redis, store, pool, logger, locks: times });
+  const id = randomUUID();
+
+  const state = (): WorkerReport => ({
+    id,
+    devices: devices.map(({ name, status, jobs }) => ({ name, status, jobs })),
+    models: devices.find(({ models }) => models.length > 0)?.models ?? [],
+    slots: devices.length * config.JOBS_PER_DEVICE,
+  });
+  const reporter = startReporter(async () => {
+    await reportWorker(redis, state());
+    await supervisor.obeyCancelRecords();
+  }, onError);
+  for (const device of devices) device.on('status', reporter.now);
+
+  const start = async () => {
+    await Promise.all(devices.map((device) => device.start()));
+    await supervisor.start();
+    await reporter.now();
+  };
+  const ready = start();
+  // Whoever started us looks at `ready`; until then a rejection must not end the process.
+  ready.catch(() => {});
+
+  let closed: Promise<void> | undefined;
+  const close = async () => {
+    reporter.stop();
+    // At once: a worker that takes no jobs must not make the service look ready.
+    const withdrawn = within(withdrawWorker(redis, id), closeLimitMs).catch(onError);
+    await supervisor.drain(config.SHUTDOWN_GRACE_SECONDS * 1000);
+    await Promise.all(devices.map((device) => device.stop()));
+    await supervisor.close(closeLimitMs);
+    await withdrawn;
+    redis.disconnect();
+    await store.close();
+  };
+  return {
+    ready,
+    close: () => {
+      closed ??= close();
+      return closed;
+    },
+    state,
+  };
+}
+
+function createDevice(name: string, options: WorkerOptions, times: WorkerTimes): Device {
+  const { config, logger } = options;
+  return new Device({
+    program: options.deviceProgram ?? fileURLToPath(new URL('./device-main.js', import.meta.url)),
+    logger,
+    settings: {
+      device: name,
+      threads: config.DEVICE_THREADS,
+      modelsDir: config.MODELS_DIR,
+      defaultModel: config.MODEL,
+      store: options.store,
+      limits: {
+        maxInputPixels: config.MAX_INPUT_PIXELS,
+        maxOutputPixels: config.MAX_OUTPUT_PIXELS,
+      },
+      ...(options.software === undefined ? {} : { software: options.software }),
+    },
+    limits: {
+      startMs: config.DEVICE_START_SECONDS * 1000,
+      hangMs: config.DEVICE_HANG_SECONDS * 1000,
+      maxResidentBytes: config.DEVICE_MAX_RSS_MEGABYTES * 1_000_000,
+      abortGraceMs: times.abortGraceMs,
+      restartDelayMs: times.restartDelayMs,
+    },
+  });
+}
+
+/** Reports at an interval and on demand, never two at once: with Redis away they would pile up. */
+function startReporter(report: () => Promise<void>, onError: (error: unknown) => void) {
+  let running: Promise<void> | undefined;
+  let again = false;
+  let stopped = false;
+  const now = async (): Promise<void> => {
+    if (stopped) return;
+    if (running) {
+      again = true;
+      return running;
+    }
+    do {
+      again = false;
+      running = report().catch(onError);
+      await running;
+      running = undefined;
+    } while (again && !stopped);
+  };
+  const timer = setInterval(now, reportIntervalMs);
+  void now();
+  return {
+    now,
+    stop: () => {
+      stopped = true;
+      clearInterval(timer);
+    },
+  };
+}

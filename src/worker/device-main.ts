@@ -1,0 +1,101 @@
+/**
+ * The device process: the only place where graphs run. The supervisor forks it, tells it its settings, and
+ * sends it whole jobs, several at once, so that image coding of one overlaps the graph runs of another. A graph
+ * run blocks this process's event loop; that is why nobody else depends on it.
+ */
+import { format } from 'node:util';
+import { AppError, toAppError, toFailure } from '../errors.ts';
+import { openStore } from '../storage/open-store.ts';
+import { openModels } from './loaded-models.ts';
+import {
+  type DeviceSettings,
+  type FromDevice,
+  heartbeatIntervalMs,
+  type ToDevice,
+} from './protocol.ts';
+import { type JobTools, runJob } from './run-job.ts';
+
+/** Progress messages of one job are at least this far apart: each becomes a write to Redis. */
+const progressIntervalMs = 200;
+
+type Tools = Pick<JobTools, 'models' | 'store' | 'settings'>;
+
+const aborts = new Map<string, AbortController>();
+let tools: Tools | undefined;
+
+const send = (message: FromDevice) => {
+  // Without a channel the supervisor is gone, and `disconnect` ends this process.
+  if (process.connected) process.send?.(message);
+};
+
+process.on('message', (message: ToDevice) => {
+  if (message.type === 'start') void start(message.settings);
+  if (message.type === 'run') void run(message);
+  if (message.type === 'abort') {
+    const { code, detail } = message.failure;
+    aborts.get(message.id)?.abort(new AppError(code, detail));
+  }
+});
+
+// Ctrl-C in a terminal reaches the whole process group. Only the supervisor decides when a device ends.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
+// The supervisor is gone, however it ended: no orphan.
+process.on('disconnect', () => process.exit(0));
+
+async function start(settings: DeviceSettings): Promise<void> {
+  setInterval(() => {
+    send({ type: 'heartbeat', residentBytes: process.memoryUsage.rss() });
+  }, heartbeatIntervalMs);
+  try {
+    const models = await openModels(settings);
+    await models.get(settings.defaultModel);
+    const store = openStore(settings.store, { role: 'consumer', sweep: false });
+    tools = { models, store, settings };
+    send({ type: 'ready', models: models.summaries });
+  } catch (error) {
+    const failure = { failure: toFailure(startError(error, settings)), ...causeOf(error) };
+    process.send?.({ type: 'unusable', ...failure } satisfies FromDevice, () => process.exit(1));
+  }
+}
+
+/** An unknown model is the user's fault in a job, but the operator's in the MODEL setting. */
+function startError(error: unknown, settings: DeviceSettings): AppError {
+  const known = toAppError(error);
+  if (known.code !== 'unknown_model') return known;
+  return new AppError(
+    'invalid_bundle',
+    `MODEL is "${settings.defaultModel}", but ${settings.modelsDir} has no such bundle. ${known.message}`,
+  );
+}
+
+async function run({ id, data }: Extract<ToDevice, { type: 'run' }>): Promise<void> {
+  const abort = new AbortController();
+  aborts.set(id, abort);
+  try {
+    if (!tools) throw new Error('A job was sent before the device was ready.');
+    const onProgress = throttle(id);
+    const result = await runJob(id, data, { ...tools, signal: abort.signal, onProgress });
+    send({ type: 'done', id, result });
+  } catch (thrown) {
+    const error: unknown = abort.signal.aborted ? abort.signal.reason : thrown;
+    send({ type: 'failed', id, failure: toFailure(toAppError(error)), ...causeOf(error) });
+  } finally {
+    aborts.delete(id);
+  }
+}
+
+function throttle(id: string): JobTools['onProgress'] {
+  let lastAt = 0;
+  return (progress) => {
+    const now = performance.now();
+    if (now - lastAt < progressIntervalMs) return;
+    lastAt = now;
+    send({ type: 'progress', id, progress });
+  };
+}
+
+/** The underlying error as text, for the supervisor's log. */
+function causeOf(error: unknown): { cause?: string } {
+  const cause = error instanceof AppError ? error.cause : error;
+  return cause === undefined ? {} : { cause: format(cause) };
+}

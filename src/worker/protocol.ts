@@ -1,0 +1,38 @@
+/** The messages between the supervisor and a device process (Node's IPC, `serialization: 'advanced'`). */
+import type { Failure } from '../errors.ts';
+import type { Progress, UpscaleJobData, UpscaleJobResult } from '../jobs/job.ts';
+import type { ModelSummary } from '../jobs/worker-registry.ts';
+import type { StoreLocation } from '../storage/open-store.ts';
+
+/** All that a device process knows of the configuration: it never reads the environment. */
+export interface DeviceSettings {
+  /** As in DEVICES: cpu, webgpu, cuda:0. */
+  device: string;
+  /** CPU threads of a `cpu` device. */
+  threads: number;
+  modelsDir: string;
+  /** The bundle that is loaded and warmed up before the process is ready. */
+  defaultModel: string;
+  store: StoreLocation;
+  limits: { maxInputPixels: number; maxOutputPixels: number };
+  /** Name and version of this software, for the recipe in the output. */
+  software?: string;
+}
+
+export type ToDevice =
+  | { type: 'start'; settings: DeviceSettings }
+  | { type: 'run'; id: string; data: UpscaleJobData }
+  /** Stop the job between two tiles and answer `failed` with this failure. */
+  | { type: 'abort'; id: string; failure: Failure };
+
+export type FromDevice =
+  | { type: 'ready'; models: ModelSummary[] }
+  /** It cannot start; the process exits after this. */
+  | { type: 'unusable'; failure: Failure; cause?: string }
+  | { type: 'progress'; id: string; progress: Progress }
+  | { type: 'done'; id: string; result: UpscaleJobResult }
+  | { type: 'failed'; id: string; failure: Failure; cause?: string }
+  | { type: 'heartbeat'; residentBytes: number };
+
+/** How often a device process says that it lives. A graph run holds it up, so silence is judged by far longer. */
+export const heartbeatIntervalMs = 1000;

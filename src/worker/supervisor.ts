@@ -1,0 +1,256 @@
+/**
+ * Holds the locks of the jobs and never runs a graph, so that its event loop is always free to renew them.
+ * Takes jobs from BullMQ, gives each to a device, obeys cancel records, and says how it ended.
+ */
+import { UnrecoverableError, WaitingError, Worker } from 'bullmq';
+import type { Redis } from 'ioredis';
+import type { Logger } from 'pino';
+import { type AppError, fromFailureText, toAppError, toFailure } from '../errors.ts';
+import { cancelChannel, isCanceled } from '../jobs/cancellation.ts';
+import {
+  type Progress,
+  stages,
+  type UpscaleJobData,
+  type UpscaleJobResult,
+  upscaleQueueName,
+} from '../jobs/job.ts';
+import { canceledError, type UpscaleJob } from '../jobs/job-snapshot.ts';
+import { connectRedis, redisOptions } from '../jobs/redis.ts';
+import { metrics, modeOf } from '../metrics.ts';
+import type { ObjectStore } from '../storage/object-store.ts';
+import { HandBack } from './device.ts';
+import type { DevicePool } from './device-pool.ts';
+import { within } from './within.ts';
+
+export interface SupervisorOptions {
+  redisUrl: string;
+  redis: Redis;
+  store: ObjectStore;
+  pool: DevicePool;
+  logger: Logger;
+  locks: LockTimes;
+}
+
+export interface LockTimes {
+  /** A lock that is not renewed for this long is free: its worker died. */
+  lockMs: number;
+  /** How often a worker looks for such jobs. */
+  stalledCheckMs: number;
+}
+
+interface Running {
+  abort: AbortController;
+  settled: Promise<unknown>;
+}
+
+/** Workers may die (a node that is drained, an out-of-memory kill) with the same job in hand this often. */
+const maxStalledCount = 5;
+
+export class Supervisor {
+  readonly #options: SupervisorOptions;
+  readonly #worker: Worker<UpscaleJobData, UpscaleJobResult>;
+  readonly #subscriber: Redis;
+  readonly #running = new Map<string, Running>();
+  #closing = false;
+
+  constructor(options: SupervisorOptions) {
+    const { redisUrl, locks, pool, logger } = options;
+    this.#options = options;
+    this.#worker = new Worker(
+      upscaleQueueName,
+      (job: UpscaleJob, token?: string) => this.#track(job, token ?? ''),
+      {
+        connection: redisOptions(redisUrl, 'consumer'),
+        autorun: false,
+        concurrency: 1,
+        lockDuration: locks.lockMs,
+        stalledInterval: locks.stalledCheckMs,
+        maxStalledCount,
+        // Totals per minute for two weeks, in Redis: what an autoscaler or a dashboard may read.
+        metrics: { maxDataPoints: 20_160 },
+      },
+    );
+    const onError = (error: Error) => logger.warn({ err: error }, 'redis');
+    this.#worker.on('error', onError);
+    this.#worker.on('completed', (job, result) => void this.#onCompleted(job, result));
+    this.#worker.on('failed', (job, error) => void this.#onFailed(job, error));
+    this.#worker.on('lockRenewalFailed', (ids) => this.#onLocksLost(ids));
+    this.#subscriber = connectRedis(redisUrl, 'consumer', onError);
+    // What was published while the connection was away is lost: look at the records.
+    this.#subscriber.on('ready', () => void this.obeyCancelRecords());
+    this.#subscriber.on('message', (_channel, id) => this.#cancel(id));
+    for (const device of pool.devices) device.on('status', () => this.#adapt());
+  }
+
+  /** Starts to take jobs. Call when a device is ready. */
+  async start(): Promise<void> {
+    await this.#subscriber.subscribe(cancelChannel);
+    await this.#worker.waitUntilReady();
+    this.#worker.run().catch((error: unknown) => {
+      this.#options.logger.error({ err: error }, 'the queue worker stopped');
+    });
+    this.#adapt();
+  }
+
+  /** Cancels running jobs whose cancel message was missed. Also called with every report to the registry. */
+  async obeyCancelRecords(): Promise<void> {
+    for (const id of this.#running.keys()) {
+      if (await isCanceled(this.#options.redis, id)) this.#cancel(id);
+    }
+  }
+
+  /** Takes no more jobs and waits for the running ones, at most `graceMs`. */
+  async drain(graceMs: number): Promise<void> {
+    this.#closing = true;
+    await this.#worker.pause(true);
+    await this.#settled(graceMs);
+  }
+
+  /** Call after the devices have stopped, so that what was running is on its way back to the queue. */
+  async close(timeLimitMs: number): Promise<void> {
+    await this.#settled(timeLimitMs);
+    this.#subscriber.disconnect();
+    // With Redis away a close would wait for it: then the locks expire and another worker takes the jobs.
+    await within(this.#worker.close(), timeLimitMs);
+    await this.#worker.close(true);
+  }
+
+  #settled(timeLimitMs: number): Promise<unknown> {
+    const all = [...this.#running.values()].map((running) => running.settled);
+    return within(Promise.allSettled(all), timeLimitMs);
+  }
+
+  /** As many jobs at once as the devices that are up can hold; none when none is up. */
+  #adapt(): void {
+    const { slots } = this.#options.pool;
+    if (this.#closing) return;
+    if (slots === 0) {
+      void this.#worker.pause(true);
+      return;
+    }
+    this.#worker.concurrency = slots;
+    if (this.#worker.isPaused()) void this.#worker.resume();
+  }
+
+  #track(job: UpscaleJob, token: string): Promise<UpscaleJobResult> {
+    const id = job.id ?? '';
+    const abort = new AbortController();
+    const settled = this.#process(job, token, abort.signal).finally(() => {
+      if (this.#running.get(id)?.abort === abort) this.#running.delete(id);
+    });
+    this.#running.set(id, { abort, settled });
+    return settled;
+  }
+
+  /** Every way in which an attempt can end, in BullMQ's words. */
+  async #process(job: UpscaleJob, token: string, signal: AbortSignal): Promise<UpscaleJobResult> {
+    const id = job.id ?? '';
+    const { redis, logger } = this.#options;
+    try {
+      if (this.#closing) throw new HandBack();
+      if (await isCanceled(redis, id)) throw canceledError();
+      const result = await this.#runOnDevice(job, signal);
+      // Cancelled while the result was being written: the cancel was answered first, so it holds.
+      if (await isCanceled(redis, id)) throw canceledError();
+      return result;
+    } catch (error) {
+      if (error instanceof HandBack) {
+        metrics.jobAttemptsLost.inc({ reason: 'handed_back' });
+        logger.info({ job: id }, 'job handed back to the queue');
+        await job.moveToWait(token);
+        throw new WaitingError();
+      }
+      const known = toAppError(error);
+      const text = JSON.stringify(toFailure(known));
+      logFailure(logger, job, known);
+      throw known.retryable ? new Error(text) : new UnrecoverableError(text);
+    }
+  }
+
+  async #runOnDevice(job: UpscaleJob, signal: AbortSignal): Promise<UpscaleJobResult> {
+    const { pool, logger } = this.#options;
+    const id = job.id ?? '';
+    const lostADevice = job.attemptsMade > 0 || job.stalledCounter > 0;
+    const lease = await pool.acquire(lostADevice, signal);
+    try {
+      logger.debug({ job: id, device: lease.device.name }, 'job started');
+      return await lease.device.run(id, job.data, signal, (progress: Progress) => {
+        job.updateProgress(progress).catch((error: unknown) => {
+          logger.debug({ job: id, err: error }, 'progress was not recorded');
+        });
+      });
+    } finally {
+      lease.release();
+    }
+  }
+
+  #cancel(id: string): void {
+    this.#running.get(id)?.abort.abort(canceledError());
+  }
+
+  /** Another worker has these jobs now, or will: free the device. What they wrote is the same result. */
+  #onLocksLost(ids: string[]): void {
+    for (const id of ids) {
+      this.#options.logger.warn({ job: id }, 'the lock of the job was lost');
+      this.#running.get(id)?.abort.abort(new Error('The lock of the job was lost.'));
+    }
+  }
+
+  async #onCompleted(job: UpscaleJob, result: UpscaleJobResult): Promise<void> {
+    const model = result.model.name;
+    const labels = { model, mode: modeOf(result.evaluations) };
+    metrics.jobs.inc({ status: 'succeeded', code: '', model });
+    for (const stage of stages) {
+      metrics.stageSeconds.observe({ ...labels, stage }, result.timingsMs[stage] / 1000);
+    }
+    metrics.processingSeconds.observe(labels, result.totalMs / 1000);
+    const { timestamp, processedOn = timestamp, finishedOn = processedOn } = job;
+    metrics.queueWaitSeconds.observe(labels, (processedOn - timestamp) / 1000);
+    metrics.jobSeconds.observe(labels, (finishedOn - timestamp) / 1000);
+    this.#options.logger.info(
+      { job: job.id, request: job.data.requestId, device: result.device, totalMs: result.totalMs },
+      'job succeeded',
+    );
+    await this.#cleanUp(async ({ redis, store }) => {
+      await store.delete(job.data.input.key);
+      // A cancel in the last moment reads as canceled: then nobody may fetch the result.
+      if (await isCanceled(redis, job.id ?? '')) await store.delete(result.output.key);
+    });
+  }
+
+  async #onFailed(job: UpscaleJob | undefined, error: Error): Promise<void> {
+    if (!job) return;
+    const { code } = fromFailureText(error.message);
+    if (!job.finishedOn) {
+      metrics.jobAttemptsLost.inc({ reason: code });
+      return;
+    }
+    const status = code === 'canceled' ? 'canceled' : 'failed';
+    // A name that no bundle has is the client's invention: it must not become a label.
+    const model = code === 'unknown_model' ? '' : job.data.params.model;
+    metrics.jobs.inc({ status, code, model });
+    await this.#cleanUp(({ store }) => store.delete(job.data.input.key));
+  }
+
+  /** Runs after the job has ended: a failure costs storage until the time to live ends, nothing else. */
+  async #cleanUp(action: (options: SupervisorOptions) => Promise<void>): Promise<void> {
+    try {
+      await action(this.#options);
+    } catch (error) {
+      this.#options.logger.warn({ err: error }, 'images of an ended job could not be deleted');
+    }
+  }
+}
+
+function logFailure(logger: Logger, job: UpscaleJob, error: AppError): void {
+  const facts = {
+    job: job.id,
+    request: job.data.requestId,
+    attempt: job.attemptsMade + 1,
+    code: error.code,
+    detail: error.message,
+  };
+  // What the user caused is no incident of ours.
+  if (error.status < 500) logger.info(facts, 'job ended without a result');
+  else logger.error({ ...facts, err: error.cause }, 'an attempt of the job failed');
+}
