@@ -112,7 +112,7 @@ def export(autoencoder: Autoencoder, unet: unet_module.UNet, folder: Path, steps
         "colorFix": "none",
         "training": {
             "data": licence_lines(),
-            "method": "PiSA-SR (CVPR 2025): pixel LoRA, then semantic LoRA (L2, perceptual, CSD) on a small latent prior",
+            "method": "PiSA-SR (CVPR 2025): pixel LoRA, then semantic LoRA (L2, perceptual, CSD) on a small prior",
             "steps": steps,
             "date": datetime.now(timezone.utc).date().isoformat(),
         },

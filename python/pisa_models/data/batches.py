@@ -40,10 +40,7 @@ class Batches:
         s = self.size
         return to_pixels(
             np.stack(
-                [
-                    _turn(self.high[i, y : y + s, x : x + s], t)
-                    for i, (y, x), t in zip(index, corner, turn, strict=True)
-                ]
+                [_turn(self.high[i, y : y + s, x : x + s], t) for i, (y, x), t in zip(index, corner, turn, strict=True)]
             )
         )
 

@@ -28,7 +28,9 @@ MAX_PER_TEXTURE = 10
 SEED = 20_260
 
 # Computer-drawn backgrounds: speckles, polygons or gradients at every scale, which teach no photo detail.
-DRAWN = re.compile(r"ubuntu-mate-|mate-stripes|focal-ubuntukylin|/stripes|/gulp|/silk|/waves|/spring|arc-colors|/flow$|/cluster$")
+DRAWN = re.compile(
+    r"ubuntu-mate-|mate-stripes|focal-ubuntukylin|/stripes|/gulp|/silk|/waves|/spring|arc-colors|/flow$|/cluster$"
+)
 
 # Whole photos kept out of training: chosen by subject, before any training, for variety.
 VALIDATION_PHOTOS = frozenset(
@@ -179,7 +181,9 @@ def main() -> None:
         sys.exit("no photos found: run `python -m pisa_models.data.fetch` first")
     seeds = np.random.SeedSequence(SEED).spawn(len(jobs))
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda j: crops_of(j[0][1], j[0][2], np.random.default_rng(j[1])), zip(jobs, seeds)))
+        results = list(
+            pool.map(lambda j: crops_of(j[0][1], j[0][2], np.random.default_rng(j[1])), zip(jobs, seeds, strict=True))
+        )
     split: dict[str, list[np.ndarray]] = {"train": [], "validation": []}
     with open(target / "sources.csv", "w", newline="") as handle:
         rows = csv.writer(handle)

@@ -27,15 +27,20 @@ class PhotoPackage:
 
 
 PACKAGES = (
-    PhotoPackage("plasma-workspace-wallpapers", "wallpapers, photographed and drawn", "CC-BY-SA-4.0 / LGPL-3+"),
-    PhotoPackage("mate-backgrounds", "photographs and drawn backgrounds", "GPL-2+ / CC-BY-SA-4.0"),
-    PhotoPackage("lomiri-wallpapers", "wallpapers", "CC-BY-SA-4.0"),
-    PhotoPackage("lomiri-wallpapers-16.04", "photographs", "CC-BY-SA-3.0 / CC-BY-SA-4.0"),
-    PhotoPackage("lomiri-wallpapers-20.04", "photographs", "CC-BY-SA-3.0 / CC-BY-SA-4.0"),
-    PhotoPackage("ukui-wallpapers", "photographs", "CC-BY-SA-4.0 / GPL-3+"),
-    PhotoPackage("palapeli-data", "photographs (puzzle motifs)", "GPL-2+ / CC-BY / public domain"),
-    PhotoPackage("supertuxkart-data", "photographic textures", "CC-BY-SA-3.0 / CC-BY / CC0 / GPL", photos=False),
-    PhotoPackage("tuxpaint-stamps-default", "photo cut-outs", "GPL-2+ / public domain", photos=False),
+    PhotoPackage("plasma-workspace-wallpapers", "wallpapers, photographed and drawn", "GPL-2+"),
+    PhotoPackage("mate-backgrounds", "photographs and drawn backgrounds", "GPL-2+, CC-BY-SA-4.0"),
+    PhotoPackage("lomiri-wallpapers", "a wallpaper", "CC-BY-SA-3.0"),
+    PhotoPackage("lomiri-wallpapers-16.04", "photographs", "CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0"),
+    PhotoPackage("lomiri-wallpapers-20.04", "photographs", "CC-BY-SA-3.0"),
+    PhotoPackage("ukui-wallpapers", "photographs", "CC-BY-SA-3.0"),
+    PhotoPackage("palapeli-data", "photographs (puzzle motifs)", "GPL-2+"),
+    PhotoPackage(
+        "supertuxkart-data",
+        "photographic textures",
+        "CC-BY-SA-3.0, CC-BY-SA-4.0, CC-BY-3.0, CC0-1.0, GPL-2+, public domain",
+        photos=False,
+    ),
+    PhotoPackage("tuxpaint-stamps-default", "photo cut-outs", "GPL-2", photos=False),
 )
 
 

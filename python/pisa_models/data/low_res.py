@@ -19,7 +19,11 @@ SEED = 4_711
 # The paper trains on Real-ESRGAN degradations alone, which are heavy. A part of plain camera faults
 # (little blur, sensor noise, one JPEG) keeps the small model from softening inputs that are nearly clean.
 CAMERA = CameraConfig(
-    blur_sigma=(0.1, 2.5), read_noise=(0.0, 6.0), shot_noise=(0.0, 12.0), chroma_smoothing=0.6, jpeg_quality=(40.0, 95.0)
+    blur_sigma=(0.1, 2.5),
+    read_noise=(0.0, 6.0),
+    shot_noise=(0.0, 12.0),
+    chroma_smoothing=0.6,
+    jpeg_quality=(40.0, 95.0),
 )
 MIXTURE = ((REAL_ESRGAN_PAPER, 0.65), (CAMERA, 0.30), (BICUBIC, 0.05))
 

@@ -1,6 +1,5 @@
 """The 4-pixel grid that decoders of stride-4 latents tend to paint: a score and a penalty."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

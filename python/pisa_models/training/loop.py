@@ -4,6 +4,7 @@ import argparse
 import csv
 import math
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class Trainer:
             self.parameters.values(), lr=options.lr, betas=(0.9, 0.99), weight_decay=weight_decay
         )
         self.average = {k: p.detach().clone() for k, p in self.parameters.items()}
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.stopping = 0, 0.0, False
         self.path = cache_dir("checkpoints") / f"{name}.pt"
         self.curve = cache_dir("logs") / f"{name}.csv"
 
@@ -131,7 +132,8 @@ class Trainer:
         (cache_dir() / f"train-{self.name}.pid").write_text(f"{os.getpid()}\n")
         (cache_dir() / "train.pid").write_text(f"{os.getpid()}\n")
         saved, sums, count = time.monotonic(), {}, 0
-        while self.progress() < 1:
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        while self.progress() < 1 and not self.stopping:
             for key, value in self.advance(loss_of).items():
                 sums[key] = sums.get(key, 0.0) + value
             count += 1
@@ -143,9 +145,12 @@ class Trainer:
                 row |= {k: round(v / count, 6) for k, v in sums.items()} | checked
                 self._log(row)
                 sums, count = {}, 0
-            if time.monotonic() - saved > CHECKPOINT_SECONDS or ended:
+            if time.monotonic() - saved > CHECKPOINT_SECONDS or ended or self.stopping:
                 self.save()
                 saved = time.monotonic()
+
+    def _stop(self) -> None:
+        self.stopping = True  # SIGTERM: end after this step, with a checkpoint
 
     def _log(self, row: dict) -> None:
         print(" ".join(f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)

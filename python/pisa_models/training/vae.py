@@ -19,6 +19,7 @@ from pisa_models.paths import cache_dir
 from pisa_models.training.loop import Trainer, bf16, parse_options
 
 COMPONENT_CROPS = 1000
+PERCEPTUAL_EVERY = 4  # steps: that term costs more than the decoder, and weighs little here
 
 
 def principal_components(crops: np.ndarray, channels: int = LATENT_CHANNELS) -> tuple[Tensor, Tensor, Tensor]:
@@ -33,7 +34,9 @@ def principal_components(crops: np.ndarray, channels: int = LATENT_CHANNELS) -> 
     values, vectors = np.linalg.eigh(np.cov(blocks.T))
     order = np.argsort(values)[::-1][:channels]
     vectors = vectors[:, order] * np.sign(vectors[:, order].sum(0) + 1e-12)  # a fixed sign: reproducible
-    return tuple(torch.from_numpy(np.ascontiguousarray(a)).float() for a in (blocks.mean(0), vectors, values[order] ** 0.5))
+    return tuple(
+        torch.from_numpy(np.ascontiguousarray(a)).float() for a in (blocks.mean(0), vectors, values[order] ** 0.5)
+    )
 
 
 def build(seed: int = 1) -> Autoencoder:
@@ -83,7 +86,10 @@ def main() -> None:
         with bf16():
             output = model.decoder(latents + level * torch.randn_like(latents)).float()
             near = F.l1_loss(output, pixels)
-            seen = perceptual(*random_rescale(output, pixels)).mean() if options.extra["perceptual"] else near * 0
+            if step % PERCEPTUAL_EVERY == 0:
+                seen = perceptual(*random_rescale(output, pixels)).mean() * PERCEPTUAL_EVERY
+            else:
+                seen = near * 0
         grid = grid_penalty(output, pixels)
         loss = near + options.extra["perceptual"] * seen + options.extra["grid"] * grid
         return loss, {"l1": near.item(), "perceptual": seen.item(), "grid": grid.item()}

@@ -1,0 +1,79 @@
+"""Stage c: the pixel LoRA on the frozen prior at t = 1, z_H = z_L − ε_pix(z_L), trained by ℓ2 (paper, stage 1).
+
+    python -m pisa_models.training.pixel [--steps N] [--minutes M]
+
+The encoder is orthonormal up to the scale of each channel, so ℓ2 in pixels is ℓ2 in latents weighted by
+the channels' variances, at a third of the cost of decoding.
+"""
+
+import torch
+from torch import Tensor
+
+from pisa_models.data.batches import Batches
+from pisa_models.networks.autoencoder import Encoder
+from pisa_models.networks.lora import PIXEL, set_gates, train_only
+from pisa_models.networks.unet import NULL, UNet
+from pisa_models.schedule import ONE_STEP
+from pisa_models.training import prior
+from pisa_models.training.adapted import build_adapted
+from pisa_models.training.loop import Trainer, bf16, parse_options
+
+
+def one_step(unet: UNet, low: Tensor) -> Tensor:
+    """z_H = z_L − ε(z_L) at t = 1 with the gates as they are set; [N,C,h,w] → [N,C,h,w]."""
+    n = len(low)
+    with bf16():
+        eps = unet(low, torch.full((n,), ONE_STEP), torch.full((n,), NULL))
+    return low - eps.float()
+
+
+def channel_variances(encoder: Encoder) -> Tensor:
+    """Pixel variance that a unit of each latent channel stands for, [1,C,1,1]: rows of W are vᵢ/σᵢ."""
+    return 1 / encoder.project.weight.flatten(1).square().sum(1).view(1, -1, 1, 1)
+
+
+def pixel_rmse(found: Tensor, wanted: Tensor, variances: Tensor) -> Tensor:
+    """Root mean square error in pixels of [-1,1], per sample, from latents; [N].
+
+    The root keeps hard samples from outweighing the easy ones.
+    """
+    square = ((found - wanted).square() * variances).sum(1).mean((1, 2)) / 48
+    return (square + 1e-6).sqrt()
+
+
+def main() -> None:
+    options = parse_options(__doc__, steps=6000, batch=8, size=192, lr=6e-4, seed=4)
+    torch.set_num_threads(options.threads)
+    unet = build_adapted(prior.load()).to(memory_format=torch.channels_last)
+    train_only(unet, PIXEL)
+    set_gates(unet, pixel=1)
+    encode = prior.encoder()
+    variances = channel_variances(encode)
+    batches = Batches("train", options.seed, options.batch, options.size, low_res=True)
+    trainer = Trainer(PIXEL, unet, options)
+
+    def latents_of(source: Batches, step: int) -> tuple[Tensor, Tensor]:
+        low, high = source.pairs(step)
+        with torch.no_grad():
+            return encode(low).contiguous(memory_format=torch.channels_last), encode(high)
+
+    def loss_of(step: int):
+        low, high = latents_of(batches, step)
+        return pixel_rmse(one_step(unet, low), high, variances).mean(), {}
+
+    held_out = Batches("validation", 98, 64, 192, low_res=True)
+
+    def validate() -> dict[str, float]:
+        low, high = latents_of(held_out, 0)
+        found = torch.cat([one_step(unet, part) for part in low.split(16)])
+
+        def psnr(x: Tensor) -> float:
+            return (-20 * torch.log10(pixel_rmse(x, high, variances) / 2)).mean().item()
+
+        return {"psnr_input": psnr(low), "psnr": psnr(found)}
+
+    trainer.run(loss_of, validate)
+
+
+if __name__ == "__main__":
+    main()

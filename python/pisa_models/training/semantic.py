@@ -1,0 +1,97 @@
+"""Stage d: the semantic LoRA, with prior and pixel LoRA frozen: ℓ2 + perceptual + CSD (paper, stage 2).
+
+    python -m pisa_models.training.semantic [--steps N] [--minutes M]
+
+To the paper's three terms come two guards for what those do not see: a penalty on a 4-pixel grid, and one
+on each channel's mean and standard deviation.
+"""
+
+import torch
+from torch import Tensor
+
+from pisa_models.data.batches import Batches
+from pisa_models.losses.csd import csd_gradient, csd_loss, keep_statistics
+from pisa_models.losses.grid import grid_penalty, grid_score
+from pisa_models.losses.perceptual import PerceptualDistance, random_rescale
+from pisa_models.networks.lora import PIXEL, SEMANTIC, set_gates, train_only
+from pisa_models.networks.unet import DEGRADED, HIGH
+from pisa_models.schedule import alphas_cumprod
+from pisa_models.training import prior, vae
+from pisa_models.training.adapted import build_adapted, load_average
+from pisa_models.training.loop import Trainer, bf16, parse_options
+from pisa_models.training.pixel import channel_variances, one_step, pixel_rmse
+
+
+def statistics_penalty(found: Tensor, wanted: Tensor) -> Tensor:
+    """|Δ mean| + |Δ standard deviation| of each colour channel, [N,3,H,W] → [N]."""
+    mean = (found.mean((2, 3)) - wanted.mean((2, 3))).abs()
+    deviation = (found.std((2, 3)) - wanted.std((2, 3))).abs()
+    return (mean + deviation).mean(1)
+
+
+def main() -> None:
+    options = parse_options(
+        __doc__, steps=6000, batch=8, size=128, lr=5e-4, seed=5,
+        extra={"fidelity": 1.0, "perceptual": 1.0, "csd": 0.02, "grid": 20.0, "statistics": 0.2},
+    )  # fmt: skip
+    weights = options.extra
+    torch.set_num_threads(options.threads)
+    unet = build_adapted(prior.load())
+    load_average(unet, PIXEL)
+    unet = unet.to(memory_format=torch.channels_last)
+    train_only(unet, SEMANTIC)
+    autoencoder = vae.load().to(memory_format=torch.channels_last)
+    encode, decode, alphas = autoencoder.encoder, autoencoder.decoder, alphas_cumprod()
+    variances = channel_variances(encode)
+    perceptual = PerceptualDistance().to(memory_format=torch.channels_last)
+    batches = Batches("train", options.seed, options.batch, options.size, low_res=True)
+    trainer = Trainer(SEMANTIC, unet, options)
+
+    def teacher(noisy: Tensor, timestep: Tensor, good: bool) -> Tensor:
+        quality = torch.full_like(timestep, HIGH if good else DEGRADED)
+        with bf16():
+            return unet(noisy, timestep, quality).float()
+
+    def loss_of(step: int):
+        low, high = (x.contiguous(memory_format=torch.channels_last) for x in batches.pairs(step))
+        z_low, z_high = encode(low), encode(high)
+        set_gates(unet, pixel=1, semantic=1)
+        z = one_step(unet, z_low)
+        with bf16():
+            pixels = decode(z).float()
+            seen = perceptual(*random_rescale(pixels, high)).mean()
+        fidelity = pixel_rmse(z, z_high, variances).mean()
+        set_gates(unet)  # the bare prior judges
+        gradient = keep_statistics(csd_gradient(z.detach(), alphas, teacher), z.detach())
+        distilled = csd_loss(z, gradient).mean()
+        grid = grid_penalty(pixels, high)
+        shift = statistics_penalty(pixels, high).mean()
+        terms = {"fidelity": fidelity, "perceptual": seen, "csd": distilled, "grid": grid, "statistics": shift}
+        loss = sum(weights[name] * value for name, value in terms.items())
+        return loss, {name: value.item() for name, value in terms.items()}
+
+    held_out = Batches("validation", 97, 48, 192, low_res=True)
+
+    def validate() -> dict[str, float]:
+        low, high = held_out.pairs(0)
+        found: dict[str, float] = {}
+        torch.manual_seed(0)
+        for gate in (0.0, 1.0):
+            set_gates(unet, pixel=1, semantic=gate)
+            with bf16():
+                pixels = torch.cat([decode(one_step(unet, encode(x))).float() for x in low.split(16)])
+                distance = torch.cat(
+                    [perceptual(a, b, (0, 0)) for a, b in zip(pixels.split(16), high.split(16), strict=True)]
+                )
+            name = f"sem{gate:.0f}"
+            found[f"{name}_psnr"] = vae.psnr(pixels, high).mean().item()
+            found[f"{name}_distance"] = distance.mean().item()
+            found[f"{name}_grid"] = grid_score(pixels).mean().item()
+            found[f"{name}_std"] = (pixels.std((2, 3)) / high.std((2, 3)).clamp_min(0.02)).mean().item()
+        return found
+
+    trainer.run(loss_of, validate)
+
+
+if __name__ == "__main__":
+    main()

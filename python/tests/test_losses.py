@@ -1,0 +1,127 @@
+"""Schedule, CSD, perceptual distance and grid score against plain transcriptions and planted faults."""
+
+import pytest
+import torch
+
+from pisa_models.losses.csd import FIRST_T, LAST_T, csd_gradient, csd_loss, keep_statistics
+from pisa_models.losses.grid import grid_penalty, grid_score
+from pisa_models.losses.perceptual import PerceptualDistance, random_rescale
+from pisa_models.schedule import add_noise, alphas_cumprod, predict_clean
+from pisa_models.training.pixel import channel_variances, pixel_rmse
+from pisa_models.training.semantic import statistics_penalty
+
+
+def test_schedule_is_scaled_linear():
+    alphas = alphas_cumprod()
+    assert alphas.shape == (1000,)
+    assert alphas[0].item() == pytest.approx(1 - 0.00085, abs=1e-6)
+    # Known from Stable Diffusion: sigma_max = sqrt((1 - a)/a) = 14.6146, sigma_min = 0.0292.
+    sigmas = ((1 - alphas) / alphas).sqrt()
+    assert sigmas[-1].item() == pytest.approx(14.6146, abs=2e-3)
+    assert sigmas[0].item() == pytest.approx(0.0292, abs=1e-4)
+    assert (alphas[1:] < alphas[:-1]).all()
+
+
+def test_predict_clean_inverts_add_noise():
+    z, noise = torch.randn(3, 4, 5, 5), torch.randn(3, 4, 5, 5)
+    alpha_bar = alphas_cumprod()[torch.tensor([1, 200, 500])]
+    assert torch.allclose(predict_clean(add_noise(z, noise, alpha_bar), noise, alpha_bar), z, atol=1e-4)
+
+
+def test_csd_gradient_is_the_formula():
+    alphas = alphas_cumprod()
+    z = torch.randn(2, 4, 6, 6)
+    calls = []
+
+    def teacher(noisy, timestep, good):
+        calls.append((noisy.clone(), timestep.clone(), good))
+        return noisy * (0.3 if good else 0.2)
+
+    found = csd_gradient(z, alphas, teacher)
+    noisy, timestep, _ = calls[0]
+    assert [good for *_, good in calls] == [False, True]
+    assert (timestep >= FIRST_T).all() and (timestep <= LAST_T).all()
+    for n in range(2):
+        a = alphas[timestep[n]]
+        eps_u, eps_c = 0.2 * noisy[n], 0.3 * noisy[n]
+        eps_cfg = eps_u + 7.5 * (eps_c - eps_u)
+        f_u = (noisy[n] - (1 - a).sqrt() * eps_u) / a.sqrt()
+        f_cfg = (noisy[n] - (1 - a).sqrt() * eps_cfg) / a.sqrt()
+        expected = (f_u - f_cfg) / (z[n] - f_cfg).abs().mean()
+        assert torch.allclose(found[n], expected, atol=1e-4)
+
+
+def test_csd_loss_moves_latents_along_the_gradient():
+    z = torch.randn(2, 3, 4, 4, requires_grad=True)
+    gradient = torch.randn(2, 3, 4, 4)
+    csd_loss(z, gradient).sum().backward()
+    assert torch.allclose(z.grad, 2 * gradient / gradient[0].numel(), atol=1e-6)
+
+
+def test_keep_statistics_leaves_mean_and_contrast():
+    z, gradient = torch.randn(2, 5, 16, 16), torch.randn(2, 5, 16, 16)
+    gradient += 0.5 + 0.8 * z
+    kept = keep_statistics(gradient, z)
+    step = 1e-3
+    head, moved = z[:, :3], (z - step * kept)[:, :3]
+    assert (moved.mean((2, 3)) - head.mean((2, 3))).abs().max() < 1e-6
+    assert (moved.std((2, 3)) - head.std((2, 3))).abs().max() < 1e-5
+    plain = (z - step * gradient)[:, :3]
+    assert (plain.std((2, 3)) - head.std((2, 3))).abs().max() > 5e-4
+    assert torch.equal(kept[:, 3:], gradient[:, 3:])
+
+
+def test_grid_score_sees_a_planted_grid():
+    picture = torch.rand(1, 3, 128, 128) * 2 - 1
+    assert grid_score(picture).item() < 0.04
+    planted = picture.clone()
+    planted[..., ::4, ::4] += 0.8
+    assert grid_score(planted).item() > 0.1
+
+
+def test_grid_penalty_is_zero_for_what_the_target_has():
+    target = torch.rand(4, 3, 64, 64)
+    target[..., ::4, :] += 0.3
+    assert grid_penalty(target, target).item() == 0
+    planted = target.clone()
+    planted[..., 1::4, ::4] += 0.3
+    noisy = target + 0.05 * torch.randn_like(target)
+    assert grid_penalty(planted, target) > 20 * grid_penalty(noisy, target)
+
+
+def test_perceptual_distance_orders_faults():
+    distance = PerceptualDistance()
+    picture = torch.nn.functional.interpolate(torch.rand(1, 3, 24, 24), size=(96, 96), mode="bicubic") * 2 - 1
+    noise = torch.randn_like(picture)
+    zero, small, large = (distance(picture + s * noise, picture, (0, 1)).item() for s in (0.0, 0.05, 0.4))
+    assert zero == 0 and 0 < small < large
+    planted = picture.clone()
+    planted[..., ::4, ::4] += 0.2
+    assert distance(planted, picture, (1, 1)).item() > 0.01
+
+
+def test_random_rescale_keeps_the_pair_together():
+    for _ in range(6):
+        a = torch.rand(2, 3, 64, 64)
+        x, y = random_rescale(a, a)
+        assert torch.equal(x, y) and 38 <= x.shape[2] <= 64
+
+
+def test_pixel_rmse_equals_pixels_for_an_orthonormal_encoder():
+    basis = torch.linalg.qr(torch.randn(48, 48)).Q
+    deviations = torch.rand(48) + 0.5
+
+    class Encoder:
+        project = torch.nn.Conv2d(3, 48, 4, stride=4)
+
+    with torch.no_grad():
+        Encoder.project.weight.copy_((basis.T / deviations[:, None]).reshape(48, 3, 4, 4))
+    a, b = torch.randn(2, 3, 16, 16), torch.randn(2, 3, 16, 16)
+    found = pixel_rmse(Encoder.project(a), Encoder.project(b), channel_variances(Encoder))
+    assert torch.allclose(found, (a - b).square().mean((1, 2, 3)).sqrt(), rtol=1e-3)
+
+
+def test_statistics_penalty():
+    wanted = torch.rand(2, 3, 16, 16)
+    assert statistics_penalty(wanted, wanted).max() == 0
+    assert torch.allclose(statistics_penalty(wanted + 0.1, wanted), torch.full((2,), 0.1), atol=1e-5)

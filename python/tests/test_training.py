@@ -1,0 +1,154 @@
+"""The training loop: resume gives the same state, averages, schedule; and the data it draws."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from pisa_models.data.batches import Batches
+from pisa_models.data.crops import CROP, VALIDATION_PHOTOS, is_detailed, photo_id
+from pisa_models.data.fetch import PACKAGES, licence_lines
+from pisa_models.data.low_res import low_res_variant
+from pisa_models.data.resample import bicubic, bicubic_matrix
+from pisa_models.training.loop import Options, Trainer, learning_rate
+
+
+def options(**changes) -> Options:
+    values = dict(steps=20, minutes=math.inf, batch=4, size=8, lr=1e-2, seed=7, threads=1, fresh=False)
+    return Options(**(values | changes))
+
+
+def trainer(cache) -> Trainer:
+    torch.manual_seed(1)
+    return Trainer("toy", nn.Linear(3, 2), options())
+
+
+def toy_loss(run: Trainer):
+    def loss_of(step):
+        x = torch.randn(4, 3)
+        return (run.model(x) - x[:, :2]).square().mean(), {}
+
+    return loss_of
+
+
+def test_resume_gives_the_same_state(cache):
+    whole = trainer(cache)
+    for _ in range(9):
+        whole.advance(toy_loss(whole))
+    first = trainer(cache)
+    for _ in range(4):
+        first.advance(toy_loss(first))
+    first.save()
+    second = trainer(cache)
+    second.load()
+    for _ in range(5):
+        second.advance(toy_loss(second))
+    assert second.step == whole.step == 9
+    for key in whole.parameters:
+        assert torch.equal(second.parameters[key], whole.parameters[key])
+        assert torch.equal(second.average[key], whole.average[key])
+        assert not torch.equal(first.parameters[key], whole.parameters[key])
+
+
+def test_run_writes_curve_and_checkpoint_and_resumes(cache):
+    run = trainer(cache)
+    run.run(toy_loss(run), lambda: {"check": 1.0}, every=5)
+    rows = (cache / "logs" / "toy.csv").read_text().splitlines()
+    assert rows[0].startswith("step,seconds,loss") and len(rows) == 5
+    again = trainer(cache)
+    again.run(toy_loss(again), lambda: {}, every=5)
+    assert again.step == 20
+
+
+def test_averaged_weights_are_swapped_in_and_out(cache):
+    run = trainer(cache)
+    for _ in range(5):
+        run.advance(toy_loss(run))
+    before = run.model.weight.detach().clone()
+    with run.averaged():
+        assert torch.equal(run.average["weight"], before)
+        assert not torch.equal(run.model.weight, before)
+    assert torch.equal(run.model.weight, before)
+
+
+def test_learning_rate_warms_up_and_anneals():
+    assert learning_rate(0.0, 0, 1.0) == pytest.approx(0.01)
+    assert learning_rate(0.0, 200, 1.0) == pytest.approx(1.0)
+    assert learning_rate(1.0, 200, 1.0) == pytest.approx(0.01)
+    assert learning_rate(2.0, 200, 1.0) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("sizes", [(12, 48), (7, 28), (5, 8), (48, 12), (1, 4)])
+def test_bicubic_matrix_is_pillows(sizes):
+    rng = np.random.default_rng(0)
+    row = rng.random((1, sizes[0]), dtype=np.float32)
+    expected = np.asarray(Image.fromarray(row, "F").resize((sizes[1], 1), Image.Resampling.BICUBIC))
+    assert np.allclose(row @ bicubic_matrix(*sizes).numpy().T, expected, atol=1e-5)
+
+
+def test_bicubic_resamples_both_axes():
+    image = torch.rand(2, 3, 6, 10)
+    found = bicubic(image, 24, 40)
+    plane = Image.fromarray(image[1, 2].numpy(), "F").resize((40, 24), Image.Resampling.BICUBIC)
+    assert np.allclose(found[1, 2].numpy(), np.asarray(plane), atol=1e-5)
+
+
+def fake_crops(cache, count=5) -> None:
+    folder = cache / "crops"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (count, CROP // 4, CROP // 4, 3), dtype=np.uint8)
+    np.save(folder / "train.npy", small.repeat(4, 1).repeat(4, 2))
+    np.save(folder / "train-low-res.npy", small[None])
+
+
+def test_batches_are_a_function_of_seed_and_step(cache):
+    fake_crops(cache)
+    batches = Batches("train", 3, 4, 96, low_res=True)
+    low, high = batches.pairs(11)
+    again_low, again_high = Batches("train", 3, 4, 96, low_res=True).pairs(11)
+    assert low.shape == high.shape == (4, 3, 96, 96)
+    assert torch.equal(low, again_low) and torch.equal(high, again_high)
+    assert not torch.equal(high, batches.pairs(12)[1])
+
+
+def test_pairs_show_the_same_place(cache):
+    """Crop, turn and flip must agree between the two sizes: block means of HQ are the LR pixels."""
+    fake_crops(cache)
+    low, high = Batches("train", 3, 8, 96, low_res=True).pairs(2)
+    means = torch.nn.functional.avg_pool2d(high, 4)
+    inside = torch.nn.functional.avg_pool2d(low, 4)
+    for a, b in zip(means, inside, strict=True):
+        assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] > 0.9
+
+
+def test_low_res_variant_is_deterministic():
+    crop = np.random.default_rng(0).integers(0, 256, (CROP, CROP, 3), dtype=np.uint8)
+    one, two = low_res_variant(crop, (1, 2)), low_res_variant(crop, (1, 2))
+    assert one.shape == (48, 48, 3) and one.dtype == np.uint8
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, low_res_variant(crop, (1, 3)))
+
+
+def test_flat_crops_are_dropped():
+    flat = np.full((CROP, CROP, 3), 90, np.uint8)
+    noisy = np.random.default_rng(0).integers(0, 256, (CROP, CROP, 3), dtype=np.uint8)
+    corner = flat.copy()
+    corner[:48, :48] = noisy[:48, :48]
+    assert is_detailed(noisy) and not is_detailed(flat) and not is_detailed(corner)
+
+
+def test_sizes_of_one_photo_share_an_id(tmp_path):
+    plasma, stk = PACKAGES[0], next(p for p in PACKAGES if p.name == "supertuxkart-data")
+    a = tmp_path / "wallpapers/Kay/contents/images/5120x2880.png"
+    b = tmp_path / "wallpapers/Kay/contents/images_dark/1080x1920.png"
+    assert photo_id(plasma, a) == photo_id(plasma, b) == "plasma-workspace-wallpapers/kay"
+    assert photo_id(stk, tmp_path / "abyss/rock.png") != photo_id(stk, tmp_path / "mines/rock.png")
+
+
+def test_every_package_states_a_licence_and_validation_photos_name_one():
+    assert len(licence_lines()) == len(PACKAGES) and all(p.licence for p in PACKAGES)
+    assert {photo.split("/")[0] for photo in VALIDATION_PHOTOS} <= {p.name for p in PACKAGES if p.photos}
