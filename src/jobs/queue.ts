@@ -2,25 +2,17 @@
  * The upscale queue as the api uses it: submit, look, wait, cancel, delete. BullMQ is the truth about a job;
  * the object store holds its images; the cancel record (cancellation.ts) overrules both.
  */
-import { Queue } from 'bullmq';
 import type { Redis } from 'ioredis';
-import { AppError } from '../errors.ts';
 import { metrics } from '../metrics.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
+import { BullQueue } from './bull-queue.ts';
 import {
   deleteCancelRecord,
   publishCancel,
   readCancelRecord,
   writeCancelRecord,
 } from './cancellation.ts';
-import {
-  inputKey,
-  inputTtlSeconds,
-  outputKey,
-  type UpscaleJobData,
-  type UpscaleJobResult,
-  upscaleQueueName,
-} from './job.ts';
+import { inputKey, inputTtlSeconds, outputKey, type UpscaleJobData } from './job.ts';
 import { JobEvents } from './job-events.ts';
 import {
   isFinal,
@@ -79,9 +71,6 @@ export interface UpscaleQueue {
   close(): Promise<void>;
 }
 
-/** Three chances: a job whose device process died twice with it once more, alone on its device. */
-const attempts = 3;
-const retryDelayMs = 1000;
 /** Events can be lost (a trimmed stream, a Redis that restarts): a waiting request looks by itself this often. */
 const lookAgainMs = 5000;
 
@@ -91,7 +80,7 @@ export function createUpscaleQueue(options: UpscaleQueueOptions): UpscaleQueue {
 
 class BullUpscaleQueue implements UpscaleQueue {
   readonly #redis: Redis;
-  readonly #queue: Queue<UpscaleJobData, UpscaleJobResult>;
+  readonly #bull: BullQueue;
   readonly #events: JobEvents;
   readonly #store: ObjectStore;
   readonly #recordTtlSeconds: number;
@@ -100,40 +89,12 @@ class BullUpscaleQueue implements UpscaleQueue {
     this.#store = store;
     this.#recordTtlSeconds = 2 * resultTtlSeconds + 3600;
     this.#redis = connectRedis(redisUrl, 'producer', onError);
-    this.#queue = new Queue(upscaleQueueName, {
-      connection: this.#redis,
-      skipWaitingForReady: true,
-      defaultJobOptions: {
-        attempts,
-        backoff: { type: 'fixed', delay: retryDelayMs },
-        // By age only, the same for every job: BullMQ applies the age of the job that finishes to all of them.
-        removeOnComplete: { age: this.#recordTtlSeconds },
-        removeOnFail: { age: this.#recordTtlSeconds },
-        // The supervisor logs the cause; Redis needs only the code and detail.
-        stackTraceLimit: 0,
-      },
-    });
-    this.#queue.on('error', onError);
+    this.#bull = new BullQueue(this.#redis, this.#recordTtlSeconds, onError);
     this.#events = new JobEvents(redisUrl, onError);
   }
 
   async ready(timeoutMs: number): Promise<void> {
-    if (this.#redis.status === 'ready') return;
-    await new Promise<void>((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#redis.off('ready', onReady);
-        reject(
-          new AppError('redis_unavailable', `Redis did not answer within ${timeoutMs} ms.`, {
-            retryAfterSeconds: 5,
-          }),
-        );
-      }, timeoutMs);
-      const onReady = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-      this.#redis.once('ready', onReady);
-    });
+    await this.#bull.ready(timeoutMs);
     await this.ping();
   }
 
@@ -144,7 +105,7 @@ class BullUpscaleQueue implements UpscaleQueue {
   async submit(id: string, image: Uint8Array, data: UpscaleJobData): Promise<JobSnapshot> {
     await orUnavailable(() => this.#store.put(data.input.key, image, inputTtlSeconds));
     try {
-      const job = await orUnavailable(() => this.#queue.add('upscale', data, { jobId: id }));
+      const job = await orUnavailable(() => this.#bull.get().add('upscale', data, { jobId: id }));
       return { id, status: 'queued', data, createdAt: job.timestamp };
     } catch (error) {
       // Nobody will ever read it. If this fails too, its time to live ends it.
@@ -203,7 +164,9 @@ class BullUpscaleQueue implements UpscaleQueue {
 
   async counts(): Promise<QueueCounts> {
     return orUnavailable(async () => {
-      const counts = await this.#queue.getJobCounts('waiting', 'prioritized', 'delayed', 'active');
+      const counts = await this.#bull
+        .get()
+        .getJobCounts('waiting', 'prioritized', 'delayed', 'active');
       const of = (state: string) => counts[state] ?? 0;
       return {
         queued: of('waiting') + of('prioritized') + of('delayed'),
@@ -221,16 +184,17 @@ class BullUpscaleQueue implements UpscaleQueue {
   }
 
   async close(): Promise<void> {
-    await Promise.allSettled([this.#events.close(), this.#queue.close()]);
+    await Promise.allSettled([this.#events.close(), this.#bull.close()]);
     this.#redis.disconnect();
   }
 
   /** One connection answers in order, so the state is never newer than the job (see `snapshotOfJob`). */
   #read(id: string) {
+    const queue = this.#bull.get();
     return Promise.all([
       readCancelRecord(this.#redis, id),
-      this.#queue.getJobState(id),
-      this.#queue.getJob(id) as Promise<UpscaleJob | undefined>,
+      queue.getJobState(id),
+      queue.getJob(id) as Promise<UpscaleJob | undefined>,
     ]);
   }
 
@@ -245,7 +209,7 @@ class BullUpscaleQueue implements UpscaleQueue {
     if (await this.#takeOut(job)) {
       metrics.jobs.inc({ status: 'canceled', code: 'canceled', model: job.data.params.model });
       await this.#store.delete(job.data.input.key);
-    } else if ((await this.#queue.getJobState(id)) === 'active') {
+    } else if ((await this.#bull.get().getJobState(id)) === 'active') {
       await publishCancel(this.#redis, id);
     } else {
       // It ended while we looked: then this was the removal of a finished job.
@@ -270,10 +234,11 @@ class BullUpscaleQueue implements UpscaleQueue {
   }
 
   async #delete(id: string): Promise<RemoveOutcome> {
+    const queue = this.#bull.get();
     await Promise.all([
       this.#store.delete(inputKey(id)),
       this.#store.delete(outputKey(id)),
-      this.#queue.remove(id),
+      queue.remove(id),
     ]);
     await deleteCancelRecord(this.#redis, id);
     this.#events.notify(id);
@@ -282,7 +247,7 @@ class BullUpscaleQueue implements UpscaleQueue {
 
   /** @returns how many jobs will be taken before this one; undefined when it does not wait in the list */
   async #position(id: string): Promise<number | undefined> {
-    const key = this.#queue.toKey('wait');
+    const key = this.#bull.get().toKey('wait');
     // Workers take from the tail, new jobs come in at the head.
     const [length, index] = await Promise.all([
       this.#redis.llen(key),
