@@ -65,13 +65,14 @@ async function startServer(folder: string, socket: string): Promise<ChildProcess
   const endWithUs = () => server.kill('SIGKILL');
   process.once('exit', endWithUs);
   server.once('exit', () => process.off('exit', endWithUs));
-  let log = '';
-  for await (const chunk of server.stdout ?? []) {
-    log += chunk;
-    if (log.includes('Ready to accept connections')) {
-      server.stdout?.on('data', () => {});
-      return server;
-    }
-  }
-  throw new Error(`redis-server did not start:\n${log}`);
+  await new Promise<void>((resolve, reject) => {
+    let log = '';
+    server.stdout.on('data', (chunk: Buffer) => {
+      log += chunk.toString();
+      if (/ready to accept connections/i.test(log)) resolve();
+    });
+    server.once('error', reject);
+    server.once('exit', () => reject(new Error(`redis-server did not start:\n${log}`)));
+  });
+  return server;
 }
