@@ -167,7 +167,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
     const own = await startService();
     const children = descendants(own.process.pid ?? 0);
     expect(children.length).toBeGreaterThanOrEqual(2); // redis-server and the device process
-    const large = await sharp(photo('cat-128.jpg')).resize(700, 700).jpeg().toBuffer();
+    const large = await sharp(photo('cat-128.jpg')).resize(400, 400).jpeg().toBuffer();
     const accepted = await fetch(`${own.url}/upscale`, {
       method: 'POST',
       headers: { 'content-type': 'image/jpeg' },
