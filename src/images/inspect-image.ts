@@ -26,7 +26,8 @@ const allowed = 'Allowed are PNG, JPEG, WebP, AVIF and single-page TIFF.';
 export function imageFault(cause: unknown, limits: ImageLimits): AppError {
   const reason = cause instanceof Error ? cause.message : String(cause);
   if (/pixel limit/i.test(reason)) return tooManyPixels(undefined, limits);
-  const detail = 'The image cannot be decoded to its end: it is truncated or damaged.';
+  const detail =
+    'The image cannot be decoded to its end: it is truncated, damaged, or of an unusual kind. Save it anew as PNG or JPEG.';
   return new AppError('corrupt_image', detail, { cause });
 }
 
@@ -36,12 +37,10 @@ function tooManyPixels(size: string | undefined, { maxPixels }: ImageLimits): Ap
   return new AppError('too_many_pixels', detail);
 }
 
-function refuseFrames(metadata: Metadata, format: ImageFormat, animated: boolean): void {
-  const pages = metadata.pages ?? 1;
-  if (pages <= 1 && !animated) return;
+function severalFrames(format: ImageFormat, pages: number): AppError {
   const what = format === 'tiff' ? `has ${pages} pages` : 'is animated';
   const detail = `The ${format.toUpperCase()} ${what}. Send one image: a single page or frame.`;
-  throw new AppError('animated_image', detail);
+  return new AppError('animated_image', detail);
 }
 
 export interface ImageHeader {
@@ -59,6 +58,7 @@ export async function readHeader(bytes: Uint8Array, limits: ImageLimits): Promis
     const detail = `The bytes are not those of an allowed image type. ${allowed}`;
     throw new AppError('unsupported_media_type', detail);
   }
+  if (saysAnimated(bytes, format)) throw severalFrames(format, 1);
   let metadata: Metadata;
   try {
     // sharp's own, larger limit here, so that the fault below can name the size.
@@ -70,7 +70,8 @@ export async function readHeader(bytes: Uint8Array, limits: ImageLimits): Promis
   if (metadata.width * metadata.height > limits.maxPixels) {
     throw tooManyPixels(`${metadata.width} × ${metadata.height}`, limits);
   }
-  refuseFrames(metadata, format, saysAnimated(bytes, format));
+  const pages = metadata.pages ?? 1;
+  if (pages > 1) throw severalFrames(format, pages);
   if (metadata.depth !== 'uchar' && metadata.depth !== 'ushort') {
     const detail = `The image has samples of type ${metadata.depth}; 8 or 16 bits per channel are allowed.`;
     throw new AppError('unsupported_media_type', detail);

@@ -28,11 +28,14 @@ function isoBrands(bytes: Uint8Array): string[] {
   return brands;
 }
 
+/** Little and big endian, classic and BigTIFF. */
+const tiffSignatures = ['II*\0', 'MM\0*', 'II+\0', 'MM\0+'];
+
 export function sniffFormat(bytes: Uint8Array): ImageFormat | undefined {
   if (ascii(bytes, 0, 8) === '\x89PNG\r\n\x1a\n') return 'png';
   if (ascii(bytes, 0, 3) === '\xff\xd8\xff') return 'jpeg';
   if (ascii(bytes, 0, 4) === 'RIFF' && ascii(bytes, 8, 12) === 'WEBP') return 'webp';
-  if (['II*\0', 'MM\0*'].includes(ascii(bytes, 0, 4))) return 'tiff';
+  if (tiffSignatures.includes(ascii(bytes, 0, 4))) return 'tiff';
   if (isoBrands(bytes).some((brand) => brand === 'avif' || brand === 'avis')) return 'avif';
   return undefined;
 }

@@ -1,12 +1,15 @@
 /** Stage 1: bytes of an allowed format → upright sRGB planes in [0,1], alpha apart. */
+import type { Metadata } from 'sharp';
 import { AppError } from '../errors.ts';
 import {
+  type ImageHeader,
   type ImageLimits,
   type InspectedImage,
   imageFault,
   readHeader,
 } from '../images/inspect-image.ts';
 import { sharp, untrusted } from '../images/sharp-policy.ts';
+import type { InputMetadata } from './keep-metadata.ts';
 import { Planar } from './planar.ts';
 import type { RunControl } from './run-control.ts';
 
@@ -18,6 +21,8 @@ export interface DecodedImage {
   readonly alpha: Planar | undefined;
   /** 8 or 16: the depth of the input's samples. */
   readonly bitsPerChannel: 8 | 16;
+  /** For `metadata=keep`. */
+  readonly metadata: InputMetadata;
 }
 
 interface Samples {
@@ -32,26 +37,25 @@ interface Samples {
  * The interleaved samples, upright and in sRGB. libvips converts an embedded profile; CMYK without one
  * goes through libvips' own CMYK profile. Grey and palette become RGB.
  */
-async function readSamples(
-  bytes: Uint8Array,
-  limits: ImageLimits,
-): Promise<Samples & { inspected: InspectedImage }> {
+async function readSamples(bytes: Uint8Array, limits: ImageLimits): Promise<Samples & ImageHeader> {
   const { inspected, metadata } = await readHeader(bytes, limits);
-  const is16Bit = metadata.depth === 'ushort';
-  const image = sharp(bytes, { ...untrusted(limits.maxPixels), autoOrient: true });
-  if (is16Bit) {
-    // `.raw()` alone would cut to 8 bits. sharp converts tagged 16-bit RGB to Display P3 inside, and
-    // only an explicit output profile brings that to sRGB.
-    if (metadata.icc && metadata.space === 'rgb16') image.withIccProfile('srgb');
-    image.toColourspace('rgb16').raw({ depth: 'ushort' });
-  } else {
-    image.toColourspace('srgb').raw();
-  }
+  const { depth, space, icc } = metadata;
+  const is16Bit = depth === 'ushort' && (space === 'rgb16' || space === 'grey16');
+  // sharp brings tagged 16-bit RGB to Display P3, clipped, before anything else. With `ignoreIcc` it does
+  // not, and the output profile is then reached from the embedded one in one exact step.
+  const isTagged16Bit = is16Bit && space === 'rgb16' && icc !== undefined;
+  const options = { ...untrusted(limits.maxPixels), autoOrient: true, ignoreIcc: isTagged16Bit };
+  const image = sharp(bytes, options);
+  if (isTagged16Bit) image.withIccProfile('srgb');
+  // `.raw()` alone would cut 16 bits to 8.
+  if (is16Bit) image.toColourspace('rgb16').raw({ depth: 'ushort' });
+  else image.toColourspace('srgb').raw();
   try {
     const { data, info } = await image.toBuffer({ resolveWithObject: true });
     return {
       inspected,
-      data: is16Bit ? new Uint16Array(data.buffer, data.byteOffset, data.byteLength / 2) : data,
+      metadata,
+      data: is16Bit ? new Uint16Array(alignedBuffer(data)) : data,
       channels: info.channels,
       width: info.width,
       height: info.height,
@@ -60,6 +64,20 @@ async function readSamples(
   } catch (cause) {
     throw imageFault(cause, limits);
   }
+}
+
+/** The bytes in a buffer of their own, as a Uint16Array needs. */
+const alignedBuffer = (data: Buffer): ArrayBuffer =>
+  Uint8Array.prototype.slice.call(data).buffer as ArrayBuffer;
+
+/** What `metadata=keep` will need. A profile of CMYK or grey does not fit the RGB output: it is dropped. */
+function metadataToKeep({ icc, exif, xmp }: Metadata): InputMetadata {
+  const colorSpace = icc?.subarray(16, 20).toString('latin1');
+  return {
+    ...(icc && colorSpace === 'RGB ' ? { profile: icc } : {}),
+    ...(exif ? { exif } : {}),
+    ...(xmp ? { xmp } : {}),
+  };
 }
 
 /** Pixels per slice of the loop below. */
@@ -95,7 +113,7 @@ export async function decodeImage(
   limits: ImageLimits,
   control: RunControl,
 ): Promise<DecodedImage> {
-  const { inspected, ...samples } = await readSamples(bytes, limits);
+  const { inspected, metadata, ...samples } = await readSamples(bytes, limits);
   if (samples.channels !== 3 && samples.channels !== 4) {
     const detail = `The image has ${samples.channels} channels after conversion to sRGB; 3, or 4 with alpha, are allowed.`;
     throw new AppError('unsupported_media_type', detail);
@@ -104,6 +122,7 @@ export async function decodeImage(
     inspected,
     rgb: await deinterleave(samples, 0, 3, control),
     alpha: samples.channels === 4 ? await deinterleave(samples, 3, 1, control) : undefined,
+    metadata: metadataToKeep(metadata),
     bitsPerChannel: samples.maximum === 255 ? 8 : 16,
   };
 }

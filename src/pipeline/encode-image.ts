@@ -6,6 +6,7 @@ import type { OutputFormat, UpscaleParams } from '../jobs/params.ts';
 import { bandsOf } from './bands.ts';
 import type { DecodedImage } from './decode-image.ts';
 import type { PixelSize } from './geometry.ts';
+import { keepMetadata } from './keep-metadata.ts';
 import type { Planar } from './planar.ts';
 import type { RunControl } from './run-control.ts';
 
@@ -88,13 +89,22 @@ export async function encodeImage(
   const rgb = await quantize(superRes, control);
   superRes.release();
   let image = sharp(rgb, { raw: { width, height, channels: 3 }, limitInputPixels: false });
+  const hasAlpha = lowRes.alpha !== undefined && params.format !== 'jpeg';
   if (lowRes.alpha) {
     const alpha = await resizeAlpha(lowRes.alpha, { width, height });
     image = image.joinChannel(alpha, { raw: { width, height, channels: 1 } });
-    if (params.format === 'jpeg') image = image.flatten({ background: 'white' });
+    if (!hasAlpha) image = image.flatten({ background: 'white' });
   }
-  image = image.withExif({
-    IFD0: { Software: recipe.software, ImageDescription: recipe.description },
-  });
-  return encoders[params.format](image, params.quality).toBuffer();
+  if (params.metadata === 'keep') {
+    image = await keepMetadata(
+      image,
+      { width, height, channels: hasAlpha ? 4 : 3 },
+      lowRes.metadata,
+    );
+  }
+  const software = { Software: recipe.software, ImageDescription: recipe.description };
+  return encoders[params.format](
+    image.withExifMerge({ IFD0: software }),
+    params.quality,
+  ).toBuffer();
 }
