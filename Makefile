@@ -6,7 +6,7 @@ NODE_STAMP := node_modules/.package-lock.json
 BUILD_STAMP := dist/.built
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test check bench openapi docs test-models train evaluate convert clean
+.PHONY: help setup build serve test check bench bench-fresh openapi docs test-models train evaluate convert clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench: $(BUILD_STAMP) ## Measure, print a table, write bench/results/
 	@scripts/setup.sh redis always
 	@npx --no-install tsc -p tsconfig.bench.json
 	@node .bench/run.js $(BENCH_FLAGS)
+
+bench-fresh: ## Time a fresh clone: first image, second start
+	@bench/fresh-clone.sh
 
 openapi: $(BUILD_STAMP) ## Write openapi.yaml from the route schemas
 	@node dist/cli.js openapi > openapi.yaml

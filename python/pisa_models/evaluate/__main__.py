@@ -1,0 +1,132 @@
+"""Measures a bundle: tables, JSON and sheets.
+
+python -m pisa_models.evaluate                   # everything; tables to the screen, files to the cache
+python -m pisa_models.evaluate --quick           # a few crops, one or two minutes
+python -m pisa_models.evaluate --docs            # everything, and docs/evaluation.md, docs/images
+
+The peers' measures are kept in the cache, because they do not change with the bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from pisa_models.evaluate import measure, photos, report, sheets, subjects
+from pisa_models.evaluate.bundle import THREADS, Bundle
+from pisa_models.paths import BUNDLE, REPOSITORY, cache_dir
+
+_MARKERS = ("<!-- tables: begin -->", "<!-- tables: end -->")
+_IMAGES = REPOSITORY / "docs" / "images"
+_PAGE = REPOSITORY / "docs" / "evaluation.md"
+_CONTACT_SHEET_BYTES = 600_000
+_BEFORE_AFTER_BYTES = 400_000
+
+
+def chosen_photos(per_group: int) -> list[photos.EvaluationPhoto]:
+    """The first `per_group` of each group; a note on the screen if the validation crops are missing."""
+    validation = photos.validation()
+    if not validation:
+        print("no validation photos (run `make data` first): unseen photos only", file=sys.stderr)
+    return photos.unseen()[:per_group] + validation[:per_group]
+
+
+def run(bundle: Bundle, per_group: int, quick: bool) -> tuple[list[measure.Record], list[measure.Stability]]:
+    """Measure the photos one by one; the dials are swept at each photo on one degradation in turn."""
+    cache = measure.BaselineCache(cache_dir("evaluation") / "baselines.json")
+    upscalers = measure.baselines()
+    if quick:
+        upscalers = {name: upscalers[name] for name in ("bicubic", "esrgan-medium")}
+    records: list[measure.Record] = []
+    stability: list[measure.Stability] = []
+    selection = chosen_photos(per_group)
+    for index, photo in enumerate(selection):
+        swept = photos.DEGRADED[index % len(photos.DEGRADED)]
+        plain = [(1.0, 0.0), (1.0, 1.0)]
+        degradations = [swept] if quick else [*photos.DEGRADED, photos.CLEAN]
+        dials = {name: plain for name in degradations}
+        if not quick:
+            dials[swept] = list(measure.DIALS)
+        print(f"{index + 1}/{len(selection)} {photo.name}", file=sys.stderr, flush=True)
+        records += measure.measure_photo(photo, bundle, degradations, dials, upscalers, cache)
+        stability.append(measure.stability(photo, bundle, swept))
+    return records, stability
+
+
+def heading(bundle: Bundle, records: list[measure.Record]) -> str:
+    names = sorted({(record.group, record.photo) for record in records})
+    listed = "; ".join(
+        f"{group}: {', '.join(name for member, name in names if member == group)}"
+        for group in sorted({group for group, _ in names})
+    )
+    return (
+        f"Bundle {bundle.manifest['name']} {bundle.manifest['version']}, graphs {bundle.sha256[:12]}, "
+        f"colour fix `{bundle.manifest['colorFix']}`, {THREADS} threads. {len(names)} photos. {listed}."
+    )
+
+
+def update_page(page: Path, tables: str) -> None:
+    """Replace what is between the page's markers. Raises ValueError if they are missing."""
+    text = page.read_text()
+    begin, end = (text.find(marker) for marker in _MARKERS)
+    if begin < 0 or end < begin:
+        raise ValueError(f"Expected {' … '.join(_MARKERS)} in {page.name}.")
+    page.write_text(f"{text[: begin + len(_MARKERS[0])]}\n{tables}{text[end:]}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", type=Path, default=BUNDLE, help="folder with manifest.json")
+    parser.add_argument("--out", type=Path, default=None, help="folder for the files")
+    parser.add_argument("--photos", type=int, default=None, help="photos per group (default 8, quick 3)")
+    parser.add_argument("--quick", action="store_true", help="one degradation a photo, no dial sweep")
+    parser.add_argument("--docs", action="store_true", help="also write docs/evaluation.md and docs/images")
+    arguments = parser.parse_args()
+    if arguments.quick and arguments.docs:
+        parser.error("--docs needs the full evaluation, not --quick")
+
+    torch.set_num_threads(THREADS)
+    bundle = Bundle(arguments.bundle)
+    out = arguments.out or cache_dir("evaluation", f"{bundle.manifest['name']}-{bundle.sha256[:12]}")
+    out.mkdir(parents=True, exist_ok=True)
+
+    # Sheets first: they take seconds, and a look at them often says more than the tables.
+    contact = subjects.contact_sheet(bundle)
+    contact.save(out / "contact-sheet.png")
+    comparison = subjects.before_after(bundle)
+    comparison.save(out / "before-after.png")
+    print(f"sheets in {out}", file=sys.stderr)
+
+    per_group = arguments.photos or (3 if arguments.quick else 8)
+    records, stability = run(bundle, per_group, arguments.quick)
+    upscalers = {} if arguments.quick else measure.baselines()
+    times = measure.times(bundle, upscalers or {"bicubic": measure.baselines()["bicubic"]})
+    reconstruction = sum(
+        measure.reconstruction_psnr(photo, bundle) for photo in chosen_photos(per_group)
+    ) / len(chosen_photos(per_group))
+
+    tables = report.full_report(records, stability, times, reconstruction, heading(bundle, records))
+    print(tables)
+    (out / "report.md").write_text(tables)
+    document = {
+        "manifest": bundle.manifest,
+        "records": [asdict(record) for record in records],
+        "stability": [asdict(entry) for entry in stability],
+        "timesSeconds": times,
+        "reconstructionPsnr": reconstruction,
+    }
+    (out / "report.json").write_text(json.dumps(document, indent=1))
+    if arguments.docs:
+        update_page(_PAGE, tables)
+        sheets.save_jpeg(contact, _IMAGES / "contact-sheet.jpg", _CONTACT_SHEET_BYTES)
+        sheets.save_jpeg(comparison, _IMAGES / "before-after.jpg", _BEFORE_AFTER_BYTES)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
