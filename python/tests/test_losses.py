@@ -82,11 +82,11 @@ def test_grid_score_sees_a_planted_grid():
 def test_grid_penalty_is_zero_for_what_the_target_has():
     target = torch.rand(4, 3, 64, 64)
     target[..., ::4, :] += 0.3
-    assert grid_penalty(target, target).item() == 0
+    assert (grid_penalty(target, target) == 0).all()
     planted = target.clone()
     planted[..., 1::4, ::4] += 0.3
     noisy = target + 0.05 * torch.randn_like(target)
-    assert grid_penalty(planted, target) > 20 * grid_penalty(noisy, target)
+    assert (grid_penalty(planted, target) > 20 * grid_penalty(noisy, target)).all()
 
 
 def test_perceptual_distance_orders_faults():

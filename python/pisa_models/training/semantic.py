@@ -32,7 +32,7 @@ def statistics_penalty(found: Tensor, wanted: Tensor) -> Tensor:
 def main() -> None:
     options = parse_options(
         __doc__, steps=6000, batch=8, size=128, lr=5e-4, seed=5,
-        extra={"fidelity": 1.0, "perceptual": 1.0, "csd": 0.02, "grid": 20.0, "statistics": 0.2},
+        extra={"fidelity": 1.0, "perceptual": 1.0, "csd": 0.02, "grid": 1000.0, "statistics": 0.2},
     )  # fmt: skip
     weights = options.extra
     torch.set_num_threads(options.threads)
@@ -64,7 +64,7 @@ def main() -> None:
         set_gates(unet)  # the bare prior judges
         gradient = keep_statistics(csd_gradient(z.detach(), alphas, teacher), z.detach())
         distilled = csd_loss(z, gradient).mean()
-        grid = grid_penalty(pixels, high)
+        grid = grid_penalty(pixels, high).mean()
         shift = statistics_penalty(pixels, high).mean()
         terms = {"fidelity": fidelity, "perceptual": seen, "csd": distilled, "grid": grid, "statistics": shift}
         loss = sum(weights[name] * value for name, value in terms.items())

@@ -70,7 +70,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 def main() -> None:
     options = parse_options(
         __doc__, steps=8000, batch=8, size=128, lr=6e-4,
-        extra={"perceptual": 0.02, "grid": 1.0, "noise": 0.05},
+        extra={"perceptual": 0.02, "grid": 2000.0, "noise": 0.05},
     )  # fmt: skip
     torch.set_num_threads(options.threads)
     model = build(options.seed).to(memory_format=torch.channels_last)
@@ -90,7 +90,7 @@ def main() -> None:
                 seen = perceptual(*random_rescale(output, pixels)).mean() * PERCEPTUAL_EVERY
             else:
                 seen = near * 0
-        grid = grid_penalty(output, pixels)
+        grid = grid_penalty(output, pixels).mean()
         loss = near + options.extra["perceptual"] * seen + options.extra["grid"] * grid
         return loss, {"l1": near.item(), "perceptual": seen.item(), "grid": grid.item()}
 
