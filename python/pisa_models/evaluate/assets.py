@@ -125,9 +125,7 @@ def fetch(package: Package) -> Path:
             raise RuntimeError(f"`{' '.join(command)}` failed: {done.stderr.strip()[-300:]}")
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != package.sha256:
-        raise RuntimeError(
-            f"Expected sha256 {package.sha256} for {archive} but received {found}; delete the file."
-        )
+        raise RuntimeError(f"Expected sha256 {package.sha256} for {archive} but received {found}; delete the file.")
     return archive
 
 

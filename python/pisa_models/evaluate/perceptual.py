@@ -57,7 +57,5 @@ def features(image: np.ndarray) -> list[torch.Tensor]:
 def distance(image: np.ndarray, reference: np.ndarray | list[torch.Tensor]) -> float:
     """0 for equal images, 1 for unrelated features. `reference` may be its `features`."""
     expected = features(reference) if isinstance(reference, np.ndarray) else reference
-    layers = [
-        0.5 * (a - b).square().sum(dim=1).mean() for a, b in zip(features(image), expected, strict=True)
-    ]
+    layers = [0.5 * (a - b).square().sum(dim=1).mean() for a, b in zip(features(image), expected, strict=True)]
     return float(torch.stack(layers).mean())

@@ -34,16 +34,16 @@ class EvaluationPhoto:
         return degrade(self.original, np.random.default_rng(seed), NAMED_CONFIGS[degradation])
 
 
-def _centre(image: np.ndarray) -> np.ndarray:
-    """The middle of the image as float32, at most 512 px, sides multiples of 4."""
-    height, width = (min(side, SIDE) // 4 * 4 for side in image.shape[:2])
+def _centre(image: np.ndarray, limit: int) -> np.ndarray:
+    """The middle of the image as float32, at most `limit` px, sides multiples of 4."""
+    height, width = (min(side, limit) // 4 * 4 for side in image.shape[:2])
     y, x = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return image[y : y + height, x : x + width].astype(np.float32) / np.float32(255)
 
 
-def unseen() -> list[EvaluationPhoto]:
+def unseen(limit: int = SIDE) -> list[EvaluationPhoto]:
     """Photos of scikit-image, scikit-learn and SciPy that are large enough."""
-    photos = [EvaluationPhoto(photo.name, "unseen", _centre(load_unseen(photo))) for photo in UNSEEN_PHOTOS]
+    photos = [EvaluationPhoto(photo.name, "unseen", _centre(load_unseen(photo), limit)) for photo in UNSEEN_PHOTOS]
     return [photo for photo in photos if min(photo.original.shape[:2]) >= MIN_SIDE]
 
 
@@ -56,8 +56,8 @@ def validation_files() -> list[Path]:
     return sorted(files, key=lambda path: path.stem.rsplit("-", 1)[-1])
 
 
-def validation() -> list[EvaluationPhoto]:
+def validation(limit: int = SIDE) -> list[EvaluationPhoto]:
     return [
-        EvaluationPhoto(path.stem, "validation", _centre(np.asarray(Image.open(path).convert("RGB"))))
+        EvaluationPhoto(path.stem, "validation", _centre(np.asarray(Image.open(path).convert("RGB")), limit))
         for path in validation_files()
     ]

@@ -34,9 +34,7 @@ class SamplePhoto:
 
 
 _SOFT = CameraConfig(blur_sigma=(0.8, 0.8))
-_NOISY = CameraConfig(
-    blur_sigma=(1.0, 1.0), read_noise=(3.0, 3.0), shot_noise=(6.0, 6.0), chroma_smoothing=0.8
-)
+_NOISY = CameraConfig(blur_sigma=(1.0, 1.0), read_noise=(3.0, 3.0), shot_noise=(6.0, 6.0), chroma_smoothing=0.8)
 
 SAMPLE_PHOTOS = (
     SamplePhoto("portrait-96x128.jpg", "astronaut", (60, 0, 384, 512), _SOFT, 85),

@@ -42,6 +42,15 @@ def grid(
     return sheet
 
 
+def caption(image: np.ndarray, text: str) -> np.ndarray:
+    """The image with `text` on a dark band over its lower edge."""
+    picture = Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, picture.height - _LABEL, picture.width, picture.height), _BACKGROUND)
+    draw.text((6, picture.height - _LABEL + 2), text, _INK, ImageFont.load_default(size=13))
+    return np.asarray(picture).astype(np.float32) / np.float32(255)
+
+
 def crop(image: np.ndarray, x: int, y: int, width: int, height: int) -> np.ndarray:
     """(height, width, 3) of the image, moved inside if it would leave it."""
     x = max(0, min(x, image.shape[1] - width))

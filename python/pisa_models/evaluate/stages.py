@@ -63,9 +63,7 @@ def _dilated_binomial(image: np.ndarray, dilation: int) -> np.ndarray:
     rows = np.pad(image, ((0, 0), (dilation, dilation), (0, 0)), mode="edge")
     rows = (rows[:, :height] + 2 * rows[:, dilation : dilation + height] + rows[:, 2 * dilation :]) / 4
     columns = np.pad(rows, ((0, 0), (0, 0), (dilation, dilation)), mode="edge")
-    return (
-        columns[..., :width] + 2 * columns[..., dilation : dilation + width] + columns[..., 2 * dilation :]
-    ) / 4
+    return (columns[..., :width] + 2 * columns[..., dilation : dilation + width] + columns[..., 2 * dilation :]) / 4
 
 
 def wavelet(target: np.ndarray, source: np.ndarray) -> np.ndarray:
@@ -86,9 +84,7 @@ def tile_weights(height: int, width: int) -> np.ndarray:
     return np.outer(axis(height), axis(width)).astype(np.float32)
 
 
-def blend_tiles(
-    tiles: list[np.ndarray], origins: list[tuple[int, int]], height: int, width: int
-) -> np.ndarray:
+def blend_tiles(tiles: list[np.ndarray], origins: list[tuple[int, int]], height: int, width: int) -> np.ndarray:
     """Weighted mean of overlapping (C, h, w) tiles whose top left corners are `origins` (y, x)."""
     total = np.zeros((tiles[0].shape[0], height, width))
     weight = np.zeros((height, width))

@@ -70,7 +70,7 @@ def before_after(bundle: Bundle, subjects: tuple[Subject, ...] = SUBJECTS) -> Im
             cropped = [np.pad(image, ((0, SIDE - side), (0, 0), (0, 0))) for image in cropped]
         rows.append(cropped)
         labels.append(f"{subject.label}\n{subject.degradation.replace('-', chr(10))}")
-    columns = ["input, bicubic ×4", "pix 1, sem 0", "pix 1, sem 1", "original"]
+    columns = ["input, bicubic x4", "pix 1, sem 0", "pix 1, sem 1", "original"]
     return sheets.grid(rows, labels, columns)
 
 
@@ -84,10 +84,14 @@ def contact_sheet(bundle: Bundle, photo_name: str = "chelsea", x: int = 120, y: 
         return sheets.crop(image, x, y, SIDE, SIDE)
 
     blank = np.full((SIDE, SIDE, 3), 24 / 255, np.float32)
-    rows, labels = [], []
-    for index, sem in enumerate(SHEET_DIALS):
-        beside = {0: window(peers.bicubic(low_res)), 1: window(photo.original)}.get(index, blank)
-        rows.append([beside] + [window(bundle.restore(prepared, pix, sem)) for pix in SHEET_DIALS])
-        beside_label = {0: "\n\n← input,\nbicubic ×4", 1: "\n\n← original"}.get(index, "")
-        labels.append(f"sem {sem:g}{beside_label}")
-    return sheets.grid(rows, labels, [""] + [f"pix {pix:g}" for pix in SHEET_DIALS])
+    beside = [
+        sheets.caption(window(peers.bicubic(low_res)), "input, bicubic x4"),
+        sheets.caption(window(photo.original), "original"),
+        blank,
+        blank,
+    ]
+    rows = [
+        [left] + [window(bundle.restore(prepared, pix, sem)) for pix in SHEET_DIALS]
+        for left, sem in zip(beside, SHEET_DIALS, strict=True)
+    ]
+    return sheets.grid(rows, [f"sem {sem:g}" for sem in SHEET_DIALS], [""] + [f"pix {pix:g}" for pix in SHEET_DIALS])
