@@ -1,7 +1,7 @@
 /** Builds the HTTP API: plugins, routes, hooks. Never listens: `server.ts` does. */
 import accepts from '@fastify/accepts';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
-import Fastify from 'fastify';
+import Fastify, { LogController } from 'fastify';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { AppError } from '../errors.ts';
@@ -42,7 +42,7 @@ export async function buildApp({ config, queue, store, logger }: AppOptions): Pr
   const app: App = Fastify({
     loggerInstance: logger,
     // One line for each request, ours: request-log.ts.
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     genReqId: requestId,
     requestTimeout,
     connectionTimeout: config.MAX_WAIT_SECONDS * 1000 + requestTimeout + idleMarginMs,

@@ -20,7 +20,13 @@ export async function registerOpenapi(app: App): Promise<void> {
       info: {
         title: 'pisa-serve',
         version,
-        description,
+        description: [
+          description,
+          '',
+          'Every fault is answered as an RFC 9457 problem object with a stable `code`. A path that does not exist answers `404 not_found`; a method that a path does not take, `405 method_not_allowed` with `Allow`. Parameters that are not documented are refused, not ignored.',
+          '',
+          'Every answer carries `X-Request-Id`: the one of the request, or a new one. The logs of api and worker carry it too.',
+        ].join('\n'),
         license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
       },
       tags: [

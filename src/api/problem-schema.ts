@@ -38,10 +38,9 @@ export const problemSchema = Type.Object(
   },
 );
 
-/** Any route can answer these: they come from the connection, the router or the service's own state. */
+/** Any route can answer these: they come from the connection or the service's own state. */
 const everywhere: ErrorCode[] = [
   'malformed_request',
-  'method_not_allowed',
   'request_timeout',
   'headers_too_large',
   'internal',

@@ -44,7 +44,6 @@ const schema = {
   headers: {
     type: 'object',
     properties: {
-      accept: { type: 'string', description: 'application/json (default) or an image type.' },
       prefer: { type: 'string', description: 'wait=N, respond-async (RFC 7240).' },
     },
   },

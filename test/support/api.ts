@@ -1,0 +1,62 @@
+/** The real API on a real port over a real Redis, for one test file; what it logs is kept for the test to read. */
+import { pino } from 'pino';
+import { type ApiServer, startServer } from '../../src/api/server.ts';
+import { type Config, loadConfig } from '../../src/config.ts';
+import { createUpscaleQueue, type UpscaleQueue } from '../../src/jobs/queue.ts';
+import type { ObjectStore } from '../../src/storage/object-store.ts';
+import { openStore, storeLocation } from '../../src/storage/open-store.ts';
+import { startRedis, type TestRedis } from './redis.ts';
+
+export interface LogLine {
+  /** pino's numbers: 30 info, 40 warn, 50 error. */
+  level: number;
+  msg: string;
+  [field: string]: unknown;
+}
+
+export interface TestApi {
+  readonly url: string;
+  readonly port: number;
+  readonly config: Config;
+  readonly redis: TestRedis;
+  readonly queue: UpscaleQueue;
+  readonly store: ObjectStore;
+  readonly server: ApiServer;
+  /** Every line logged so far, from `debug` up. */
+  readonly log: LogLine[];
+  stop(): Promise<void>;
+}
+
+export async function startApi(env: Record<string, string> = {}): Promise<TestApi> {
+  const redis = await startRedis();
+  const config = loadConfig({ PORT: '0', REDIS_URL: redis.url, STORAGE: 'redis', ...env });
+  const log: LogLine[] = [];
+  const logger = pino(
+    { level: 'debug' },
+    { write: (line: string) => log.push(JSON.parse(line) as LogLine) },
+  );
+  const store = openStore(storeLocation(config, redis.url), { role: 'producer' });
+  const queue = createUpscaleQueue({
+    redisUrl: redis.url,
+    store,
+    resultTtlSeconds: config.RESULT_TTL_SECONDS,
+  });
+  await queue.ready(10_000);
+  const server = await startServer({ config, queue, store, logger });
+  return {
+    url: server.url,
+    port: server.port,
+    config,
+    redis,
+    queue,
+    store,
+    server,
+    log,
+    stop: async () => {
+      await server.close();
+      await queue.close();
+      await store.close();
+      await redis.stop();
+    },
+  };
+}
