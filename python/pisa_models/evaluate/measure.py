@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -64,15 +65,22 @@ class BaselineCache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._records = json.loads(path.read_text()) if path.exists() else {}
+        self._records = self._read()
+
+    def _read(self) -> dict[str, dict]:
+        return json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def get(self, photo: EvaluationPhoto, degradation: str, method: str, make: Callable[[], Record]) -> Record:
         conditions = photo.original.tobytes() + repr(NAMED_CONFIGS[degradation]).encode()
         stamp = hashlib.sha256(conditions).hexdigest()[:16]
         key = "/".join([photo.name, degradation, method, stamp])
         if key not in self._records:
-            self._records[key] = asdict(make())
-            self.path.write_text(json.dumps(self._records))
+            record = asdict(make())
+            # Another run may have written meanwhile; a reader must never see half a file.
+            self._records = {**self._read(), key: record}
+            fresh = self.path.with_suffix(f".{os.getpid()}")
+            fresh.write_text(json.dumps(self._records))
+            fresh.replace(self.path)
         return Record(**self._records[key])
 
 
