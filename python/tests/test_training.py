@@ -13,6 +13,7 @@ from pisa_models.data.crops import CROP, VALIDATION_PHOTOS, is_detailed, photo_i
 from pisa_models.data.fetch import PACKAGES, licence_lines
 from pisa_models.data.low_res import low_res_variant
 from pisa_models.data.resample import bicubic, bicubic_matrix
+from pisa_models.training import snapshot
 from pisa_models.training.loop import Options, Trainer, learning_rate
 
 
@@ -152,3 +153,26 @@ def test_sizes_of_one_photo_share_an_id(tmp_path):
 def test_every_package_states_a_licence_and_validation_photos_name_one():
     assert len(licence_lines()) == len(PACKAGES) and all(p.licence for p in PACKAGES)
     assert {photo.split("/")[0] for photo in VALIDATION_PHOTOS} <= {p.name for p in PACKAGES if p.photos}
+
+
+def test_snapshot_brings_back_the_averages(cache, tmp_path, monkeypatch):
+    components = (torch.zeros(48), torch.eye(48)[:, :16], torch.ones(16))
+    (cache / "checkpoints").mkdir()
+    torch.save(components, cache / "checkpoints" / "components.pt")
+    torch.manual_seed(1)
+    run = Trainer("pixel", nn.Linear(3, 2), options())
+    for _ in range(3):
+        run.advance(toy_loss(run))
+    run.save()
+    path = tmp_path / "snapshot.npz"
+    assert snapshot.save(path) == ["pixel"]
+    monkeypatch.setenv("PISA_CACHE", str(tmp_path / "elsewhere"))
+    assert snapshot.restore(path) == ["pixel"]
+    assert snapshot.restore(path) == []  # an existing checkpoint is kept
+    again = Trainer("pixel", nn.Linear(3, 2), options())
+    again.load()
+    assert again.step == 3
+    for key, value in run.average.items():
+        assert torch.allclose(again.parameters[key], value, atol=1e-3)
+    restored = torch.load(tmp_path / "elsewhere/checkpoints/components.pt", weights_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(restored, components, strict=True))

@@ -93,7 +93,8 @@ class Trainer:
             for key, parameter in self.parameters.items():
                 parameter.copy_(state["parameters"][key])
                 self.average[key].copy_(state["average"][key])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:  # a restored snapshot has none
+            self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
 
     def progress(self) -> float:
