@@ -34,7 +34,7 @@ def planted(**changes):
     return records
 
 
-STABLE = [Stability("a", "heavy", 0.01, 0.012, 0.02, 0.5, 1.02)]
+STABLE = [Stability("a", "heavy", 0.01, 0.012, 0.02, 0.5, 1.02, 0.99)]
 TIMES = {
     "pisa, one evaluation": 0.6,
     "pisa, two evaluations": 0.8,

@@ -145,6 +145,8 @@ class Stability:
     grid_sem_1_5: float
     mean_levels: float
     deviation_ratio: float
+    input_deviation_ratio: float
+    """The same of the bicubic input: what the degradation itself did to the contrast."""
 
 
 def stability(photo: EvaluationPhoto, bundle: Bundle, degradation: str) -> Stability:
@@ -162,6 +164,7 @@ def stability(photo: EvaluationPhoto, bundle: Bundle, degradation: str) -> Stabi
         grid_sem_1_5=metrics.grid_score(strong),
         mean_levels=shift.mean_levels,
         deviation_ratio=shift.deviation_ratio,
+        input_deviation_ratio=metrics.channel_shift(resampled, resampled, photo.original).deviation_ratio,
     )
 
 

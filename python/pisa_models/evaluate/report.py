@@ -132,11 +132,12 @@ def stability_table(found: Sequence[Stability]) -> str:
             f"{entry.grid_sem_1_5:.4f}",
             f"{entry.mean_levels:.2f}",
             f"{100 * (entry.deviation_ratio - 1):+.1f} %",
+            f"{100 * (entry.input_deviation_ratio - 1):+.1f} %",
         ]
         for entry in found
     ]
     header = ("photo", "degradation", "grid, original", "grid (1, 1)", "grid (1, 1.5)")
-    return table((*header, "mean shift, levels", "contrast"), rows)
+    return table((*header, "mean shift, levels", "contrast", "contrast of the input"), rows)
 
 
 @dataclass(frozen=True)
