@@ -64,7 +64,7 @@ export async function buildApp({ config, queue, store, logger }: AppOptions): Pr
   registerProblems(app);
   registerValidation(app);
   const services: Services = { config, queue, store, closing: registerClosing(app) };
-  registerUnreadBodies(app, config.MAX_UPLOAD_BYTES);
+  registerUnreadBodies(app);
   registerRequestChecks(app);
   await app.register(accepts);
   await registerOpenapi(app);

@@ -9,39 +9,32 @@ import type { App } from './services.ts';
 
 /** A client that goes on sending for this long after its answer is cut off. */
 const maxDiscardMs = 10_000;
-/** How long an answer that will close the connection waits for the rest of a body. */
+/** How long an answer that will close the connection waits for the rest of the body. */
 const maxHoldMs = 500;
 
 const discarding = new WeakSet<IncomingMessage>();
 
-/** Reads and drops up to `maxBytes` of what still comes, then cuts the connection. */
-export function discardRest(raw: IncomingMessage, maxBytes: number): void {
+/** Reads and drops what still comes; after the time limit the connection is cut. */
+export function discardRest(raw: IncomingMessage): void {
   if (raw.complete || raw.destroyed || discarding.has(raw)) return;
   discarding.add(raw);
-  const cut = (): void => {
+  const timer = setTimeout(() => {
     if (!raw.complete) raw.destroy();
-  };
-  const timer = setTimeout(cut, maxDiscardMs).unref();
-  let discarded = 0;
-  raw.on('data', (chunk: Buffer) => {
-    discarded += chunk.length;
-    if (discarded > maxBytes) cut();
-  });
+  }, maxDiscardMs).unref();
   raw.once('close', () => clearTimeout(timer));
   // A connection that breaks while its answer is already written is nobody's fault to report.
   raw.on('error', () => {});
   raw.resume();
 }
 
-/** @param maxBytes of one discarded body */
-export function registerUnreadBodies(app: App, maxBytes: number): void {
+export function registerUnreadBodies(app: App): void {
   app.addHook('onSend', async (request, reply) => {
     const { raw } = request;
     const hasBody =
       request.headers['transfer-encoding'] !== undefined ||
       Number(request.headers['content-length'] ?? 0) > 0;
     if (raw.complete || !hasBody || request.headers.expect !== undefined) return;
-    discardRest(raw, maxBytes);
+    discardRest(raw);
     const closes =
       reply.getHeader('connection') === 'close' ||
       request.headers.connection?.toLowerCase() === 'close' ||

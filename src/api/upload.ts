@@ -29,7 +29,7 @@ export async function readUpload(
   if (Number(request.headers['content-length'] ?? 0) > limit) throw tooLarge(maxBytes);
   // A client that asked first (Expect: 100-continue) sends nothing until now, so that what is refused
   // before this line costs it no upload.
-  if (request.headers.expect !== undefined) reply.raw.writeContinue();
+  if (request.headers.expect?.toLowerCase() === '100-continue') reply.raw.writeContinue();
   const bytes = isForm ? await readForm(request, maxBytes) : await readRaw(request, maxBytes);
   if (bytes.length === 0) throw new AppError('missing_image', 'The image is empty: 0 bytes.');
   return bytes;
@@ -82,7 +82,7 @@ function readRaw({ raw }: FastifyRequest, maxBytes: number): Promise<Buffer> {
       chunks.push(chunk);
       if (received <= maxBytes) return;
       settle(() => reject(tooLarge(maxBytes)));
-      discardRest(raw, maxBytes);
+      discardRest(raw);
     };
     const onEnd = (): void => settle(() => resolve(Buffer.concat(chunks, received)));
     const onLost = (cause?: unknown): void => settle(() => reject(endedEarly(cause)));
@@ -108,7 +108,7 @@ function readForm({ raw, headers }: FastifyRequest, maxBytes: number): Promise<B
     const fail = (error: AppError): void =>
       settle(() => {
         raw.unpipe(form);
-        discardRest(raw, maxBytes);
+        discardRest(raw);
         reject(error);
       });
     const onData = (chunk: Buffer): void => {
