@@ -2,9 +2,13 @@
  * A queue, a store and workers on a real Redis, with real device processes that run the identity bundle. For
  * the integration tests of the worker.
  */
+import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { QueueEvents } from 'bullmq';
+import { setTimeout as nextLook } from 'node:timers/promises';
+import { Job, Queue, QueueEvents } from 'bullmq';
 import pino from 'pino';
 import sharp from 'sharp';
 import { type Config, loadConfig } from '../../src/config.ts';
@@ -38,6 +42,8 @@ export interface WorkerBench {
   readonly storeLocation: StoreLocation;
   readonly build: Build;
   readonly events: QueueEvents;
+  /** BullMQ's own view of the queue. */
+  readonly inspector: Queue;
   /** Every line that the workers logged, as objects. */
   readonly log: Record<string, unknown>[];
   startWorker(
@@ -45,9 +51,16 @@ export interface WorkerBench {
     options?: Partial<WorkerOptions>,
   ): Promise<RunningWorker>;
   /** Submits and returns the job's id. */
-  submit(image: Uint8Array, query?: UpscaleQuery, data?: Partial<UpscaleJobData>): Promise<string>;
+  submit(
+    image: Uint8Array,
+    query?: UpscaleQuery,
+    data?: Partial<UpscaleJobData>,
+    id?: string,
+  ): Promise<string>;
   /** The job when it has ended. */
   ended(id: string): Promise<JobSnapshot>;
+  /** Resolves when the queue's own record says that the job has ended: after a cancel, that the worker is done. */
+  finished(id: string): Promise<void>;
   /** Resolves at the next event of that name for the job. Call it before what causes the event. */
   event(id: string, name: 'active' | 'progress' | 'waiting' | 'delayed'): Promise<void>;
   stop(): Promise<void>;
@@ -76,6 +89,10 @@ export async function startWorkerBench(): Promise<WorkerBench> {
   });
   events.on('error', () => {});
   await events.waitUntilReady();
+  const inspector = new Queue(upscaleQueueName, {
+    connection: redisOptions(redis.url, 'consumer'),
+  });
+  inspector.on('error', () => {});
   const log: Record<string, unknown>[] = [];
   const logger = pino(
     { level: 'debug' },
@@ -90,6 +107,7 @@ export async function startWorkerBench(): Promise<WorkerBench> {
     storeLocation,
     build,
     events,
+    inspector,
     log,
     startWorker: async (env = {}, options = {}) => {
       const worker = await startWorker({
@@ -104,8 +122,7 @@ export async function startWorkerBench(): Promise<WorkerBench> {
       workers.push(worker);
       return worker;
     },
-    submit: async (image, query = {}, data = {}) => {
-      const id = randomUUID();
+    submit: async (image, query = {}, data = {}, id = randomUUID()) => {
       await queue.submit(id, image, { ...jobData(id, image, query), ...data });
       return id;
     },
@@ -113,6 +130,10 @@ export async function startWorkerBench(): Promise<WorkerBench> {
       const job = await queue.waitFor(id, 120_000);
       if (!job?.completedAt) throw new Error(`The job did not end: ${JSON.stringify(job)}`);
       return job;
+    },
+    finished: async (id) => {
+      const job = await Job.fromId(inspector, id);
+      await job?.waitUntilFinished(events, 120_000).catch(() => {});
     },
     event: (id, name) =>
       new Promise((resolve) => {
@@ -126,6 +147,7 @@ export async function startWorkerBench(): Promise<WorkerBench> {
     stop: async () => {
       await Promise.all(workers.map((worker) => worker.close()));
       await events.close();
+      await inspector.close();
       await queue.close();
       await store.close();
       await redis.stop();
@@ -159,12 +181,70 @@ export async function testImage(edge: number): Promise<Buffer> {
     .toBuffer();
 }
 
-/** True while a process of this id runs (a zombie does not). */
-export function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
+/** The device processes of a worker's process. */
+export async function devicesOf(parent: number): Promise<number[]> {
+  const devices: number[] = [];
+  for (const pid of await childrenOf(parent)) {
+    const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+    if (command.includes('device-main')) devices.push(pid);
   }
+  return devices;
+}
+
+async function childrenOf(parent: number): Promise<number[]> {
+  const children: number[] = [];
+  // Per thread: a child belongs to the thread that forked it.
+  for (const thread of await readdir(`/proc/${parent}/task`)) {
+    const text = await readFile(`/proc/${parent}/task/${thread}/children`, 'utf8');
+    children.push(...text.split(' ').filter(Boolean).map(Number));
+  }
+  return children;
+}
+
+/** True while the process runs. One that has ended but was not yet reaped does not. */
+export async function isRunning(pid: number): Promise<boolean> {
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
+  return text !== undefined && !/\) [ZX] /.test(text);
+}
+
+/** Resolves when the process has ended; for one that is not our child, so that no event tells. */
+export async function untilGone(pid: number): Promise<void> {
+  while (await isRunning(pid)) await nextLook(20);
+}
+
+export interface WorkerProcess {
+  readonly pid: number;
+  readonly devices: number[];
+  kill(signal: NodeJS.Signals): Promise<void>;
+}
+
+/** A worker in a process of its own, which a test may kill. Resolves when it is ready. */
+export async function startWorkerProcess(
+  bench: WorkerBench,
+  env: Record<string, string> = {},
+): Promise<WorkerProcess> {
+  const settings = {
+    config: workerConfig(env),
+    redisUrl: bench.redis.url,
+    store: bench.storeLocation,
+    times: testTimes,
+  };
+  const program = path.join(root, 'test/support/worker-process.mjs');
+  const child = spawn(process.execPath, [program, bench.build.folder, JSON.stringify(settings)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const exited = once(child, 'exit');
+  await Promise.race([
+    once(child.stdout, 'data'),
+    exited.then(() => Promise.reject(new Error('The worker process ended at its start.'))),
+  ]);
+  const pid = child.pid ?? 0;
+  return {
+    pid,
+    devices: await devicesOf(pid),
+    kill: async (signal) => {
+      child.kill(signal);
+      await exited;
+    },
+  };
 }
