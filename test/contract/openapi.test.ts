@@ -1,22 +1,111 @@
-/** openapi.yaml and the routes agree both ways. `npm run openapi` writes the file (vitest -u). */
+/** openapi.yaml and the service agree both ways. `npm run openapi` writes the file (vitest --update). */
 import { readFileSync } from 'node:fs';
-import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { parse, stringify } from 'yaml';
+import { stringify } from 'yaml';
+import { buildApp } from '../../src/api/app.ts';
+import { problemContentType } from '../../src/api/problem-schema.ts';
+import {
+  AppError,
+  type ErrorCode,
+  errorCatalogue,
+  errorCodes,
+  toProblem,
+} from '../../src/errors.ts';
 import { startApi, type TestApi } from '../support/api.ts';
+import { contract, faults, openapiFile } from '../support/contract.ts';
+import { send } from '../support/http.ts';
 
-const file = path.resolve(import.meta.dirname, '../../openapi.yaml');
+/** These end the process at its start, with a text: they never meet HTTP. */
+const startUpFaults: ErrorCode[] = ['invalid_config', 'invalid_bundle', 'device_unavailable'];
+/** The page of swagger-ui and its files are no part of the contract. */
+const isContract = (path: string): boolean => path !== '*' && !path.startsWith('/docs');
+
+/** Reads Fastify's tree of routes: four columns for each level, a name, its methods in parentheses. */
+function routesOf(tree: string): { path: string; method: string }[] {
+  const above: string[] = [];
+  return tree.split('\n').flatMap((line) => {
+    const [, indent = '', name = '', methods = ''] =
+      /^([│ ]*)[├└]── (\S+)(?: \((.*)\))?/.exec(line) ?? [];
+    const depth = indent.length / 4;
+    above[depth] = name;
+    const path = above.slice(0, depth + 1).join('');
+    return methods === '' ? [] : methods.split(', ').map((method) => ({ path, method }));
+  });
+}
+
 let api: TestApi;
-let live: Record<string, unknown>;
-
 beforeAll(async () => {
   api = await startApi();
-  live = (await (await fetch(`${api.url}/docs/json`)).json()) as Record<string, unknown>;
 });
 afterAll(() => api.stop());
 
 test('openapi.yaml says what the routes say', async () => {
-  await expect(
-    stringify(live, { lineWidth: 100, aliasDuplicateObjects: false }),
-  ).toMatchFileSnapshot(file);
+  const live = await (await fetch(`${api.url}/docs/json`)).json();
+  const text = stringify(live, { lineWidth: 100, aliasDuplicateObjects: false });
+  await expect(text).toMatchFileSnapshot(openapiFile);
+});
+
+test('openapi.yaml and the router hold the same routes', async () => {
+  const { config, queue, store } = api;
+  const app = await buildApp({ config, queue, store, logger: api.logger });
+  const tree = app.printRoutes({ commonPrefix: false });
+  await app.close();
+  const inRouter = routesOf(tree)
+    .filter(({ path, method }) => isContract(path) && method !== 'HEAD')
+    .map(({ path, method }) => `${method} ${path.replace(/:(\w+)/g, '{$1}')}`)
+    .sort();
+  const inFile = Object.entries(contract.paths)
+    .flatMap(([path, item]) => Object.keys(item).map((method) => `${method.toUpperCase()} ${path}`))
+    .sort();
+  expect(inFile.length).toBeGreaterThan(7);
+  expect(inRouter).toEqual(inFile);
+});
+
+describe('problems', () => {
+  test.each(errorCodes)('%s is a valid problem', (code) => {
+    const error = new AppError(code, 'What to do.', {
+      errors: [{ pointer: '#/query/pix', detail: 'Too much.' }],
+    });
+    expect(faults({ $ref: '#/components/schemas/Problem' }, toProblem(error))).toEqual([]);
+  });
+
+  test('are all documented where they can be answered', () => {
+    const text = readFileSync(openapiFile, 'utf8');
+    const undocumented = errorCodes.filter(
+      (code) =>
+        !startUpFaults.includes(code) &&
+        !text.includes(`\`${code}\``) &&
+        !text.includes(`\`${errorCatalogue[code].status} ${code}\``),
+    );
+    expect(undocumented).toEqual([]);
+  });
+
+  test('are what the schema says, or it would notice', () => {
+    const problem = toProblem(new AppError('not_found', 'x'));
+    const schema = { $ref: '#/components/schemas/Problem' };
+    expect(faults(schema, { ...problem, code: 'no_such_code' })).not.toEqual([]);
+    expect(faults(schema, { ...problem, stack: 'secret' })).not.toEqual([]);
+    expect(faults(schema, { ...problem, status: 200 })).not.toEqual([]);
+  });
+});
+
+describe('the documents', () => {
+  test('/docs is a page that loads its own files only', async () => {
+    const page = await send(`${api.url}/docs`);
+    expect(page.status).toBe(200);
+    expect(page.headers.get('content-type')).toContain('text/html');
+    expect(page.body.toString()).not.toMatch(/(?:src|href)="https?:/);
+  });
+
+  test('every operation says how it fails', () => {
+    for (const [path, item] of Object.entries(contract.paths)) {
+      for (const [method, operation] of Object.entries(item)) {
+        const failures = Object.entries(operation.responses).filter(([status]) => status >= '400');
+        expect(failures.length, `${method} ${path}`).toBeGreaterThan(0);
+        for (const [, response] of failures) {
+          expect(Object.keys(response.content ?? {})).toEqual([problemContentType]);
+        }
+      }
+    }
+  });
 });

@@ -1,5 +1,5 @@
 /** The real API on a real port over a real Redis, for one test file; what it logs is kept for the test to read. */
-import { pino } from 'pino';
+import { type Logger, pino } from 'pino';
 import { type ApiServer, startServer } from '../../src/api/server.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
 import { createUpscaleQueue, type UpscaleQueue } from '../../src/jobs/queue.ts';
@@ -24,6 +24,8 @@ export interface TestApi {
   readonly server: ApiServer;
   /** Every line logged so far, from `debug` up. */
   readonly log: LogLine[];
+  /** What writes to `log`. */
+  readonly logger: Logger;
   stop(): Promise<void>;
 }
 
@@ -52,6 +54,7 @@ export async function startApi(env: Record<string, string> = {}): Promise<TestAp
     store,
     server,
     log,
+    logger,
     stop: async () => {
       await server.close();
       await queue.close();

@@ -92,6 +92,7 @@ const schema = {
       // Of a job that failed, was canceled, deleted or outlived while the request waited for its image.
       'job_not_found',
       'canceled',
+      'input_expired',
       'result_expired',
       'device_lost',
       'job_timeout',
