@@ -1,6 +1,5 @@
 /** Stage 6: latents → pixels, tile by tile, cut hard in the middle of the overlaps, padding dropped. */
 import type { Geometry } from './geometry.ts';
-import { latentStep } from './manifest.ts';
 import type { Model } from './model.ts';
 import { Planar, type Region, readRegion } from './planar.ts';
 import type { RunControl } from './run-control.ts';
@@ -41,7 +40,7 @@ export async function decodeLatents(
   const { downscale } = model.manifest.latents;
   const { output } = geometry;
   const decoded = new Planar(3, output.height, output.width);
-  const plan = planTiles(latents, model.manifest.graphs.decoder, latentStep(model.manifest));
+  const plan = planTiles(latents, model.manifest.graphs.decoder, model.steps);
   const size = { height: plan.tileHeight, width: plan.tileWidth };
   const cells = size.height * size.width;
   const input = new Float32Array(latents.channels * cells);

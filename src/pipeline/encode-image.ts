@@ -59,12 +59,15 @@ async function resizeAlpha(alpha: Planar, output: PixelSize): Promise<Buffer> {
     .toBuffer();
 }
 
-/** The encoders' settings. All are deterministic. */
+/**
+ * All are deterministic. On 9 megapixels of photo, PNG level 2 with filters takes 0.4 s and 6.8 MB (level 6:
+ * 1.5 s and 5.8 MB; level 4 without filters: 0.4 s and 8.6 MB), AVIF effort 1 takes 1.0 s.
+ */
 const encoders: Record<OutputFormat, (image: Sharp, quality: number) => Sharp> = {
-  png: (image) => image.png({ compressionLevel: 4, adaptiveFiltering: false }),
+  png: (image) => image.png({ compressionLevel: 2, adaptiveFiltering: true }),
   jpeg: (image, quality) => image.jpeg({ quality, chromaSubsampling: '4:4:4' }),
   webp: (image, quality) => image.webp({ quality }),
-  avif: (image, quality) => image.avif({ quality, effort: 2, chromaSubsampling: '4:4:4' }),
+  avif: (image, quality) => image.avif({ quality, effort: 1, chromaSubsampling: '4:4:4' }),
 };
 
 export interface Recipe {

@@ -1,6 +1,5 @@
 /** Stage 3: resampled pixels → latents, tile by tile, cut hard in the middle of the overlaps. */
 import type { Geometry } from './geometry.ts';
-import { latentStep } from './manifest.ts';
 import type { Model } from './model.ts';
 import { Planar, writeRegion } from './planar.ts';
 import type { Resampled } from './resample.ts';
@@ -20,11 +19,7 @@ export async function encodeLatents(
 ): Promise<Planar> {
   const { channels, downscale } = model.manifest.latents;
   const latents = new Planar(channels, geometry.latents.height, geometry.latents.width);
-  const plan = planTiles(
-    geometry.latents,
-    model.manifest.graphs.encoder,
-    latentStep(model.manifest),
-  );
+  const plan = planTiles(geometry.latents, model.manifest.graphs.encoder, model.steps);
   const size = { height: plan.tileHeight, width: plan.tileWidth };
   const cells = size.height * size.width;
   const pixels = new Float32Array(3 * cells * downscale * downscale);

@@ -25,11 +25,10 @@ export function outputSize(input: PixelSize, scale: number): PixelSize {
 export function planGeometry(
   input: PixelSize,
   scale: number,
-  model: Pick<Model, 'manifest' | 'paddingStepLatents'>,
+  model: Pick<Model, 'manifest' | 'steps'>,
 ): Geometry {
   const output = outputSize(input, scale);
   const { downscale } = model.manifest.latents;
-  const cells = (pixels: number) =>
-    roundUp(Math.ceil(pixels / downscale), model.paddingStepLatents);
+  const cells = (pixels: number) => roundUp(Math.ceil(pixels / downscale), model.steps.shape);
   return { output, latents: { width: cells(output.width), height: cells(output.height) } };
 }

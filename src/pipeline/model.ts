@@ -5,6 +5,7 @@
 import path from 'node:path';
 import { type GraphName, latentStep, loadManifest, type Manifest } from './manifest.ts';
 import { GraphSession, type SessionOptions, type Signature, type Values } from './session.ts';
+import type { TileSteps } from './tiles.ts';
 
 export type { ExecutionProvider } from './session.ts';
 
@@ -17,11 +18,11 @@ export interface LatentSize {
 export interface Model {
   readonly manifest: Manifest;
   /**
-   * The padded image is at least this large and a multiple of it, in latent cells per axis. On a CPU it is
-   * the manifest's own step, so a small image costs what it is worth. Elsewhere each new shape costs
-   * tuning, so it is coarser and there are few shapes.
+   * Edges of tiles, and of the padded image, are multiples of `shape`, in latent cells. On a CPU it is as fine
+   * as the manifest allows, so a small image costs what it is worth. Elsewhere each new shape costs tuning,
+   * so it is coarser and there are few shapes.
    */
-  readonly paddingStepLatents: number;
+  readonly steps: TileSteps;
   /** pixels [1,3,H,W] RGB in [−1,1] → latents [1,C,h,w], scaled. */
   encode(pixels: Float32Array, size: LatentSize, latents: Float32Array): Promise<void>;
   /**
@@ -78,22 +79,23 @@ async function openSessions(
   return opened as Sessions;
 }
 
-function paddingStep(manifest: Manifest, options: ModelOptions): number {
-  const step = latentStep(manifest);
-  if (options.executionProvider === 'cpu') return step;
+function tileSteps(manifest: Manifest, options: ModelOptions): TileSteps {
+  const position = latentStep(manifest);
+  if (options.executionProvider === 'cpu') return { position, shape: position };
   const smallestTile = Math.min(...Object.values(manifest.graphs).map((g) => g.tileLatents));
-  return Math.max(step, Math.ceil(smallestTile / shapesPerAxis / step) * step);
+  const shape = Math.ceil(smallestTile / shapesPerAxis / position) * position;
+  return { position, shape };
 }
 
 class LoadedModel implements Model {
   readonly manifest: Manifest;
-  readonly paddingStepLatents: number;
+  readonly steps: TileSteps;
   readonly #sessions: Sessions;
 
-  constructor(manifest: Manifest, sessions: Sessions, paddingStepLatents: number) {
+  constructor(manifest: Manifest, sessions: Sessions, steps: TileSteps) {
     this.manifest = manifest;
     this.#sessions = sessions;
-    this.paddingStepLatents = paddingStepLatents;
+    this.steps = steps;
   }
 
   async encode(pixels: Float32Array, size: LatentSize, latents: Float32Array): Promise<void> {
@@ -163,5 +165,5 @@ class LoadedModel implements Model {
 export async function loadModel(bundleDir: string, options: ModelOptions): Promise<Model> {
   const manifest = await loadManifest(bundleDir);
   const sessions = await openSessions(bundleDir, manifest, options);
-  return new LoadedModel(manifest, sessions, paddingStep(manifest, options));
+  return new LoadedModel(manifest, sessions, tileSteps(manifest, options));
 }

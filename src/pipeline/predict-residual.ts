@@ -5,7 +5,6 @@
  */
 import { addBlended, normalizedAxisWeights } from './blend.ts';
 import { combine, type EvaluationPlan, type Lambda } from './combine.ts';
-import { latentStep } from './manifest.ts';
 import type { Model } from './model.ts';
 import { Planar, type Region, readRegion } from './planar.ts';
 import type { RunControl } from './run-control.ts';
@@ -52,7 +51,7 @@ export async function predictResidual(
   control: RunControl,
 ): Promise<Planar> {
   const { channels, height, width } = latents;
-  const tiles = planTiles(latents, model.manifest.graphs.unet, latentStep(model.manifest));
+  const tiles = planTiles(latents, model.manifest.graphs.unet, model.steps);
   const rowWeights = normalizedAxisWeights(tiles.rows, height);
   const columnWeights = normalizedAxisWeights(tiles.columns, width);
   const size = { height: tiles.tileHeight, width: tiles.tileWidth };

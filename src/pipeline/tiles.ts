@@ -19,17 +19,45 @@ export interface AxisPlan {
   readonly spans: readonly Span[];
 }
 
+/** The grain of tiles, in latent cells. */
+export interface TileSteps {
+  /** Tile positions are multiples of it, so that a graph that downsamples stays in phase. */
+  readonly position: number;
+  /** Tile edges are multiples of it; itself a multiple of `position`. */
+  readonly shape: number;
+}
+
 /**
- * @param length of the axis, a multiple of `step`
- * @param tile edge of a tile, a multiple of `step`
- * @param overlap least number of cells that neighbours share; `tile - overlap` ≥ `step`
- * @param step tile positions are multiples of it
+ * The smallest tile that covers the axis with as many tiles as the largest tile needs: the last tile
+ * would otherwise overlap its neighbour far more than asked for, which is work for nothing.
  */
-export function planAxis(length: number, tile: number, overlap: number, step: number): AxisPlan {
-  if (length <= tile) {
+function balancedTile(length: number, largest: number, overlap: number, steps: TileSteps): number {
+  const strideOf = (tile: number) => Math.floor((tile - overlap) / steps.position) * steps.position;
+  const count = Math.ceil((length - largest) / strideOf(largest)) + 1;
+  let tile = largest;
+  for (let next = tile - steps.shape; strideOf(next) > 0; next -= steps.shape) {
+    if (Math.ceil((length - next) / strideOf(next)) + 1 > count) break;
+    tile = next;
+  }
+  return tile;
+}
+
+/**
+ * @param length of the axis, a multiple of `steps.position`
+ * @param largest edge of a tile, a multiple of `steps.position`
+ * @param overlap least number of cells that neighbours share; `largest - overlap` ≥ `steps.position`
+ */
+export function planAxis(
+  length: number,
+  largest: number,
+  overlap: number,
+  steps: TileSteps,
+): AxisPlan {
+  if (length <= largest) {
     return { tile: length, spans: [{ start: 0, ownStart: 0, ownEnd: length }] };
   }
-  const stride = Math.floor((tile - overlap) / step) * step;
+  const tile = balancedTile(length, largest, overlap, steps);
+  const stride = Math.floor((tile - overlap) / steps.position) * steps.position;
   const starts: number[] = [];
   for (let start = 0; start < length - tile; start += stride) starts.push(start);
   starts.push(length - tile);
@@ -68,10 +96,10 @@ export interface TilePlan {
 export function planTiles(
   size: { height: number; width: number },
   spec: { tileLatents: number; overlapLatents: number },
-  step: number,
+  steps: TileSteps,
 ): TilePlan {
-  const rows = planAxis(size.height, spec.tileLatents, spec.overlapLatents, step);
-  const columns = planAxis(size.width, spec.tileLatents, spec.overlapLatents, step);
+  const rows = planAxis(size.height, spec.tileLatents, spec.overlapLatents, steps);
+  const columns = planAxis(size.width, spec.tileLatents, spec.overlapLatents, steps);
   const tiles = rows.spans.flatMap((y, row) =>
     columns.spans.map((x, column) => ({
       region: { y: y.start, x: x.start, height: rows.tile, width: columns.tile },
