@@ -1,0 +1,161 @@
+/** The bundle that ships with the service: same numbers as ONNX Runtime in Python, no seams. */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { sharp } from '../../../src/images/sharp-policy.ts';
+import { type ColorFix, colorFixes } from '../../../src/jobs/params.ts';
+import { combine, subtractResidual } from '../../../src/pipeline/combine.ts';
+import type { Manifest } from '../../../src/pipeline/manifest.ts';
+import type { Model } from '../../../src/pipeline/model.ts';
+import { Resampled } from '../../../src/pipeline/resample.ts';
+import {
+  bytesOf,
+  difference,
+  embeddedBundle,
+  type FixtureArray,
+  floats,
+  largest,
+  photoPath,
+  planar,
+  readFixture,
+} from './fixtures.ts';
+import { changedBundle, loadOnCpu, pixelsOf, run } from './run.ts';
+
+interface Dials {
+  pix: number;
+  sem: number;
+  combined?: FixtureArray;
+  decoded?: FixtureArray;
+  superRes: Partial<Record<ColorFix, FixtureArray>>;
+}
+interface Case {
+  name: string;
+  lowRes: FixtureArray;
+  paddedWidth: number;
+  paddedHeight: number;
+  resampled?: FixtureArray;
+  latents: FixtureArray;
+  epsPix: FixtureArray;
+  epsPisa: FixtureArray;
+  dials: Dials[];
+}
+const fixture = readFixture<{ graphs: Record<string, string>; cases: Case[] }>('pipeline.json');
+
+let model: Model;
+beforeAll(async () => {
+  model = await loadOnCpu(embeddedBundle);
+});
+afterAll(() => model.dispose());
+
+const png = (array: FixtureArray): Promise<Buffer> => {
+  const [height = 0, width = 0] = array.shape;
+  return sharp(bytesOf(array), { raw: { width, height, channels: 3 } })
+    .png()
+    .toBuffer();
+};
+
+const relative = (values: Float32Array, wanted: FixtureArray): number =>
+  difference(values, floats(wanted)).max / Math.max(largest(floats(wanted)), 1e-3);
+
+describe('parity with Python', () => {
+  it('the fixture is of this bundle (else: make -C python fixtures)', () => {
+    const file = path.join(embeddedBundle, 'manifest.json');
+    const { graphs } = JSON.parse(readFileSync(file, 'utf8')) as Manifest;
+    const digests = Object.entries(graphs).map(([name, graph]) => [name, graph.sha256]);
+    expect(fixture.graphs).toEqual(Object.fromEntries(digests));
+  });
+
+  for (const one of fixture.cases) {
+    it(`${one.name}: resampled, latents, ε, combined and decoded`, async () => {
+      const { downscale } = model.manifest.latents;
+      const size = { height: one.paddedHeight / downscale, width: one.paddedWidth / downscale };
+      const [height = 0, width = 0] = one.lowRes.shape;
+      const lowRes = planar({ ...one.lowRes, shape: [3, height, width] });
+      const interleaved = bytesOf(one.lowRes);
+      for (let i = 0; i < interleaved.length; i++) {
+        lowRes.data[(i % 3) * height * width + Math.floor(i / 3)] =
+          (interleaved[i] as number) / 255;
+      }
+      const output = { width: 4 * width, height: 4 * height };
+      const resampled = new Resampled(lowRes, output);
+      if (one.resampled) {
+        const values = new Float32Array(3 * output.width * output.height);
+        resampled.read({ y: 0, x: 0, ...output }, values);
+        expect(relative(values, one.resampled)).toBeLessThan(1e-5);
+      }
+
+      const padded = { height: one.paddedHeight, width: one.paddedWidth };
+      const pixels = new Float32Array(3 * padded.height * padded.width);
+      resampled.readClipped({ y: 0, x: 0, ...padded }, pixels);
+      const latents = planar(one.latents);
+      await model.encode(
+        pixels.map((value) => 2 * value - 1),
+        size,
+        latents.data,
+      );
+      expect(relative(latents.data, one.latents)).toBeLessThan(1e-4);
+
+      const length = latents.data.length;
+      const residuals = new Float32Array(2 * length);
+      await model.predict(latents.data, [0, 1], size, residuals);
+      const [epsPix, epsPisa] = [residuals.subarray(0, length), residuals.subarray(length)];
+      expect(relative(epsPix, one.epsPix)).toBeLessThan(1e-4);
+      expect(relative(epsPisa, one.epsPisa)).toBeLessThan(1e-4);
+
+      for (const { pix, sem, combined, decoded } of one.dials) {
+        if (!combined || !decoded) continue;
+        const restored = planar(one.latents);
+        const residual = planar(one.latents);
+        combine(epsPix, epsPisa, pix, sem, residual.data);
+        subtractResidual(restored, residual);
+        expect(relative(restored.data, combined)).toBeLessThan(1e-4);
+        const superRes = new Float32Array(pixels.length);
+        await model.decode(restored.data, size, superRes);
+        expect(relative(superRes, decoded)).toBeLessThan(1e-4);
+      }
+    });
+
+    it.each(one.dials)(
+      `${one.name}: 8-bit result at ($pix, $sem)`,
+      async ({ pix, sem, superRes }) => {
+        const lowRes = await png(one.lowRes);
+        for (const colorfix of colorFixes) {
+          const wanted = superRes[colorfix];
+          if (!wanted) continue;
+          const { image } = await run(lowRes, model, { pix, sem, colorfix });
+          const { data } = await pixelsOf(image);
+          expect(difference(data, bytesOf(wanted)).max).toBeLessThanOrEqual(1);
+        }
+      },
+    );
+  }
+});
+
+describe('tiles', () => {
+  it('a photo tiled equals the photo untiled', async () => {
+    const tiled = await loadOnCpu(
+      await changedBundle(embeddedBundle, ({ graphs, multipleOf, latents }) => {
+        const step = multipleOf / latents.downscale;
+        for (const graph of Object.values(graphs)) {
+          graph.tileLatents = Math.ceil((graph.overlapLatents + 32) / step) * step;
+        }
+      }),
+    );
+    const lowRes = readFileSync(photoPath('coffee-150x100.jpg'));
+    const pixels = async (of: Model, pix: number, sem: number) =>
+      (await pixelsOf((await run(lowRes, of, { pix, sem, scale: 3 })).image)).data;
+    const whole = await loadOnCpu(
+      await changedBundle(embeddedBundle, ({ graphs }) => {
+        for (const graph of Object.values(graphs)) graph.tileLatents = 512;
+      }),
+    );
+    const encoderAndDecoder = difference(await pixels(tiled, 0, 0), await pixels(whole, 0, 0));
+    expect(encoderAndDecoder.max).toBeLessThanOrEqual(1);
+    const everything = difference(await pixels(tiled, 1, 1), await pixels(whole, 1, 1), 255);
+    expect(everything.psnr).toBeGreaterThan(50);
+  });
+
+  it('warms up', async () => {
+    await expect(model.warmUp()).resolves.toBeUndefined();
+  });
+});
