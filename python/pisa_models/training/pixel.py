@@ -42,7 +42,7 @@ def pixel_rmse(found: Tensor, wanted: Tensor, variances: Tensor) -> Tensor:
 
 
 def main() -> None:
-    options = parse_options(__doc__, steps=6000, batch=8, size=192, lr=6e-4, seed=4)
+    options = parse_options(__doc__, steps=6000, batch=8, size=128, lr=6e-4, seed=4)
     torch.set_num_threads(options.threads)
     unet = build_adapted(prior.load()).to(memory_format=torch.channels_last)
     train_only(unet, PIXEL)
