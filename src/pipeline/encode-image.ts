@@ -31,32 +31,42 @@ export function checkOutput(output: PixelSize, format: OutputFormat): void {
   throw new AppError('unsupported_output', detail);
 }
 
-/** [3,H,W] in about [0,1] → interleaved RGB, 8 bits, rounded and clipped. */
-async function quantize(image: Planar, control: RunControl): Promise<Uint8ClampedArray> {
-  const { width, height, data } = image;
-  const pixels = width * height;
-  // A clamped array rounds (ties to even) and clips on assignment.
-  const rgb = new Uint8ClampedArray(3 * pixels);
-  for (const { y, height: rows } of bandsOf(image)) {
-    for (let i = y * width; i < (y + rows) * width; i++) {
-      rgb[3 * i] = 255 * (data[i] as number);
-      rgb[3 * i + 1] = 255 * (data[pixels + i] as number);
-      rgb[3 * i + 2] = 255 * (data[2 * pixels + i] as number);
-    }
-    await control.breathe();
-  }
-  return rgb;
-}
-
 /** Alpha at the output's size: Lanczos3, 8 bits, one channel. */
 async function resizeAlpha(alpha: Planar, output: PixelSize): Promise<Buffer> {
-  const samples = Uint8ClampedArray.from(alpha.data, (value) => 255 * value);
+  const samples = new Uint8ClampedArray(alpha.data.length);
+  for (let i = 0; i < samples.length; i++) samples[i] = 255 * (alpha.data[i] as number);
   const raw = { width: alpha.width, height: alpha.height, channels: 1 } as const;
   return sharp(samples, { raw, limitInputPixels: false })
     .resize({ ...output, fit: 'fill', kernel: 'lanczos3' })
     .extractChannel(0)
     .raw()
     .toBuffer();
+}
+
+/**
+ * [3,H,W] in about [0,1] → interleaved, 8 bits, rounded and clipped.
+ * @param alpha at the output's size: becomes the fourth channel
+ */
+async function quantize(
+  image: Planar,
+  alpha: Uint8Array | undefined,
+  control: RunControl,
+): Promise<Uint8ClampedArray> {
+  const { width, height, data } = image;
+  const pixels = width * height;
+  const channels = alpha ? 4 : 3;
+  // A clamped array rounds (ties to even) and clips on assignment.
+  const samples = new Uint8ClampedArray(channels * pixels);
+  for (const { y, height: rows } of bandsOf(image)) {
+    for (let i = y * width; i < (y + rows) * width; i++) {
+      samples[channels * i] = 255 * (data[i] as number);
+      samples[channels * i + 1] = 255 * (data[pixels + i] as number);
+      samples[channels * i + 2] = 255 * (data[2 * pixels + i] as number);
+      if (alpha) samples[channels * i + 3] = alpha[i] as number;
+    }
+    await control.breathe();
+  }
+  return samples;
 }
 
 /**
@@ -89,21 +99,17 @@ export async function encodeImage(
   control: RunControl,
 ): Promise<Uint8Array> {
   const { width, height } = superRes;
-  const rgb = await quantize(superRes, control);
+  const alpha = lowRes.alpha && (await resizeAlpha(lowRes.alpha, { width, height }));
+  const samples = await quantize(superRes, alpha, control);
   superRes.release();
-  let image = sharp(rgb, { raw: { width, height, channels: 3 }, limitInputPixels: false });
-  const hasAlpha = lowRes.alpha !== undefined && params.format !== 'jpeg';
-  if (lowRes.alpha) {
-    const alpha = await resizeAlpha(lowRes.alpha, { width, height });
-    image = image.joinChannel(alpha, { raw: { width, height, channels: 1 } });
-    if (!hasAlpha) image = image.flatten({ background: 'white' });
-  }
+  const channels = alpha ? 4 : 3;
+  let image = sharp(samples, { raw: { width, height, channels }, limitInputPixels: false });
+  // JPEG has no alpha: what is transparent becomes white.
+  const flat = alpha !== undefined && params.format === 'jpeg';
+  if (flat) image = image.flatten({ background: 'white' });
   if (params.metadata === 'keep') {
-    image = await keepMetadata(
-      image,
-      { width, height, channels: hasAlpha ? 4 : 3 },
-      lowRes.metadata,
-    );
+    const size = { width, height, channels: flat ? 3 : channels } as const;
+    image = await keepMetadata(image, size, lowRes.metadata);
   }
   const software = { Software: recipe.software, ImageDescription: recipe.description };
   return encoders[params.format](
