@@ -4,8 +4,10 @@
  */
 import { EventEmitter } from 'node:events';
 import { QueueEvents } from 'bullmq';
+import type { Redis } from 'ioredis';
 import { upscaleQueueName } from './job.ts';
-import { redisOptions } from './redis.ts';
+import { connectRedis } from './redis.ts';
+import { within } from './within.ts';
 
 const eventNames = [
   'waiting',
@@ -17,14 +19,16 @@ const eventNames = [
   'removed',
 ] as const;
 
+const closeLimitMs = 1000;
+
 export class JobEvents {
+  readonly #redis: Redis;
   readonly #stream: QueueEvents;
   readonly #listeners = new EventEmitter().setMaxListeners(0);
 
   constructor(redisUrl: string, onError: (error: Error) => void) {
-    this.#stream = new QueueEvents(upscaleQueueName, {
-      connection: redisOptions(redisUrl, 'consumer'),
-    });
+    this.#redis = connectRedis(redisUrl, 'consumer', onError);
+    this.#stream = new QueueEvents(upscaleQueueName, { connection: this.#redis });
     this.#stream.on('error', onError);
     for (const name of eventNames) {
       this.#stream.on(name, ({ jobId }: { jobId: string }) => this.notify(jobId));
@@ -48,6 +52,8 @@ export class JobEvents {
   }
 
   async close(): Promise<void> {
-    await this.#stream.close();
+    // BullMQ waits for a connection that is just being made again, which may be never.
+    await within(this.#stream.close(), closeLimitMs).catch(() => {});
+    this.#redis.disconnect();
   }
 }

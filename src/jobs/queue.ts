@@ -2,7 +2,9 @@
  * The upscale queue as the api uses it: submit, look, wait, cancel, delete. BullMQ is the truth about a job;
  * the object store holds its images; the cancel record (cancellation.ts) overrules both.
  */
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Redis } from 'ioredis';
+import { AppError } from '../errors.ts';
 import { metrics } from '../metrics.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import { BullQueue } from './bull-queue.ts';
@@ -22,6 +24,7 @@ import {
   type UpscaleJob,
 } from './job-snapshot.ts';
 import { connectRedis, orUnavailable } from './redis.ts';
+import { within } from './within.ts';
 import { type ListedModel, listModels, listWorkers, type WorkerReport } from './worker-registry.ts';
 
 export interface UpscaleQueueOptions {
@@ -73,6 +76,9 @@ export interface UpscaleQueue {
 
 /** Events can be lost (a trimmed stream, a Redis that restarts): a waiting request looks by itself this often. */
 const lookAgainMs = 5000;
+const pingAgainMs = 100;
+/** With Redis away there is nothing to end in order. */
+const closeLimitMs = 1000;
 
 export function createUpscaleQueue(options: UpscaleQueueOptions): UpscaleQueue {
   return new BullUpscaleQueue(options);
@@ -94,8 +100,17 @@ class BullUpscaleQueue implements UpscaleQueue {
   }
 
   async ready(timeoutMs: number): Promise<void> {
+    const deadline = Date.now() + timeoutMs;
     await this.#bull.ready(timeoutMs);
-    await this.ping();
+    // It was ready once; after an absence, until it answers again.
+    for (;;) {
+      try {
+        return await this.ping();
+      } catch (error) {
+        if (Date.now() > deadline) throw error;
+        await pause(pingAgainMs);
+      }
+    }
   }
 
   async ping(): Promise<void> {
@@ -132,14 +147,14 @@ class BullUpscaleQueue implements UpscaleQueue {
     signal?: AbortSignal,
   ): Promise<JobSnapshot | undefined> {
     const deadline = Date.now() + timeoutMs;
+    let last: JobSnapshot | undefined;
     for (;;) {
       // Subscribe before looking, so that nothing that happens after the look is missed.
       const change = this.#nextChange(id, signal);
       try {
-        const snapshot = await this.get(id);
+        last = last ? await this.#getUnlessAway(id, last) : await this.get(id);
         const leftMs = deadline - Date.now();
-        if (!snapshot || isFinal(snapshot.status) || leftMs <= 0 || signal?.aborted)
-          return snapshot;
+        if (!last || isFinal(last.status) || leftMs <= 0 || signal?.aborted) return last;
         await change.within(Math.min(leftMs, lookAgainMs));
       } finally {
         change.end();
@@ -184,8 +199,18 @@ class BullUpscaleQueue implements UpscaleQueue {
   }
 
   async close(): Promise<void> {
-    await Promise.allSettled([this.#events.close(), this.#bull.close()]);
+    await Promise.allSettled([this.#events.close(), within(this.#bull.close(), closeLimitMs)]);
     this.#redis.disconnect();
+  }
+
+  /** The job was accepted and Redis will be back: a short absence is no reason to give up a wait. */
+  async #getUnlessAway(id: string, last: JobSnapshot): Promise<JobSnapshot | undefined> {
+    try {
+      return await this.get(id);
+    } catch (error) {
+      if (error instanceof AppError && error.code === 'redis_unavailable') return last;
+      throw error;
+    }
   }
 
   /** One connection answers in order, so the state is never newer than the job (see `snapshotOfJob`). */

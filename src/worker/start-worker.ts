@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { connectRedis } from '../jobs/redis.ts';
+import { within } from '../jobs/within.ts';
 import {
   reportIntervalMs,
   reportWorker,
@@ -14,7 +15,6 @@ import { openStore, type StoreLocation } from '../storage/open-store.ts';
 import { Device, type DeviceLimits } from './device.ts';
 import { DevicePool } from './device-pool.ts';
 import { type LockTimes, Supervisor } from './supervisor.ts';
-import { within } from './within.ts';
 
 export interface WorkerOptions {
   config: Config;

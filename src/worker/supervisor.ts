@@ -16,11 +16,11 @@ import {
 } from '../jobs/job.ts';
 import { canceledError, type UpscaleJob } from '../jobs/job-snapshot.ts';
 import { connectRedis, redisOptions } from '../jobs/redis.ts';
+import { within } from '../jobs/within.ts';
 import { metrics, modeOf } from '../metrics.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import { HandBack } from './device.ts';
 import type { DevicePool } from './device-pool.ts';
-import { within } from './within.ts';
 
 export interface SupervisorOptions {
   redisUrl: string;
@@ -108,14 +108,14 @@ export class Supervisor {
 
   /** Call after the devices have stopped, so that what was running is on its way back to the queue. */
   async close(timeLimitMs: number): Promise<void> {
-    await this.#settled(timeLimitMs);
+    // With Redis away nothing can be handed back: the locks expire and another worker takes the jobs.
+    const orderly = await this.#settled(timeLimitMs);
     this.#subscriber.disconnect();
-    // With Redis away a close would wait for it: then the locks expire and another worker takes the jobs.
-    await within(this.#worker.close(), timeLimitMs);
-    await this.#worker.close(true);
+    if (await within(this.#worker.close(!orderly), timeLimitMs)) return;
+    await within(this.#worker.disconnect(), timeLimitMs);
   }
 
-  #settled(timeLimitMs: number): Promise<unknown> {
+  #settled(timeLimitMs: number): Promise<boolean> {
     const all = [...this.#running.values()].map((running) => running.settled);
     return within(Promise.allSettled(all), timeLimitMs);
   }

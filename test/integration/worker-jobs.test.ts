@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { inputKey, outputKey, stages } from '../../src/jobs/job.ts';
 import type { JobSnapshot } from '../../src/jobs/job-snapshot.ts';
 import { metrics } from '../../src/metrics.ts';
+import { type Build, buildService } from '../support/build.ts';
 import {
   devicesOf,
   jobData,
@@ -12,16 +13,21 @@ import {
   type WorkerBench,
 } from '../support/worker.ts';
 
+let build: Build;
 let bench: WorkerBench;
 let device: number;
 
 beforeAll(async () => {
-  bench = await startWorkerBench();
+  build = await buildService();
+  bench = await startWorkerBench(build);
   const worker = await bench.startWorker();
   await worker.ready;
   [device] = (await devicesOf(process.pid)) as [number];
 });
-afterAll(() => bench.stop());
+afterAll(async () => {
+  await bench?.stop();
+  await build.remove();
+});
 
 const run = async (...args: Parameters<WorkerBench['submit']>): Promise<JobSnapshot> =>
   bench.ended(await bench.submit(...args));

@@ -9,6 +9,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as nextLook } from 'node:timers/promises';
 import { Job, Queue, QueueEvents } from 'bullmq';
+import type { Redis } from 'ioredis';
 import pino from 'pino';
 import sharp from 'sharp';
 import { type Config, loadConfig } from '../../src/config.ts';
@@ -16,7 +17,8 @@ import { inputKey, type UpscaleJobData, upscaleQueueName } from '../../src/jobs/
 import type { JobSnapshot } from '../../src/jobs/job-snapshot.ts';
 import { resolveParams, type UpscaleQuery } from '../../src/jobs/params.ts';
 import { createUpscaleQueue, type UpscaleQueue } from '../../src/jobs/queue.ts';
-import { redisOptions } from '../../src/jobs/redis.ts';
+import { connectRedis } from '../../src/jobs/redis.ts';
+import { within } from '../../src/jobs/within.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
 import { openStore, type StoreLocation } from '../../src/storage/open-store.ts';
 import {
@@ -24,7 +26,7 @@ import {
   startWorker,
   type WorkerOptions,
 } from '../../src/worker/start-worker.ts';
-import { type Build, buildService, root } from './build.ts';
+import { type Build, root } from './build.ts';
 import { startRedis, type TestRedis } from './redis.ts';
 
 /** Short enough for a test, long enough for a busy machine. */
@@ -75,8 +77,9 @@ export function workerConfig(env: Record<string, string> = {}): Config {
   });
 }
 
-export async function startWorkerBench(): Promise<WorkerBench> {
-  const [redis, build] = await Promise.all([startRedis(), buildService()]);
+/** @param build stays the caller's */
+export async function startWorkerBench(build: Build): Promise<WorkerBench> {
+  const redis = await startRedis();
   const storeLocation: StoreLocation = {
     kind: 'folder',
     folder: path.join(redis.folder, 'objects'),
@@ -84,14 +87,12 @@ export async function startWorkerBench(): Promise<WorkerBench> {
   const store = openStore(storeLocation, { role: 'producer', sweep: false });
   const queue = createUpscaleQueue({ redisUrl: redis.url, store, resultTtlSeconds: 3600 });
   await queue.ready(10_000);
-  const events = new QueueEvents(upscaleQueueName, {
-    connection: redisOptions(redis.url, 'consumer'),
-  });
+  const connections = [connectRedis(redis.url, 'consumer'), connectRedis(redis.url, 'consumer')];
+  const [forEvents, forInspector] = connections as [Redis, Redis];
+  const events = new QueueEvents(upscaleQueueName, { connection: forEvents });
   events.on('error', () => {});
   await events.waitUntilReady();
-  const inspector = new Queue(upscaleQueueName, {
-    connection: redisOptions(redis.url, 'consumer'),
-  });
+  const inspector = new Queue(upscaleQueueName, { connection: forInspector });
   inspector.on('error', () => {});
   const log: Record<string, unknown>[] = [];
   const logger = pino(
@@ -146,12 +147,11 @@ export async function startWorkerBench(): Promise<WorkerBench> {
       }),
     stop: async () => {
       await Promise.all(workers.map((worker) => worker.close()));
-      await events.close();
-      await inspector.close();
+      await Promise.all([within(events.close(), 1000), within(inspector.close(), 1000)]);
+      for (const connection of connections) connection.disconnect();
       await queue.close();
       await store.close();
       await redis.stop();
-      await build.remove();
     },
   };
 }

@@ -1,0 +1,281 @@
+/** The queue as the api sees it, on a real Redis and without any worker. */
+import { randomUUID } from 'node:crypto';
+import path from 'node:path';
+import { Worker } from 'bullmq';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { AppError } from '../../src/errors.ts';
+import { inputKey, outputKey, upscaleQueueName } from '../../src/jobs/job.ts';
+import { createUpscaleQueue, type UpscaleQueue } from '../../src/jobs/queue.ts';
+import { connectRedis, redisOptions } from '../../src/jobs/redis.ts';
+import {
+  listWorkers,
+  reportWorker,
+  type WorkerReport,
+  withdrawWorker,
+} from '../../src/jobs/worker-registry.ts';
+import type { ObjectStore } from '../../src/storage/object-store.ts';
+import { openStore } from '../../src/storage/open-store.ts';
+import { startRedis, type TestRedis } from '../support/redis.ts';
+import { jobData } from '../support/worker.ts';
+
+const image = Buffer.from('the bytes of an image');
+
+let redis: TestRedis;
+let store: ObjectStore;
+let queue: UpscaleQueue;
+const closers: (() => Promise<unknown>)[] = [];
+
+beforeEach(async () => {
+  redis = await startRedis();
+  const folder = path.join(redis.folder, 'objects');
+  store = openStore({ kind: 'folder', folder }, { role: 'producer', sweep: false });
+  queue = createUpscaleQueue({ redisUrl: redis.url, store, resultTtlSeconds: 3600 });
+  await queue.ready(10_000);
+});
+afterEach(async () => {
+  for (const close of closers.splice(0).reverse()) await close();
+  await queue.close();
+  await store.close();
+  await redis.stop();
+});
+
+const submit = async (id = randomUUID()): Promise<string> => {
+  await queue.submit(id, image, jobData(id, image));
+  return id;
+};
+
+/** A worker without devices: `work` stands for what one would do. */
+const startFakeWorker = (work: (id: string) => Promise<unknown>): Worker => {
+  const worker = new Worker(upscaleQueueName, (job) => work(job.id ?? ''), {
+    connection: redisOptions(redis.url, 'consumer'),
+  });
+  worker.on('error', () => {});
+  closers.push(() => worker.close(true));
+  return worker;
+};
+
+describe('submit', () => {
+  test('stores the input and queues the job', async () => {
+    const id = randomUUID();
+    const submitted = await queue.submit(id, image, jobData(id, image));
+    expect(submitted).toMatchObject({ id, status: 'queued' });
+    expect(await store.get(inputKey(id))).toEqual(image);
+    expect(await queue.get(id)).toEqual({ ...submitted, queuePosition: 0 });
+    expect(await queue.counts()).toEqual({ queued: 1, processing: 0 });
+  });
+
+  test('puts nothing of the image into Redis', async () => {
+    const id = await submit();
+    const record = JSON.stringify(await redis.client.hgetall(`bull:upscale:${id}`));
+    expect(record).not.toContain(image.toString());
+    expect(record).not.toContain(image.toString('base64'));
+  });
+
+  test('leaves no input behind when the queue cannot take it', async () => {
+    const id = randomUUID();
+    await redis.kill();
+    const submitted = queue.submit(id, image, jobData(id, image));
+    await expect(submitted).rejects.toMatchObject({ code: 'redis_unavailable' });
+    expect(await store.get(inputKey(id))).toBeUndefined();
+  });
+});
+
+describe('the position in the queue', () => {
+  test('counts the jobs ahead', async () => {
+    const ids = [await submit(), await submit(), await submit()];
+    const positions = async () =>
+      Promise.all(ids.map(async (id) => (await queue.get(id))?.queuePosition));
+    expect(await positions()).toEqual([0, 1, 2]);
+    await queue.remove(ids[1] ?? '');
+    expect(await positions()).toEqual([0, undefined, 1]);
+  });
+});
+
+test('an id that nobody submitted is unknown to every method', async () => {
+  const id = randomUUID();
+  expect(await queue.get(id)).toBeUndefined();
+  expect(await queue.remove(id)).toBeUndefined();
+  expect(await queue.waitFor(id, 10_000)).toBeUndefined();
+});
+
+describe('removing', () => {
+  test('a job that waits cancels it: it never runs and still reads as canceled', async () => {
+    const id = await submit();
+    const removed = await queue.remove(id);
+    expect(removed).toMatchObject({
+      outcome: 'canceled',
+      job: { id, status: 'canceled', error: { code: 'canceled' } },
+    });
+    expect(await queue.get(id)).toEqual(removed?.outcome === 'canceled' ? removed.job : {});
+    expect(await store.get(inputKey(id))).toBeUndefined();
+    expect(await queue.counts()).toEqual({ queued: 0, processing: 0 });
+    const seconds = await redis.client.ttl(`pisa:canceled:${id}`);
+    expect(seconds).toBeGreaterThan(3600);
+  });
+
+  test('a canceled job deletes its record', async () => {
+    const id = await submit();
+    await queue.remove(id);
+    expect(await queue.remove(id)).toEqual({ outcome: 'deleted' });
+    expect(await queue.get(id)).toBeUndefined();
+    expect(await redis.client.keys(`*${id}*`)).toEqual([]);
+  });
+
+  test('a job that runs cancels it, as often as it is asked, until the worker obeys', async () => {
+    const id = await submit();
+    const published: string[] = [];
+    const subscriber = connectRedis(redis.url, 'consumer');
+    closers.push(async () => subscriber.disconnect());
+    await subscriber.subscribe('pisa:cancel');
+    subscriber.on('message', (_channel, message) => published.push(message));
+    let obey: (error: Error) => void = () => {};
+    const started = new Promise<void>((resolve) => {
+      startFakeWorker(() => {
+        resolve();
+        return new Promise((_, reject) => {
+          obey = reject;
+        });
+      });
+    });
+    await started;
+    expect(await queue.get(id)).toMatchObject({ status: 'processing' });
+    expect(await queue.remove(id)).toMatchObject({ outcome: 'canceled' });
+    expect(await queue.remove(id)).toMatchObject({ outcome: 'canceled' });
+    expect(await queue.get(id)).toMatchObject({
+      status: 'canceled',
+      startedAt: expect.any(Number),
+      completedAt: expect.any(Number),
+    });
+    await expect.poll(() => published).toEqual([id]);
+    obey(new Error('obeyed'));
+  });
+
+  test('a job that has failed deletes it', async () => {
+    const id = await submit();
+    const { UnrecoverableError } = await import('bullmq');
+    startFakeWorker(() =>
+      Promise.reject(new UnrecoverableError('{"code":"corrupt_image","detail":"No."}')),
+    );
+    expect(await queue.waitFor(id, 10_000)).toMatchObject({
+      status: 'failed',
+      error: { code: 'corrupt_image', message: 'No.' },
+    });
+    await store.put(outputKey(id), image, 60);
+    expect(await queue.remove(id)).toEqual({ outcome: 'deleted' });
+    expect(await queue.get(id)).toBeUndefined();
+    expect(await store.get(inputKey(id))).toBeUndefined();
+    expect(await store.get(outputKey(id))).toBeUndefined();
+  });
+});
+
+describe('waiting for a job', () => {
+  test('ends when the job does', async () => {
+    const id = await submit();
+    const waiting = queue.waitFor(id, 60_000);
+    startFakeWorker(async () => ({ output: { key: outputKey(id) } }));
+    expect(await waiting).toMatchObject({ status: 'succeeded' });
+  });
+
+  test('ends when somebody cancels it', async () => {
+    const id = await submit();
+    const waiting = queue.waitFor(id, 60_000);
+    await queue.remove(id);
+    expect(await waiting).toMatchObject({ status: 'canceled' });
+  });
+
+  test('ends with the unfinished job when the time is up', async () => {
+    const id = await submit();
+    expect(await queue.waitFor(id, 50)).toMatchObject({ status: 'queued', queuePosition: 0 });
+  });
+
+  test('ends when the client goes away', async () => {
+    const id = await submit();
+    const client = new AbortController();
+    const waiting = queue.waitFor(id, 60_000, client.signal);
+    client.abort();
+    expect(await waiting).toMatchObject({ status: 'queued' });
+  });
+
+  test('outlasts a Redis that restarts', async () => {
+    const id = await submit();
+    const waiting = queue.waitFor(id, 60_000);
+    // One look has been answered: from now on the wait is accepted.
+    await queue.ping();
+    await redis.kill();
+    await redis.restart();
+    startFakeWorker(async () => ({ output: { key: outputKey(id) } }));
+    expect(await waiting).toMatchObject({ status: 'succeeded' });
+  });
+});
+
+test('text that BullMQ wrote into a failed job is a lost device, in our words', async () => {
+  const id = await submit();
+  const { UnrecoverableError } = await import('bullmq');
+  startFakeWorker(() =>
+    Promise.reject(new UnrecoverableError('job stalled more than allowable limit')),
+  );
+  const job = await queue.waitFor(id, 10_000);
+  expect(job).toMatchObject({ status: 'failed', error: { code: 'device_lost' } });
+  expect(job?.error?.message).not.toContain('stalled');
+});
+
+test('with Redis away every method says so at once, and works again when it is back', async () => {
+  const id = await submit();
+  await redis.kill();
+  const calls: (() => Promise<unknown>)[] = [
+    () => queue.ping(),
+    () => queue.get(id),
+    () => queue.waitFor(id, 60_000),
+    () => queue.remove(id),
+    () => queue.counts(),
+    () => queue.workers(),
+    () => queue.models(),
+    () => queue.ready(1),
+  ];
+  for (const call of calls) {
+    const error = await call().catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(AppError);
+    expect(error).toMatchObject({ code: 'redis_unavailable', retryAfterSeconds: 5 });
+  }
+  await redis.restart();
+  await queue.ready(10_000);
+  expect(await queue.get(id)).toMatchObject({ status: 'queued' });
+});
+
+describe('the worker registry', () => {
+  const report: WorkerReport = {
+    id: 'one',
+    devices: [{ name: 'cpu', status: 'ready', jobs: 1 }],
+    models: [
+      {
+        name: 'tiny',
+        version: '1',
+        license: 'Apache-2.0',
+        source: 'here',
+        description: 'a model',
+        scale: 4,
+        colorfix: 'adain',
+      },
+    ],
+    slots: 2,
+  };
+
+  test('forgets a worker that stopped reporting, but not its models', async () => {
+    await reportWorker(redis.client, report);
+    expect(await queue.workers()).toEqual([report]);
+    expect(await queue.models()).toEqual([{ ...report.models[0], available: true }]);
+    expect(await redis.client.pttl('pisa:worker:one')).toBeLessThanOrEqual(15_000);
+    // What Redis does when the time to live is over.
+    await redis.client.del('pisa:worker:one');
+    expect(await queue.workers()).toEqual([]);
+    expect(await redis.client.smembers('pisa:workers')).toEqual([]);
+    expect(await queue.models()).toEqual([{ ...report.models[0], available: false }]);
+  });
+
+  test('forgets at once a worker that says good-bye', async () => {
+    await reportWorker(redis.client, report);
+    await reportWorker(redis.client, { ...report, id: 'two' });
+    await withdrawWorker(redis.client, 'one');
+    expect((await listWorkers(redis.client)).map(({ id }) => id)).toEqual(['two']);
+  });
+});

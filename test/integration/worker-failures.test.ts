@@ -1,0 +1,234 @@
+/** What goes wrong around a job: device processes, supervisors and Redis that die, hang or are told to stop. */
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { outputKey } from '../../src/jobs/job.ts';
+import { metrics } from '../../src/metrics.ts';
+import type { RunningWorker } from '../../src/worker/start-worker.ts';
+import { type Build, buildService } from '../support/build.ts';
+import {
+  devicesOf,
+  isRunning,
+  startWorkerBench,
+  startWorkerProcess,
+  testImage,
+  untilGone,
+  type WorkerBench,
+  workerConfig,
+} from '../support/worker.ts';
+
+let build: Build;
+let bench: WorkerBench;
+
+beforeAll(async () => {
+  build = await buildService();
+});
+afterAll(() => build.remove());
+beforeEach(async () => {
+  bench = await startWorkerBench(build);
+});
+afterEach(() => bench?.stop());
+
+const startReady = async (...args: Parameters<WorkerBench['startWorker']>) => {
+  const worker = await bench.startWorker(...args);
+  await worker.ready;
+  const [device = 0] = await devicesOf(process.pid);
+  return { worker, device };
+};
+
+const restarts = async (reason: string): Promise<number> => {
+  const { values } = await metrics.deviceRestarts.get();
+  return values.find(({ labels }) => labels.reason === reason)?.value ?? 0;
+};
+
+const attemptsMade = async (id: string): Promise<number> =>
+  Number(await bench.redis.client.hget(`bull:upscale:${id}`, 'atm'));
+
+/** Submits and resolves when the device has done some of it. */
+const submitAndStart = async (edge: number): Promise<string> => {
+  const id = await bench.submit(await testImage(edge));
+  await bench.event(id, 'progress');
+  return id;
+};
+
+const untilReady = (worker: RunningWorker) =>
+  expect.poll(() => worker.state().devices[0]?.status, { timeout: 30_000 }).toBe('ready');
+
+describe('a device process', () => {
+  test('that is killed is replaced, and its jobs run again', async () => {
+    const { worker, device } = await startReady();
+    const crashed = await restarts('crashed');
+    const ids = await Promise.all([submitAndStart(300), submitAndStart(300)]);
+    process.kill(device, 'SIGKILL');
+    await untilGone(device);
+    const jobs = await Promise.all(ids.map((id) => bench.ended(id)));
+    expect(jobs.map(({ status }) => status)).toEqual(['succeeded', 'succeeded']);
+    expect(await Promise.all(ids.map(attemptsMade))).toEqual([2, 2]);
+    expect(await restarts('crashed')).toBe(crashed + 1);
+    expect(worker.state().devices).toEqual([{ name: 'cpu', status: 'ready', jobs: 0 }]);
+    expect(await devicesOf(process.pid)).not.toContain(device);
+  });
+
+  test('that dies at every attempt fails its job in the end, with a reason', async () => {
+    const { worker } = await startReady();
+    const id = await bench.submit(await testImage(400));
+    for (let attempt = 1; attempt <= 3; attempt += 1) {
+      await bench.event(id, 'progress');
+      const [device = 0] = await devicesOf(process.pid);
+      process.kill(device, 'SIGKILL');
+    }
+    expect(await bench.ended(id)).toMatchObject({
+      status: 'failed',
+      error: { code: 'device_lost' },
+    });
+    await untilReady(worker);
+    const next = await bench.ended(await bench.submit(await testImage(24)));
+    expect(next.status).toBe('succeeded');
+  });
+
+  test('that hangs is found by its silence, killed and replaced', async () => {
+    const { device } = await startReady({ DEVICE_HANG_SECONDS: '5' });
+    const hung = await restarts('hung');
+    const id = await submitAndStart(300);
+    process.kill(device, 'SIGSTOP');
+    expect((await bench.ended(id)).status).toBe('succeeded');
+    expect(await restarts('hung')).toBe(hung + 1);
+    expect(await isRunning(device)).toBe(false);
+  });
+
+  test('that does not obey a cancel is killed; the other job in it loses no attempt', async () => {
+    const { device } = await startReady({}, { times: { abortGraceMs: 200, restartDelayMs: 50 } });
+    const disobeyed = await restarts('disobeyed');
+    const [canceled, bystander] = await Promise.all([submitAndStart(400), submitAndStart(300)]);
+    process.kill(device, 'SIGSTOP');
+    expect(await bench.queue.remove(canceled)).toMatchObject({ outcome: 'canceled' });
+    await untilGone(device);
+    await bench.finished(canceled);
+    expect(await bench.queue.get(canceled)).toMatchObject({ status: 'canceled' });
+    expect(await bench.ended(bystander)).toMatchObject({ status: 'succeeded' });
+    expect(await attemptsMade(bystander)).toBe(1);
+    expect(await restarts('disobeyed')).toBe(disobeyed + 1);
+  });
+
+  test('that does not obey the time limit of a job is killed', async () => {
+    const { device } = await startReady({}, { times: { abortGraceMs: 200, restartDelayMs: 50 } });
+    const id = await bench.submit(await testImage(400), {}, { timeoutMs: 3000 });
+    await bench.event(id, 'progress');
+    process.kill(device, 'SIGSTOP');
+    expect(await bench.ended(id)).toMatchObject({
+      status: 'failed',
+      error: { code: 'job_timeout' },
+    });
+    expect(await isRunning(device)).toBe(false);
+  });
+
+  test('that has grown too large is replaced once its jobs are done', async () => {
+    const config = { ...workerConfig(), DEVICE_MAX_RSS_MEGABYTES: 1 };
+    const { worker, device } = await startReady({}, { config });
+    const memory = await restarts('memory');
+    const id = await bench.submit(await testImage(200));
+    expect(await bench.ended(id)).toMatchObject({ status: 'succeeded' });
+    expect(await attemptsMade(id)).toBe(1);
+    await untilGone(device);
+    await untilReady(worker);
+    expect(await restarts('memory')).toBe(memory + 1);
+    const next = await bench.ended(await bench.submit(await testImage(24)));
+    expect(next.status).toBe('succeeded');
+  });
+});
+
+describe('a device that cannot start', () => {
+  test.each([
+    ['no such provider', { DEVICES: 'cuda:0' }, 'device_unavailable', 'cuda'],
+    ['one of two', { DEVICES: 'cpu,cuda:0' }, 'device_unavailable', 'cuda'],
+    ['no such bundle', { MODEL: 'pisa-huge' }, 'invalid_bundle', 'pisa-huge'],
+    ['no such folder', { MODELS_DIR: '/nowhere' }, 'invalid_bundle', '/nowhere'],
+  ])('%s is an error that names the fix, and no job is taken', async (_name, env, code, word) => {
+    const worker = await bench.startWorker(env);
+    await expect(worker.ready).rejects.toMatchObject({
+      code,
+      message: expect.stringContaining(word),
+    });
+    const id = await bench.submit(await testImage(24));
+    expect(await bench.queue.get(id)).toMatchObject({ status: 'queued' });
+    await worker.close();
+    expect(await devicesOf(process.pid)).toEqual([]);
+    expect(await bench.queue.get(id)).toMatchObject({ status: 'queued' });
+    expect(await bench.queue.workers()).toEqual([]);
+  });
+
+  test('for want of time is an error that names the setting', async () => {
+    const config = { ...workerConfig(), DEVICE_START_SECONDS: 0.01 };
+    const worker = await bench.startWorker({}, { config });
+    await expect(worker.ready).rejects.toMatchObject({
+      code: 'device_unavailable',
+      message: expect.stringContaining('DEVICE_START_SECONDS'),
+    });
+  });
+});
+
+describe('a supervisor', () => {
+  test('that is killed in mid-job leaves no orphan, and another worker ends the job', async () => {
+    const first = await startWorkerProcess(bench);
+    expect(first.devices).toHaveLength(1);
+    const id = await submitAndStart(400);
+    await first.kill('SIGKILL');
+    await startReady();
+    expect(await bench.ended(id)).toMatchObject({ status: 'succeeded' });
+    expect(await bench.store.get(outputKey(id))).toBeDefined();
+    await Promise.all(first.devices.map(untilGone));
+  });
+
+  test('that is told to stop lets its jobs finish within the grace', async () => {
+    const { worker, device } = await startReady({ SHUTDOWN_GRACE_SECONDS: '60' });
+    const id = await submitAndStart(200);
+    const waiting = await bench.submit(await testImage(200), {}, {});
+    const third = await bench.submit(await testImage(200));
+    await worker.close();
+    expect(await bench.queue.get(id)).toMatchObject({ status: 'succeeded' });
+    expect((await bench.queue.get(waiting))?.status).not.toBe('failed');
+    expect(await bench.queue.get(third)).toMatchObject({ status: 'queued' });
+    expect(await isRunning(device)).toBe(false);
+    expect(await bench.queue.workers()).toEqual([]);
+  });
+
+  test('that is told to stop hands back what takes longer, and no attempt is lost', async () => {
+    const { worker, device } = await startReady({ SHUTDOWN_GRACE_SECONDS: '1' });
+    const id = await submitAndStart(800);
+    await worker.close();
+    expect(await bench.queue.get(id)).toMatchObject({ status: 'queued', queuePosition: 0 });
+    expect(await attemptsMade(id)).toBe(0);
+    expect(await isRunning(device)).toBe(false);
+    await startReady();
+    expect(await bench.ended(id)).toMatchObject({ status: 'succeeded' });
+    expect(await attemptsMade(id)).toBe(1);
+  });
+
+  test('ignores signals of the terminal in its device, which only obeys its parent', async () => {
+    const { device } = await startReady();
+    const id = await submitAndStart(200);
+    process.kill(device, 'SIGINT');
+    process.kill(device, 'SIGTERM');
+    expect(await bench.ended(id)).toMatchObject({ status: 'succeeded' });
+    expect(await attemptsMade(id)).toBe(1);
+    expect(await devicesOf(process.pid)).toEqual([device]);
+  });
+});
+
+describe('Redis', () => {
+  test('that restarts in mid-job loses no job', async () => {
+    await startReady();
+    const ids = [await submitAndStart(300), await bench.submit(await testImage(100))];
+    await bench.redis.kill();
+    await bench.redis.restart();
+    await bench.queue.ready(10_000);
+    for (const id of ids) expect(await bench.ended(id)).toMatchObject({ status: 'succeeded' });
+  });
+
+  test('that is away does not hold up a shutdown', async () => {
+    const { worker, device } = await startReady({ SHUTDOWN_GRACE_SECONDS: '1' });
+    await submitAndStart(800);
+    await bench.redis.kill();
+    await worker.close();
+    expect(await isRunning(device)).toBe(false);
+    await bench.redis.restart();
+  });
+});
