@@ -11,16 +11,18 @@ import {
   type UpscaleParams,
 } from '../jobs/params.ts';
 import { fixColors } from './color-fix/color-fix.ts';
-import { planEvaluations, subtractResidual } from './combine.ts';
+import { type EvaluationPlan, planEvaluations, subtractResidual } from './combine.ts';
 import { decodeImage } from './decode-image.ts';
 import { decodeLatents } from './decode-latents.ts';
 import { checkOutput, encodeImage } from './encode-image.ts';
 import { encodeLatents } from './encode-latents.ts';
 import { type Geometry, type PixelSize, planGeometry } from './geometry.ts';
 import type { Model } from './model.ts';
-import { predictResidual } from './predict-residual.ts';
+import type { Planar } from './planar.ts';
+import { type Dials, predictResidual } from './predict-residual.ts';
 import { Resampled } from './resample.ts';
 import { RunControl, type StageWeights } from './run-control.ts';
+import { largeImages } from './turns.ts';
 
 export interface UpscaleContext {
   model: Model;
@@ -45,6 +47,16 @@ export interface UpscaleResult {
   timingsMs: StageTimings;
 }
 
+/** What all stages of one run know. */
+interface Run {
+  readonly model: Model;
+  readonly geometry: Geometry;
+  readonly dials: Dials;
+  readonly plan: EvaluationPlan;
+  readonly colorfix: ColorFix;
+  readonly control: RunControl;
+}
+
 /**
  * @param lowRes bytes of a PNG, JPEG, WebP, AVIF or single-page TIFF
  * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image | unsupported_output,
@@ -55,8 +67,8 @@ export async function upscale(
   params: UpscaleParams,
   context: UpscaleContext,
 ): Promise<UpscaleResult> {
-  const { model, limits } = context;
-  const control = new RunControl(context.signal, context.onProgress);
+  const { model, limits, signal } = context;
+  const control = new RunControl(signal, context.onProgress);
   const dials = { lambdaPix: params.pix, lambdaSem: params.sem };
   const plan = planEvaluations(params.pix, params.sem);
   const colorfix = params.colorfix ?? model.manifest.colorFix;
@@ -68,25 +80,9 @@ export async function upscale(
   checkOutputPixels(geometry.output, limits.maxOutputPixels);
   checkOutput(geometry.output, params.format);
   control.setWeights(stageWeights(geometry, plan.evaluations));
-
-  const resampled = await control.stage(
-    'resample',
-    () => new Resampled(input.rgb, geometry.output),
+  const superRes = await largeImages.take(geometry.output, signal, () =>
+    restore(input.rgb, { model, geometry, dials, plan, colorfix, control }),
   );
-  const latents = await control.stage('encode_latents', () =>
-    encodeLatents(resampled, geometry, model, control),
-  );
-  await control.stage('predict_residual', async () => {
-    if (plan.evaluations === 0) return;
-    const residual = await predictResidual(latents, plan, dials, model, control);
-    subtractResidual(latents, residual);
-    residual.release();
-  });
-  const superRes = await control.stage('decode_latents', () =>
-    decodeLatents(latents, geometry, model, control),
-  );
-  latents.release();
-  await control.stage('color_fix', () => fixColors(superRes, resampled, colorfix, control));
   const image = await control.stage('encode_image', () =>
     encodeImage(superRes, input, params, recipeOf(params, colorfix, context), control),
   );
@@ -105,6 +101,31 @@ export async function upscale(
     evaluations: plan.evaluations,
     timingsMs: control.timingsMs,
   };
+}
+
+/**
+ * The stages between decoding and encoding the file. Image-sized buffers are released as soon as they are dead.
+ * @param lowRes [3,H,W] sRGB in [0,1]
+ * @returns [3,H,W] of the output's size, sRGB in about [0,1]
+ */
+async function restore(lowRes: Planar, run: Run): Promise<Planar> {
+  const { model, geometry, dials, plan, control } = run;
+  const resampled = await control.stage('resample', () => new Resampled(lowRes, geometry.output));
+  const latents = await control.stage('encode_latents', () =>
+    encodeLatents(resampled, geometry, model, control),
+  );
+  await control.stage('predict_residual', async () => {
+    if (plan.evaluations === 0) return;
+    const residual = await predictResidual(latents, plan, dials, model, control);
+    subtractResidual(latents, residual);
+    residual.release();
+  });
+  const superRes = await control.stage('decode_latents', () =>
+    decodeLatents(latents, geometry, model, control),
+  );
+  latents.release();
+  await control.stage('color_fix', () => fixColors(superRes, resampled, run.colorfix, control));
+  return superRes;
 }
 
 function checkOutputPixels({ width, height }: PixelSize, maxPixels: number): void {

@@ -23,13 +23,20 @@ function blurRows(
   width: number,
   d: number,
 ): void {
+  const last = width - 1;
+  const innerStart = Math.min(d, width);
+  const innerEnd = Math.max(innerStart, width - d);
   for (let row = 0; row < rows; row++) {
     const at = row * width;
-    for (let x = 0; x < width; x++) {
-      const left = from[at + Math.max(0, x - d)] as number;
-      const right = from[at + Math.min(width - 1, x + d)] as number;
-      to[at + x] = 0.25 * (left + right) + 0.5 * (from[at + x] as number);
-    }
+    const blurAt = (x: number, left: number, right: number) => {
+      to[at + x] =
+        0.25 * ((from[at + left] as number) + (from[at + right] as number)) +
+        0.5 * (from[at + x] as number);
+    };
+    for (let x = 0; x < innerStart; x++) blurAt(x, Math.max(0, x - d), Math.min(last, x + d));
+    // Most of the row needs no look at its ends.
+    for (let x = innerStart; x < innerEnd; x++) blurAt(x, x - d, x + d);
+    for (let x = innerEnd; x < width; x++) blurAt(x, Math.max(0, x - d), Math.min(last, x + d));
   }
 }
 

@@ -1,0 +1,59 @@
+/**
+ * Several jobs run in one process at once, so that image coding overlaps graph runs. Large ones take turns
+ * in the stages that hold image-sized float buffers: peak memory is that of one large image, whatever
+ * number of jobs is in flight, and two large jobs end no later than side by side.
+ */
+import type { PixelSize } from './geometry.ts';
+
+/** From this output size on (2048²) an image is large: about 50 MB per float copy, and more in latents. */
+const largePixels = 4_194_304;
+
+export class Turns {
+  #last: Promise<unknown> = Promise.resolve();
+
+  /**
+   * Runs `work` when no other large image is in work; a small one never waits.
+   * @param output the size of the image
+   * @throws the reason of the signal, when it aborts in the queue; or whatever `work` throws
+   */
+  async take<T>(
+    output: PixelSize,
+    signal: AbortSignal | undefined,
+    work: () => Promise<T>,
+  ): Promise<T> {
+    if (output.width * output.height < largePixels) return work();
+    const previous = this.#last;
+    let leave: () => void = () => undefined;
+    const own = new Promise<void>((resolve) => {
+      leave = resolve;
+    });
+    // Who gives up in the queue must not let the next one pass before its turn.
+    this.#last = Promise.all([previous, own]);
+    try {
+      await abortable(previous, signal);
+      return await work();
+    } finally {
+      leave();
+    }
+  }
+}
+
+async function abortable(
+  promise: Promise<unknown>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  signal?.throwIfAborted();
+  let stop: () => void = () => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(signal?.reason);
+    signal?.addEventListener('abort', stop, { once: true });
+  });
+  try {
+    await Promise.race([promise, aborted]);
+  } finally {
+    signal?.removeEventListener('abort', stop);
+  }
+}
+
+/** One process, one memory. */
+export const largeImages = new Turns();
