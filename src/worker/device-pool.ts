@@ -43,18 +43,22 @@ export class DevicePool {
   acquire(alone: boolean, signal: AbortSignal): Promise<Lease> {
     if (signal.aborted) return Promise.reject(signal.reason);
     return new Promise<Lease>((resolve, reject) => {
-      const waiter = { slots: alone ? this.#jobsPerDevice : 1, resolve, reject };
-      this.#waiters.push(waiter);
-      signal.addEventListener(
-        'abort',
-        () => {
-          const index = this.#waiters.indexOf(waiter);
-          if (index >= 0) this.#waiters.splice(index, 1);
-          reject(signal.reason);
-          this.#assign();
+      const onAbort = () => {
+        const index = this.#waiters.indexOf(waiter);
+        if (index >= 0) this.#waiters.splice(index, 1);
+        reject(signal.reason);
+        this.#assign();
+      };
+      const waiter: Waiter = {
+        slots: alone ? this.#jobsPerDevice : 1,
+        resolve: (lease) => {
+          signal.removeEventListener('abort', onAbort);
+          resolve(lease);
         },
-        { once: true },
-      );
+        reject,
+      };
+      signal.addEventListener('abort', onAbort, { once: true });
+      this.#waiters.push(waiter);
       this.#assign();
     });
   }

@@ -1,0 +1,62 @@
+import { describe, expect, test } from 'vitest';
+import { AppError } from '../../../src/errors.ts';
+import { orUnavailable, redisOptions } from '../../../src/jobs/redis.ts';
+
+describe('redisOptions', () => {
+  test.each([
+    ['redis://example.org', { host: 'example.org', port: 6379, db: 0 }],
+    ['redis://:p%40ss@10.0.0.1:7000/3', { host: '10.0.0.1', port: 7000, db: 3, password: 'p@ss' }],
+    ['redis://me:secret@example.org', { username: 'me', password: 'secret' }],
+    ['redis://[::1]:6380', { host: '::1', port: 6380 }],
+    ['rediss://example.org', { host: 'example.org', tls: { servername: 'example.org' } }],
+    ['unix:///run/redis%20dir/redis.sock?db=2', { path: '/run/redis dir/redis.sock', db: 2 }],
+  ])('%s', (url, expected) => {
+    expect(redisOptions(url, 'consumer')).toMatchObject(expected);
+  });
+
+  test('only rediss:// is encrypted', () => {
+    expect(redisOptions('redis://example.org', 'consumer').tls).toBeUndefined();
+  });
+
+  test.each(['http://example.org', 'example.org:6379', ''])('refuses %j', (url) => {
+    expect(() => redisOptions(url, 'consumer')).toThrow(
+      expect.objectContaining({ code: 'invalid_config' }),
+    );
+  });
+
+  test('a producer fails at once, a consumer waits, both come back soon', () => {
+    const producer = redisOptions('redis://h', 'producer');
+    expect(producer).toMatchObject({ enableOfflineQueue: false, maxRetriesPerRequest: 1 });
+    const consumer = redisOptions('redis://h', 'consumer');
+    expect(consumer.maxRetriesPerRequest).toBeNull();
+    expect(consumer.enableOfflineQueue).toBeUndefined();
+    for (const times of [1, 5, 50, 5000]) {
+      expect(consumer.retryStrategy(times)).toBeGreaterThan(0);
+      expect(consumer.retryStrategy(times)).toBeLessThanOrEqual(2000);
+    }
+  });
+});
+
+describe('orUnavailable', () => {
+  test.each([
+    new Error('Connection is closed.'),
+    new Error("Stream isn't writeable and enableOfflineQueue options is false"),
+    new Error('Command timed out'),
+    Object.assign(new Error('LOADING Redis is loading the dataset in memory'), {
+      name: 'ReplyError',
+    }),
+    Object.assign(new Error('connect ECONNREFUSED 127.0.0.1:6379'), { code: 'ECONNREFUSED' }),
+  ])('tells $message as redis_unavailable and keeps the cause', async (cause) => {
+    await expect(orUnavailable(() => Promise.reject(cause))).rejects.toMatchObject({
+      code: 'redis_unavailable',
+      cause,
+    });
+  });
+
+  test.each([new TypeError('x is not a function'), new AppError('queue_full', 'Full.')])(
+    'leaves %s as it is',
+    async (error) => {
+      await expect(orUnavailable(() => Promise.reject(error))).rejects.toBe(error);
+    },
+  );
+});

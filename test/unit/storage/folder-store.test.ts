@@ -1,0 +1,120 @@
+import { mkdir, mkdtemp, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { FolderStore } from '../../../src/storage/folder-store.ts';
+
+const key = 'output/7f0b7d1c-0000-4000-8000-000000000000';
+const bytes = Buffer.from([0, 255, 128, 10, 13]);
+let folder: string;
+let store: FolderStore;
+
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), 'pisa-store-'));
+  store = new FolderStore(folder, { sweep: false });
+});
+afterEach(async () => {
+  await store.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const filesOf = (sub: string) => readdir(path.join(folder, sub)).catch(() => []);
+
+test('gives back what was put, byte for byte, until it is deleted', async () => {
+  expect(await store.get(key)).toBeUndefined();
+  await store.put(key, bytes, 60);
+  expect(await store.get(key)).toEqual(bytes);
+  await store.delete(key);
+  expect(await store.get(key)).toBeUndefined();
+  await expect(store.delete(key)).resolves.toBeUndefined();
+});
+
+test('takes a view of a larger buffer as what it is', async () => {
+  await store.put(key, new Uint8Array(bytes.buffer, bytes.byteOffset + 1, 2), 60);
+  expect([...((await store.get(key)) ?? [])]).toEqual([255, 128]);
+});
+
+test('replaces whole objects: a reader sees the old or the new, never a mixture', async () => {
+  const versions = [1, 2, 3, 4].map((value) => Buffer.alloc(1_000_000, value));
+  await store.put(key, versions[0] ?? bytes, 60);
+  let writing = true;
+  const writer = Promise.all(versions.map((version) => store.put(key, version, 60))).then(() => {
+    writing = false;
+  });
+  let reads = 0;
+  while (writing) {
+    const seen = await store.get(key);
+    expect(seen?.byteLength).toBe(1_000_000);
+    expect(seen?.every((value) => value === seen[0])).toBe(true);
+    reads += 1;
+  }
+  await writer;
+  expect(reads).toBeGreaterThan(0);
+  expect(await filesOf('.writing')).toEqual([]);
+});
+
+test('does not show an object whose time is over, even before it is swept', async () => {
+  await store.put(key, bytes, 0);
+  expect(await store.get(key)).toBeUndefined();
+  await store.put(key, bytes, -5);
+  expect(await store.get(key)).toBeUndefined();
+});
+
+test('sweeps what has expired and nothing else', async () => {
+  await store.put(key, bytes, -1);
+  await store.put('input/alive', bytes, 60);
+  await store.sweep();
+  expect(await filesOf('output')).toEqual([]);
+  expect(await filesOf('input')).toEqual(['alive']);
+});
+
+test('sweeps what a dead process left half-written, but not what is being written', async () => {
+  await mkdir(path.join(folder, '.writing'));
+  const old = path.join(folder, '.writing', 'old');
+  await writeFile(old, 'half');
+  await utimes(old, new Date(0), new Date(Date.now() - 2 * 3_600_000));
+  await writeFile(path.join(folder, '.writing', 'fresh'), 'half');
+  await store.sweep();
+  expect(await filesOf('.writing')).toEqual(['fresh']);
+});
+
+test('sweeps on its own when it opens', async () => {
+  await store.put(key, bytes, -1);
+  const sweeping = new FolderStore(folder, { sweep: true });
+  await expect.poll(() => filesOf('output')).toEqual([]);
+  await sweeping.close();
+});
+
+test('survives a folder that is not there', async () => {
+  const nowhere = new FolderStore(path.join(folder, 'not', 'yet'), { sweep: false });
+  await nowhere.sweep();
+  expect(await nowhere.get(key)).toBeUndefined();
+  await nowhere.put(key, bytes, 60);
+  expect(await nowhere.get(key)).toEqual(bytes);
+});
+
+test('keeps images from other users of the machine', async () => {
+  await store.put(key, bytes, 60);
+  expect((await stat(path.join(folder, key))).mode & 0o077).toBe(0);
+});
+
+test.each([
+  '../secret',
+  'input/../../x',
+  '/etc/passwd',
+  'input',
+  'input/',
+  'input/a/b',
+  'input/a.b',
+])('refuses the key %s', async (bad) => {
+  await expect(store.put(bad, bytes, 60)).rejects.toThrow('Not a storage key');
+  await expect(store.get(bad)).rejects.toThrow('Not a storage key');
+  await expect(store.delete(bad)).rejects.toThrow('Not a storage key');
+});
+
+test('leaves no temporary file when a write fails', async () => {
+  // A folder where the file should be makes the last step, the rename, fail.
+  await mkdir(path.join(folder, key, 'in-the-way'), { recursive: true });
+  await expect(store.put(key, bytes, 60)).rejects.toThrow();
+  expect(await filesOf('.writing')).toEqual([]);
+});

@@ -1,0 +1,126 @@
+import { EventEmitter } from 'node:events';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { type Device, HandBack } from '../../../src/worker/device.ts';
+import { DevicePool, type Lease } from '../../../src/worker/device-pool.ts';
+
+/** A device without a process: only what the pool looks at. */
+class FakeDevice extends EventEmitter {
+  status = 'ready';
+  accepting = true;
+  readonly name: string;
+
+  constructor(name: string) {
+    super();
+    this.name = name;
+  }
+
+  become(status: string): void {
+    this.status = status;
+    this.accepting = status === 'ready';
+    this.emit('status', status);
+  }
+}
+
+let devices: FakeDevice[];
+let pool: DevicePool;
+const never = new AbortController().signal;
+
+beforeEach(() => {
+  devices = [new FakeDevice('cuda:0'), new FakeDevice('cuda:1')];
+  pool = new DevicePool(devices as unknown as Device[], 2);
+});
+
+const acquire = (alone = false, signal = never) => pool.acquire(alone, signal);
+const nameOf = (lease: Lease) => lease.device.name;
+
+/** What a lease became by the time all that is due has run. */
+async function outcome(lease: Promise<Lease>): Promise<string> {
+  const turn = new Promise<string>((resolve) => setImmediate(() => resolve('waits')));
+  return Promise.race([lease.then(nameOf, (error: Error) => error.name), turn]);
+}
+
+describe('a pool of two devices with two slots each', () => {
+  test('spreads jobs over the least busy devices', async () => {
+    const leases = await Promise.all([acquire(), acquire(), acquire(), acquire()]);
+    expect(leases.map(nameOf).sort()).toEqual(['cuda:0', 'cuda:0', 'cuda:1', 'cuda:1']);
+    expect(leases.slice(0, 2).map(nameOf).sort()).toEqual(['cuda:0', 'cuda:1']);
+  });
+
+  test('lets the fifth wait until one is done', async () => {
+    const leases = await Promise.all([acquire(), acquire(), acquire(), acquire()]);
+    const fifth = acquire();
+    expect(await outcome(fifth)).toBe('waits');
+    leases[2]?.release();
+    expect(nameOf(await fifth)).toBe(leases[2]?.device.name);
+  });
+
+  test('does not count a second release of the same lease', async () => {
+    const leases = await Promise.all([acquire(), acquire(), acquire(), acquire()]);
+    leases[0]?.release();
+    leases[0]?.release();
+    await acquire();
+    expect(await outcome(acquire())).toBe('waits');
+  });
+
+  test('gives a device to a job alone, and nothing else to that device', async () => {
+    const alone = await acquire(true);
+    const others = await Promise.all([acquire(), acquire()]);
+    expect(others.map(nameOf)).not.toContain(nameOf(alone));
+    const next = acquire();
+    expect(await outcome(next)).toBe('waits');
+    alone.release();
+    expect(nameOf(await next)).toBe(nameOf(alone));
+  });
+
+  test('does not let small jobs overtake one that waits for a whole device', async () => {
+    const leases = await Promise.all([acquire(), acquire(), acquire()]);
+    const alone = acquire(true);
+    const small = acquire();
+    expect(await outcome(small)).toBe('waits');
+    leases[0]?.release();
+    leases[1]?.release();
+    leases[2]?.release();
+    await alone;
+    await small;
+  });
+
+  test('a job that is cancelled while it waits leaves the queue to those behind it', async () => {
+    await Promise.all([acquire(), acquire(), acquire()]);
+    const cancel = new AbortController();
+    const alone = acquire(true, cancel.signal);
+    const small = acquire();
+    cancel.abort(new Error('canceled'));
+    await expect(alone).rejects.toThrow('canceled');
+    await small;
+    const late = acquire(false, cancel.signal);
+    await expect(late).rejects.toThrow('canceled');
+  });
+
+  test('uses only devices that are up', async () => {
+    devices[0]?.become('restarting');
+    expect(pool.slots).toBe(2);
+    const leases = await Promise.all([acquire(), acquire()]);
+    expect(leases.map(nameOf)).toEqual(['cuda:1', 'cuda:1']);
+    const third = acquire();
+    expect(await outcome(third)).toBe('waits');
+    devices[0]?.become('ready');
+    expect(nameOf(await third)).toBe('cuda:0');
+  });
+
+  test('sends no more to a device that is about to be replaced', async () => {
+    for (const device of devices) device.accepting = false;
+    const lease = acquire();
+    expect(await outcome(lease)).toBe('waits');
+    devices[1]?.become('ready');
+    expect(nameOf(await lease)).toBe('cuda:1');
+  });
+
+  test('hands jobs back when no device is up: another worker may have one', async () => {
+    await Promise.all([acquire(), acquire(), acquire(), acquire()]);
+    const waiting = acquire();
+    for (const device of devices) device.become('restarting');
+    expect(pool.slots).toBe(0);
+    await expect(waiting).rejects.toBeInstanceOf(HandBack);
+    await expect(acquire()).rejects.toBeInstanceOf(HandBack);
+  });
+});
