@@ -6,6 +6,7 @@ import type { JobObject } from '../../src/api/job-object.ts';
 import { type ApiServer, startServer } from '../../src/api/server.ts';
 import type { Problem } from '../../src/errors.ts';
 import { outputKey } from '../../src/jobs/job.ts';
+import { type Build, buildService } from '../support/build.ts';
 import { expectContract } from '../support/contract.ts';
 import { photo } from '../support/hostile-images.ts';
 import { type Answer, form, json, send } from '../support/http.ts';
@@ -13,12 +14,14 @@ import { startWorkerBench, type WorkerBench, workerConfig } from '../support/wor
 
 const maxWaitSeconds = 30;
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
+let build: Build;
 let bench: WorkerBench;
 let server: ApiServer;
 let png: Buffer;
 
 beforeAll(async () => {
-  bench = await startWorkerBench();
+  build = await buildService();
+  bench = await startWorkerBench(build);
   const worker = await bench.startWorker();
   await worker.ready;
   server = await startServer({
@@ -32,6 +35,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await server.close();
   await bench.stop();
+  await build.remove();
 });
 afterEach(() => vi.restoreAllMocks());
 

@@ -1,0 +1,14 @@
+/** What can be wrong with an upload, whichever way it comes. */
+import { AppError } from '../errors.ts';
+
+/** The form field that holds the image. */
+export const fileField = 'image';
+
+export const tooLarge = (maxBytes: number): AppError =>
+  new AppError(
+    'upload_too_large',
+    `The upload has more than the ${maxBytes} bytes that this service takes (MAX_UPLOAD_BYTES).`,
+  );
+
+export const endedEarly = (cause?: unknown): AppError =>
+  new AppError('malformed_request', 'The body ended before it was complete.', { cause });

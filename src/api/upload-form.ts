@@ -1,0 +1,135 @@
+/** The one file of a multipart form. Whatever else the form carries is refused by name, not dropped. */
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
+import type { Readable } from 'node:stream';
+import { Busboy, type BusboyHeaders, type BusboyInstance } from '@fastify/busboy';
+import { AppError, expected } from '../errors.ts';
+import { discardRest } from './unread-body.ts';
+import { endedEarly, fileField, tooLarge } from './upload-faults.ts';
+
+/** Room for boundaries and part headers around the file. */
+export const formOverheadBytes = 65_536;
+
+/**
+ * @param maxBytes of the file; the form around it may have `formOverheadBytes` more
+ * @throws missing_image | too_many_files | upload_too_large | malformed_request | invalid_parameter
+ */
+export function readForm(
+  raw: IncomingMessage,
+  headers: IncomingHttpHeaders,
+  maxBytes: number,
+): Promise<Buffer> {
+  const form = openForm(headers as BusboyHeaders, maxBytes);
+  return new Promise((resolve, reject) => {
+    let received = 0;
+    const onData = (chunk: Buffer): void => {
+      received += chunk.length;
+      if (received > maxBytes + formOverheadBytes) fail(tooLarge(maxBytes));
+    };
+    const onLost = (cause?: unknown): void => {
+      if (!raw.complete) fail(endedEarly(cause));
+    };
+    const stop = (): void => {
+      raw.off('data', onData).off('error', onLost).off('close', onLost).unpipe(form);
+    };
+    // The parser may go on to speak after the first fault: a promise takes only the first.
+    const fail = (error: AppError): void => {
+      stop();
+      discardRest(raw);
+      reject(error);
+    };
+    const file = collectParts(form, maxBytes, fail);
+    form.on('error', (cause) => fail(endedEarly(cause)));
+    form.on('finish', () => {
+      stop();
+      if (file.bytes) resolve(file.bytes);
+      else reject(missing('The form has no file.'));
+    });
+    raw.on('data', onData).once('error', onLost).once('close', onLost).pipe(form);
+  });
+}
+
+function openForm(headers: BusboyHeaders, maxBytes: number): BusboyInstance {
+  try {
+    return new Busboy({
+      headers,
+      // Kept whole so that a path in it is seen and refused.
+      preservePath: true,
+      // A field is refused on sight, and so is a second file: the counts need room for one of each.
+      limits: {
+        fileSize: maxBytes,
+        files: 1,
+        fields: 1,
+        fieldSize: 1024,
+        parts: 8,
+        headerPairs: 32,
+        headerSize: 8192,
+      },
+    });
+  } catch (cause) {
+    throw new AppError(
+      'malformed_request',
+      'The Content-Type of the form has no boundary. Let your HTTP client write this header.',
+      { cause },
+    );
+  }
+}
+
+/** @returns where the bytes of the file will be once the form has finished */
+function collectParts(
+  form: BusboyInstance,
+  maxBytes: number,
+  fail: (error: AppError) => void,
+): { bytes?: Buffer } {
+  const file: { bytes?: Buffer } = {};
+  form.on('file', (name: string | undefined, stream: Readable, fileName: string | undefined) => {
+    const chunks: Buffer[] = [];
+    stream.on('error', (cause) => fail(endedEarly(cause)));
+    stream.on('limit', () => fail(tooLarge(maxBytes)));
+    stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+    stream.on('end', () => {
+      file.bytes = Buffer.concat(chunks);
+    });
+    const fault = fileFault(name, fileName);
+    if (fault) fail(fault);
+  });
+  form.on('field', (name: string | undefined) => fail(fieldFault(name)));
+  const tooMany = (): void =>
+    fail(
+      new AppError(
+        'too_many_files',
+        'Expected exactly one file in the form but received more. Send one request for each image.',
+      ),
+    );
+  form.on('filesLimit', tooMany);
+  form.on('partsLimit', tooMany);
+  return file;
+}
+
+const missing = (detail: string): AppError =>
+  new AppError('missing_image', `${detail} Expected a file field "${fileField}".`, {
+    errors: [{ pointer: `#/form/${fileField}`, detail: 'This file field is missing.' }],
+  });
+
+function fileFault(name = '', fileName = ''): AppError | undefined {
+  if (name !== fileField) {
+    return missing(`${expected(`"${fileField}"`, 'the name of the file field', name)}.`);
+  }
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: NUL is what a path trick would use.
+  if (/[/\\\x00]/.test(fileName)) {
+    return new AppError(
+      'malformed_request',
+      `${expected('a name without a path', 'the file name', fileName)}.`,
+    );
+  }
+  return undefined;
+}
+
+function fieldFault(name = ''): AppError {
+  if (name === fileField) {
+    return missing(`The form field "${fileField}" is text. Send it as a file, with a file name.`);
+  }
+  const detail = `${expected('no field beside the image', 'the form', name)}. Parameters go into the query, as in POST /upscale?pix=1.`;
+  return new AppError('invalid_parameter', detail, {
+    errors: [{ pointer: `#/form/${name.slice(0, 80)}`, detail }],
+  });
+}
