@@ -51,6 +51,12 @@ describe('loadModel', () => {
     const loading = loadModel(identity, { executionProvider: { cuda: 99 } });
     await expect(loading).rejects.toMatchObject({ code: 'device_unavailable' });
     await expect(loading).rejects.toThrow(/cuda:99 cannot be used.*Set DEVICES=cpu/s);
+
+    // Points the Vulkan loader at nothing, on a machine with a graphics card too.
+    for (const name of ['VK_ICD_FILENAMES', 'VK_DRIVER_FILES']) process.env[name] = '/nonexistent';
+    const webgpu = loadModel(identity, { executionProvider: 'webgpu' });
+    await expect(webgpu).rejects.toMatchObject({ code: 'device_unavailable' });
+    await expect(webgpu).rejects.toThrow(/webgpu cannot be used.*Vulkan driver/s);
   });
 });
 

@@ -1,0 +1,99 @@
+/**
+ * A provider other than the CPU gives the CPU's numbers: WebGPU in software, by the Vulkan driver that
+ * Debian's chromium-common ships (with libvulkan1). Skipped, and said so, where that is not installed.
+ */
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { sharp } from '../../src/images/sharp-policy.ts';
+import { loadModel, type Model } from '../../src/pipeline/model.ts';
+import { upscale } from '../../src/pipeline/upscale.ts';
+
+const driver = '/usr/lib/chromium/vk_swiftshader_icd.json';
+const isInstalled = existsSync(driver);
+if (isInstalled) process.env.VK_ICD_FILENAMES = driver;
+else {
+  process.stderr.write(
+    `Skipped: WebGPU needs a Vulkan driver; none at ${driver}. Install chromium-common and libvulkan1.\n`,
+  );
+}
+
+const bundle = fileURLToPath(new URL('../fixtures/bundles/blur', import.meta.url));
+const size = { height: 8, width: 8 };
+
+function largestDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  expect(a.length).toBe(b.length);
+  let largest = 0;
+  for (let i = 0; i < a.length; i++) {
+    const delta = Math.abs((a[i] as number) - (b[i] as number));
+    // A NaN must not get lost in Math.max.
+    if (!(delta <= largest)) largest = delta;
+  }
+  return largest;
+}
+
+describe.skipIf(!isInstalled)('WebGPU in software', () => {
+  let cpu: Model;
+  let gpu: Model;
+  beforeAll(async () => {
+    cpu = await loadModel(bundle, { executionProvider: 'cpu', threads: 1 });
+    gpu = await loadModel(bundle, { executionProvider: 'webgpu' });
+  });
+  afterAll(async () => {
+    await cpu.dispose();
+    await gpu.dispose();
+  });
+
+  const wave = (length: number) => Float32Array.from({ length }, (_, i) => Math.sin(i));
+
+  it('runs each graph with the numbers of the CPU', async () => {
+    const latents = 48 * size.height * size.width;
+    const pixels = 3 * 16 * size.height * size.width;
+    const runs: Record<string, (model: Model) => Promise<Float32Array>> = {
+      encoder: async (model) => {
+        const output = new Float32Array(latents);
+        await model.encode(wave(pixels), size, output);
+        return output;
+      },
+      unet: async (model) => {
+        const output = new Float32Array(2 * latents);
+        await model.predict(wave(latents), [0, 1], size, output);
+        return output;
+      },
+      decoder: async (model) => {
+        const output = new Float32Array(pixels);
+        await model.decode(wave(latents), size, output);
+        return output;
+      },
+    };
+    for (const [name, run] of Object.entries(runs)) {
+      const [onCpu, onGpu] = [await run(cpu), await run(gpu)];
+      expect(largestDifference(onCpu, wave(onCpu.length)), name).toBeGreaterThan(0.1);
+      expect(largestDifference(onGpu, onCpu), name).toBeLessThan(1e-5);
+    }
+  });
+
+  it('upscales an image to the pixels of the CPU', async () => {
+    // Several tiles; a multiple of the padding of both devices.
+    const raw = { width: 40, height: 24, channels: 3 } as const;
+    const data = Uint8Array.from({ length: 3 * 40 * 24 }, (_, i) => (i * 37) % 256);
+    const lowRes = await sharp(data, { raw }).png().toBuffer();
+    const params = {
+      pix: 0.6,
+      sem: 1.4,
+      scale: 2,
+      format: 'png',
+      quality: 90,
+      metadata: 'none',
+      model: 'blur',
+    } as const;
+    const limits = { maxInputPixels: 1000, maxOutputPixels: 100_000 };
+    const pixelsOn = async (model: Model) => {
+      const { image } = await upscale(lowRes, params, { model, limits });
+      return sharp(image).raw().toBuffer();
+    };
+    const [onCpu, onGpu] = [await pixelsOn(cpu), await pixelsOn(gpu)];
+    expect(onGpu.length).toBe(80 * 48 * 3);
+    expect(largestDifference(onGpu, onCpu)).toBeLessThanOrEqual(1);
+  });
+});
