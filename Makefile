@@ -51,8 +51,9 @@ bench: $(BUILD_STAMP) ## Measure, print a table, write bench/results/
 bench-fresh: ## Time a fresh clone: first image, second start
 	@bench/fresh-clone.sh
 
-openapi: $(BUILD_STAMP) ## Write openapi.yaml from the route schemas
-	@node dist/cli.js openapi > openapi.yaml
+openapi: $(NODE_STAMP) ## Write openapi.yaml from the route schemas
+	@scripts/setup.sh redis always
+	@npm run -s openapi
 
 docs: $(NODE_STAMP) ## Write the generated pages of docs/
 	@npx --no-install vitest run -u test/unit/docs.test.ts

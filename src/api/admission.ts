@@ -45,11 +45,9 @@ export function checkOutput(
   const { width, height } = outputSize(input, params.scale);
   const size = `The output would have ${width} × ${height} pixels`;
   if (width * height > maxOutputPixels) {
-    const fitting = Math.sqrt(maxOutputPixels / (input.width * input.height));
+    const fitting = fittingScale(input, maxOutputPixels);
     const advice =
-      fitting >= 1
-        ? `A scale of ${Math.floor(fitting * 100) / 100} or less fits`
-        : 'Send a smaller image';
+      fitting === undefined ? 'Send a smaller image' : `A scale of ${fitting} or less fits`;
     throw new AppError(
       'too_many_pixels',
       `${size}; this service makes at most ${maxOutputPixels} (MAX_OUTPUT_PIXELS). ${advice}.`,
@@ -64,4 +62,21 @@ export function checkOutput(
       { errors: [{ pointer: '#/query/format', detail: `${size}.` }] },
     );
   }
+}
+
+/** The largest scale of two decimals whose output fits; undefined when not even the input would. */
+function fittingScale(
+  input: { width: number; height: number },
+  maxOutputPixels: number,
+): number | undefined {
+  const pixelsAt = (scale: number): number => {
+    const { width, height } = outputSize(input, scale);
+    return width * height;
+  };
+  // Rounding moves the limit a little: start from the limit without it and step down.
+  const start = Math.floor(100 * Math.sqrt(maxOutputPixels / (input.width * input.height)));
+  for (let hundredths = start; hundredths >= 100; hundredths -= 1) {
+    if (pixelsAt(hundredths / 100) <= maxOutputPixels) return hundredths / 100;
+  }
+  return undefined;
 }

@@ -110,7 +110,7 @@ export const jobSchema = Type.Object(
 export type JobObject = Type.Static<typeof jobSchema>;
 
 export const jobUrl = (id: string): string => `/upscale/${id}`;
-export const resultUrl = (id: string): string => `/upscale/${id}/result`;
+const resultUrl = (id: string): string => `/upscale/${id}/result`;
 
 const iso = (epochMs: number): string => new Date(epochMs).toISOString();
 const isoOrNull = (epochMs: number | undefined) => (epochMs === undefined ? null : iso(epochMs));

@@ -95,6 +95,9 @@ describe('the documents', () => {
     expect(page.status).toBe(200);
     expect(page.headers.get('content-type')).toContain('text/html');
     expect(page.body.toString()).not.toMatch(/(?:src|href)="https?:/);
+    const policy = page.headers.get('content-security-policy');
+    expect(policy).toContain("default-src 'self'");
+    expect(policy).not.toContain('upgrade-insecure-requests');
   });
 
   test('every operation says how it fails', () => {

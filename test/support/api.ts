@@ -7,7 +7,7 @@ import type { ObjectStore } from '../../src/storage/object-store.ts';
 import { openStore, storeLocation } from '../../src/storage/open-store.ts';
 import { startRedis, type TestRedis } from './redis.ts';
 
-export interface LogLine {
+interface LogLine {
   /** pino's numbers: 30 info, 40 warn, 50 error. */
   level: number;
   msg: string;

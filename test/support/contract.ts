@@ -45,7 +45,7 @@ export function faults(schema: Record<string, unknown>, value: unknown): string[
     : (validate.errors ?? []).map(({ instancePath, message }) => `${instancePath} ${message}`);
 }
 
-export function operationOf(operationId: string): Operation {
+function operationOf(operationId: string): Operation {
   const found = Object.values(contract.paths)
     .flatMap((item) => Object.values(item))
     .find((operation) => operation.operationId === operationId);

@@ -53,12 +53,14 @@ const schema = {
 export function getUpscaleResult(app: App, { queue, store }: Services): void {
   app.get('/upscale/:id/result', { schema }, async (request, reply) => {
     const job = withResult(await findJob(queue, request.params.id));
-    const bytes = await readResult(store, job);
-    const leftSeconds = Math.floor((job.result.output.expiresAt - Date.now()) / 1000);
-    reply.header('cache-control', `private, max-age=${Math.max(0, leftSeconds)}, immutable`);
-    if (matchesEtag(request.headers['if-none-match'], resultEtag(job))) {
-      return reply.code(304).header('etag', resultEtag(job)).send();
+    const leftMs = job.result.output.expiresAt - Date.now();
+    const etag = resultEtag(job);
+    reply.header('cache-control', `private, max-age=${Math.floor(leftMs / 1000)}, immutable`);
+    // It never changes: who has it needs no look at the store.
+    if (leftMs > 0 && matchesEtag(request.headers['if-none-match'], etag)) {
+      return reply.code(304).header('etag', etag).send();
     }
+    const bytes = await readResult(store, job);
     return reply.headers(resultHeaders(job)).send(bytes);
   });
 }
