@@ -117,7 +117,12 @@ def main() -> int:
         for index, photo in enumerate(chosen_photos(per_group if arguments.quick else everything, photos.SIDE))
     ]
     times = measure.times(bundle, upscalers)
-    reconstruction = statistics.fmean(measure.reconstruction_psnr(photo, bundle) for photo in selection)
+    reconstruction = {
+        group: statistics.fmean(
+            measure.reconstruction_psnr(photo, bundle) for photo in selection if photo.group == group
+        )
+        for group in sorted({photo.group for photo in selection})
+    }
 
     tables = report.full_report(records, stability, times, reconstruction, heading(bundle, records))
     print(tables)
