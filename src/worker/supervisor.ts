@@ -51,6 +51,7 @@ export class Supervisor {
   readonly #worker: Worker<UpscaleJobData, UpscaleJobResult>;
   readonly #subscriber: Redis;
   readonly #running = new Map<string, Running>();
+  #started = false;
   #closing = false;
 
   constructor(options: SupervisorOptions) {
@@ -82,10 +83,11 @@ export class Supervisor {
     for (const device of pool.devices) device.on('status', () => this.#adapt());
   }
 
-  /** Starts to take jobs. Call when a device is ready. */
+  /** Starts to take jobs. Call when the devices are ready. */
   async start(): Promise<void> {
     await this.#subscriber.subscribe(cancelChannel);
     await this.#worker.waitUntilReady();
+    this.#started = true;
     this.#worker.run().catch((error: unknown) => {
       this.#options.logger.error({ err: error }, 'the queue worker stopped');
     });
@@ -122,8 +124,8 @@ export class Supervisor {
 
   /** As many jobs at once as the devices that are up can hold; none when none is up. */
   #adapt(): void {
+    if (!this.#started || this.#closing) return;
     const { slots } = this.#options.pool;
-    if (this.#closing) return;
     if (slots === 0) {
       void this.#worker.pause(true);
       return;
