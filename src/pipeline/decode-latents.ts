@@ -40,7 +40,7 @@ export async function decodeLatents(
   const { downscale } = model.manifest.latents;
   const { output } = geometry;
   const decoded = new Planar(3, output.height, output.width);
-  const plan = planTiles(latents, model.manifest.graphs.decoder, model.steps);
+  const plan = planTiles(latents, model.manifest.graphs.decoder, model.tilePolicy);
   const size = { height: plan.tileHeight, width: plan.tileWidth };
   const cells = size.height * size.width;
   const input = new Float32Array(latents.channels * cells);

@@ -19,7 +19,7 @@ export async function encodeLatents(
 ): Promise<Planar> {
   const { channels, downscale } = model.manifest.latents;
   const latents = new Planar(channels, geometry.latents.height, geometry.latents.width);
-  const plan = planTiles(geometry.latents, model.manifest.graphs.encoder, model.steps);
+  const plan = planTiles(geometry.latents, model.manifest.graphs.encoder, model.tilePolicy);
   const size = { height: plan.tileHeight, width: plan.tileWidth };
   const cells = size.height * size.width;
   const pixels = new Float32Array(3 * cells * downscale * downscale);

@@ -25,10 +25,12 @@ export function outputSize(input: PixelSize, scale: number): PixelSize {
 export function planGeometry(
   input: PixelSize,
   scale: number,
-  model: Pick<Model, 'manifest' | 'steps'>,
+  model: Pick<Model, 'manifest' | 'tilePolicy'>,
 ): Geometry {
   const output = outputSize(input, scale);
   const { downscale } = model.manifest.latents;
-  const cells = (pixels: number) => roundUp(Math.ceil(pixels / downscale), model.steps.shape);
+  const { step, smallestImage } = model.tilePolicy;
+  const cells = (pixels: number) =>
+    Math.max(smallestImage, roundUp(Math.ceil(pixels / downscale), step));
   return { output, latents: { width: cells(output.width), height: cells(output.height) } };
 }

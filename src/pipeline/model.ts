@@ -5,7 +5,7 @@
 import path from 'node:path';
 import { type GraphName, latentStep, loadManifest, type Manifest } from './manifest.ts';
 import { GraphSession, type SessionOptions, type Signature, type Values } from './session.ts';
-import type { TileSteps } from './tiles.ts';
+import type { TilePolicy } from './tiles.ts';
 
 export type { ExecutionProvider } from './session.ts';
 
@@ -18,11 +18,10 @@ export interface LatentSize {
 export interface Model {
   readonly manifest: Manifest;
   /**
-   * Edges of tiles, and of the padded image, are multiples of `shape`, in latent cells. On a CPU it is as fine
-   * as the manifest allows, so a small image costs what it is worth. Elsewhere each new shape costs tuning,
-   * so it is coarser and there are few shapes.
+   * On a CPU a small image costs what it is worth. Elsewhere each new shape costs tuning, so each graph sees
+   * one shape only, that of `warmUp`, and small images are padded to it.
    */
-  readonly steps: TileSteps;
+  readonly tilePolicy: TilePolicy;
   /** pixels [1,3,H,W] RGB in [−1,1] → latents [1,C,h,w], scaled. */
   encode(pixels: Float32Array, size: LatentSize, latents: Float32Array): Promise<void>;
   /**
@@ -37,15 +36,12 @@ export interface Model {
   ): Promise<void>;
   /** latents [1,C,h,w], scaled → pixels [1,3,H,W] RGB, about [−1,1]. */
   decode(latents: Float32Array, size: LatentSize, pixels: Float32Array): Promise<void>;
-  /** Runs every graph once in its full tile shape, so that the first job finds all memory and tuning done. */
+  /** Runs every graph in its full tile shape, so that the first job finds memory and tuning done. */
   warmUp(): Promise<void>;
   dispose(): Promise<void>;
 }
 
 export interface ModelOptions extends SessionOptions {}
-
-/** Shapes per axis on devices that tune for each shape: tile/4, tile/2, 3·tile/4, tile. */
-const shapesPerAxis = 4;
 
 function signatures(manifest: Manifest): Record<GraphName, [Signature, Signature]> {
   const latents = [null, manifest.latents.channels, null, null];
@@ -79,23 +75,22 @@ async function openSessions(
   return opened as Sessions;
 }
 
-function tileSteps(manifest: Manifest, options: ModelOptions): TileSteps {
-  const position = latentStep(manifest);
-  if (options.executionProvider === 'cpu') return { position, shape: position };
-  const smallestTile = Math.min(...Object.values(manifest.graphs).map((g) => g.tileLatents));
-  const shape = Math.ceil(smallestTile / shapesPerAxis / position) * position;
-  return { position, shape };
+function tilePolicy(manifest: Manifest, { executionProvider }: ModelOptions): TilePolicy {
+  const step = latentStep(manifest);
+  if (executionProvider === 'cpu') return { step, fixed: false, smallestImage: step };
+  const tiles = Object.values(manifest.graphs).map((graph) => graph.tileLatents);
+  return { step, fixed: true, smallestImage: Math.max(...tiles) };
 }
 
 class LoadedModel implements Model {
   readonly manifest: Manifest;
-  readonly steps: TileSteps;
+  readonly tilePolicy: TilePolicy;
   readonly #sessions: Sessions;
 
-  constructor(manifest: Manifest, sessions: Sessions, steps: TileSteps) {
+  constructor(manifest: Manifest, sessions: Sessions, policy: TilePolicy) {
     this.manifest = manifest;
     this.#sessions = sessions;
-    this.steps = steps;
+    this.tilePolicy = policy;
   }
 
   async encode(pixels: Float32Array, size: LatentSize, latents: Float32Array): Promise<void> {
@@ -140,7 +135,10 @@ class LoadedModel implements Model {
     const { tileLatents: d } = graphs.decoder;
     await this.encode(pixels(e), size(e), cells(e));
     await this.predict(cells(u), [1], size(u), cells(u));
-    await this.predict(cells(u), [0, 1], size(u), new Float32Array(2 * cells(u).length));
+    // A batch of two is another shape to tune for; a CPU does not tune.
+    if (this.tilePolicy.fixed) {
+      await this.predict(cells(u), [0, 1], size(u), new Float32Array(2 * cells(u).length));
+    }
     await this.decode(cells(d), size(d), pixels(d));
   }
 
@@ -165,5 +163,5 @@ class LoadedModel implements Model {
 export async function loadModel(bundleDir: string, options: ModelOptions): Promise<Model> {
   const manifest = await loadManifest(bundleDir);
   const sessions = await openSessions(bundleDir, manifest, options);
-  return new LoadedModel(manifest, sessions, tileSteps(manifest, options));
+  return new LoadedModel(manifest, sessions, tilePolicy(manifest, options));
 }

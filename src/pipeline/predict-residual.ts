@@ -51,7 +51,7 @@ export async function predictResidual(
   control: RunControl,
 ): Promise<Planar> {
   const { channels, height, width } = latents;
-  const tiles = planTiles(latents, model.manifest.graphs.unet, model.steps);
+  const tiles = planTiles(latents, model.manifest.graphs.unet, model.tilePolicy);
   const rowWeights = normalizedAxisWeights(tiles.rows, height);
   const columnWeights = normalizedAxisWeights(tiles.columns, width);
   const size = { height: tiles.tileHeight, width: tiles.tileWidth };

@@ -19,23 +19,25 @@ export interface AxisPlan {
   readonly spans: readonly Span[];
 }
 
-/** The grain of tiles, in latent cells. */
-export interface TileSteps {
-  /** Tile positions are multiples of it, so that a graph that downsamples stays in phase. */
-  readonly position: number;
-  /** Tile edges are multiples of it; itself a multiple of `position`. */
-  readonly shape: number;
+/** What tiles may look like on a device, in latent cells. */
+export interface TilePolicy {
+  /** Tile positions and edges are multiples of it, so that a graph that downsamples stays in phase. */
+  readonly step: number;
+  /** True: every tile has the manifest's full size. False: it may be smaller where that saves work. */
+  readonly fixed: boolean;
+  /** The padded image is at least this long on each axis. */
+  readonly smallestImage: number;
 }
 
 /**
  * The smallest tile that covers the axis with as many tiles as the largest tile needs: the last tile
  * would otherwise overlap its neighbour far more than asked for, which is work for nothing.
  */
-function balancedTile(length: number, largest: number, overlap: number, steps: TileSteps): number {
-  const strideOf = (tile: number) => Math.floor((tile - overlap) / steps.position) * steps.position;
+function balancedTile(length: number, largest: number, overlap: number, step: number): number {
+  const strideOf = (tile: number) => Math.floor((tile - overlap) / step) * step;
   const count = Math.ceil((length - largest) / strideOf(largest)) + 1;
   let tile = largest;
-  for (let next = tile - steps.shape; strideOf(next) > 0; next -= steps.shape) {
+  for (let next = tile - step; strideOf(next) > 0; next -= step) {
     if (Math.ceil((length - next) / strideOf(next)) + 1 > count) break;
     tile = next;
   }
@@ -43,21 +45,22 @@ function balancedTile(length: number, largest: number, overlap: number, steps: T
 }
 
 /**
- * @param length of the axis, a multiple of `steps.position`
- * @param largest edge of a tile, a multiple of `steps.position`
- * @param overlap least number of cells that neighbours share; `largest - overlap` ≥ `steps.position`
+ * @param length of the axis, a multiple of `policy.step`
+ * @param largest edge of a tile, a multiple of `policy.step`
+ * @param overlap least number of cells that neighbours share; `largest - overlap` ≥ `policy.step`
  */
 export function planAxis(
   length: number,
   largest: number,
   overlap: number,
-  steps: TileSteps,
+  policy: TilePolicy,
 ): AxisPlan {
   if (length <= largest) {
     return { tile: length, spans: [{ start: 0, ownStart: 0, ownEnd: length }] };
   }
-  const tile = balancedTile(length, largest, overlap, steps);
-  const stride = Math.floor((tile - overlap) / steps.position) * steps.position;
+  const { step, fixed } = policy;
+  const tile = fixed ? largest : balancedTile(length, largest, overlap, step);
+  const stride = Math.floor((tile - overlap) / step) * step;
   const starts: number[] = [];
   for (let start = 0; start < length - tile; start += stride) starts.push(start);
   starts.push(length - tile);
@@ -96,10 +99,10 @@ export interface TilePlan {
 export function planTiles(
   size: { height: number; width: number },
   spec: { tileLatents: number; overlapLatents: number },
-  steps: TileSteps,
+  policy: TilePolicy,
 ): TilePlan {
-  const rows = planAxis(size.height, spec.tileLatents, spec.overlapLatents, steps);
-  const columns = planAxis(size.width, spec.tileLatents, spec.overlapLatents, steps);
+  const rows = planAxis(size.height, spec.tileLatents, spec.overlapLatents, policy);
+  const columns = planAxis(size.width, spec.tileLatents, spec.overlapLatents, policy);
   const tiles = rows.spans.flatMap((y, row) =>
     columns.spans.map((x, column) => ({
       region: { y: y.start, x: x.start, height: rows.tile, width: columns.tile },

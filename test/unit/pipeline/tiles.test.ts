@@ -4,9 +4,11 @@ import { Planar, readRegion, writeRegion } from '../../../src/pipeline/planar.ts
 import { planAxis, planTiles } from '../../../src/pipeline/tiles.ts';
 import { difference } from './fixtures.ts';
 
-/** Every length up to 60 steps, with several tiles, overlaps and steps. */
+const flexible = (step: number) => ({ step, fixed: false, smallestImage: step });
+
+/** Every length up to 60 steps, with several tiles, overlaps and steps, tiles of fixed and of free size. */
 function* axes() {
-  for (const position of [1, 2, 4]) {
+  for (const step of [1, 2, 4]) {
     for (const [tile, overlap] of [
       [4, 0],
       [4, 2],
@@ -14,13 +16,10 @@ function* axes() {
       [12, 8],
       [16, 12],
     ] as const) {
-      for (const shape of [1, 2]) {
-        const steps = { position, shape: position * shape };
-        const largest = tile * position;
-        for (let n = 1; n <= 60; n++) {
-          const length = n * position;
-          yield { length, largest, overlap, steps };
-        }
+      for (const fixed of [true, false]) {
+        const policy = { step, fixed, smallestImage: step };
+        const largest = tile * step;
+        for (let n = 1; n <= 60; n++) yield { length: n * step, largest, overlap, policy };
       }
     }
   }
@@ -28,14 +27,14 @@ function* axes() {
 
 describe('planAxis', () => {
   it('covers every axis, in phase, with the overlap asked for', () => {
-    for (const { length, largest, overlap, steps } of axes()) {
-      const { tile, spans } = planAxis(length, largest, overlap, steps);
-      const at = JSON.stringify({ length, largest, overlap, steps, tile, spans });
+    for (const { length, largest, overlap, policy } of axes()) {
+      const { tile, spans } = planAxis(length, largest, overlap, policy);
+      const at = JSON.stringify({ length, largest, overlap, policy, tile, spans });
       expect(tile, at).toBeLessThanOrEqual(largest);
-      expect(tile % steps.position, at).toBe(0);
+      expect(tile % policy.step, at).toBe(0);
       let covered = 0;
       for (const [i, span] of spans.entries()) {
-        expect(span.start % steps.position, at).toBe(0);
+        expect(span.start % policy.step, at).toBe(0);
         expect(span.ownStart, at).toBe(covered);
         covered = span.ownEnd;
         const previous = spans[i - 1];
@@ -53,7 +52,7 @@ describe('planAxis', () => {
   });
 
   it('is one tile of the whole axis where that fits', () => {
-    expect(planAxis(12, 16, 8, { position: 4, shape: 4 })).toEqual({
+    expect(planAxis(12, 16, 8, flexible(4))).toEqual({
       tile: 12,
       spans: [{ start: 0, ownStart: 0, ownEnd: 12 }],
     });
@@ -61,15 +60,15 @@ describe('planAxis', () => {
 
   it('shrinks the tile rather than overlap more than needed', () => {
     // 128 would need 5 tiles with strides of 112 and a last one of 64; five tiles of 116 also cover 512.
-    const { tile, spans } = planAxis(512, 128, 16, { position: 4, shape: 4 });
+    const { tile, spans } = planAxis(512, 128, 16, flexible(4));
     expect([tile, spans.length]).toEqual([116, 5]);
-    // With coarse shapes there is nothing between 96 and 128, and 96 would need more tiles.
-    expect(planAxis(512, 128, 16, { position: 4, shape: 32 }).tile).toBe(128);
+    const policy = { ...flexible(4), fixed: true };
+    expect(planAxis(512, 128, 16, policy).tile).toBe(128);
   });
 
   it('gives blend weights that sum to 1 at every cell', () => {
-    for (const { length, largest, overlap, steps } of axes()) {
-      const plan = planAxis(length, largest, overlap, steps);
+    for (const { length, largest, overlap, policy } of axes()) {
+      const plan = planAxis(length, largest, overlap, policy);
       const sums = new Float64Array(length);
       for (const [i, weights] of normalizedAxisWeights(plan, length).entries()) {
         const { start } = plan.spans[i] as { start: number };
@@ -87,7 +86,7 @@ describe('planTiles', () => {
     const image = new Planar(3, 44, 68);
     for (let i = 0; i < image.data.length; i++) image.data[i] = i;
     const spec = { tileLatents: 16, overlapLatents: 6 };
-    const plan = planTiles(image, spec, { position: 4, shape: 4 });
+    const plan = planTiles(image, spec, flexible(4));
     const copy = new Planar(3, 44, 68);
     const size = { height: plan.tileHeight, width: plan.tileWidth };
     const tile = new Float32Array(3 * size.height * size.width);
