@@ -29,6 +29,8 @@ export async function registerOpenapi(app: App): Promise<void> {
         ].join('\n'),
         license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
       },
+      servers: [{ url: '/', description: 'The service that answers this document.' }],
+      security: [],
       tags: [
         { name: 'upscale', description: 'Upscale images.' },
         { name: 'service', description: 'About the service itself.' },

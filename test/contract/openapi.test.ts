@@ -1,5 +1,6 @@
 /** openapi.yaml and the service agree both ways. `npm run openapi` writes the file (vitest --update). */
 import { readFileSync } from 'node:fs';
+import { Validator } from '@seriousme/openapi-schema-validator';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { stringify } from 'yaml';
 import { buildApp } from '../../src/api/app.ts';
@@ -43,6 +44,14 @@ test('openapi.yaml says what the routes say', async () => {
   const live = await (await fetch(`${api.url}/docs/json`)).json();
   const text = stringify(live, { lineWidth: 100, aliasDuplicateObjects: false });
   await expect(text).toMatchFileSnapshot(openapiFile);
+});
+
+test('openapi.yaml is valid OpenAPI 3.1', async () => {
+  const validator = new Validator();
+  const { valid, errors } = await validator.validate(openapiFile);
+  expect(errors ?? []).toEqual([]);
+  expect(valid).toBe(true);
+  expect(validator.version).toBe('3.1');
 });
 
 test('openapi.yaml and the router hold the same routes', async () => {

@@ -170,6 +170,18 @@ describe('while Redis is away', () => {
   });
 });
 
+test('a Redis that hangs holds up neither probes nor scrapes', async () => {
+  await api.redis.client.call('CLIENT', 'PAUSE', '3000', 'ALL');
+  expect((await call('getHealth', '/healthz')).status).toBe(200);
+  const metrics = await call('getMetrics', '/metrics');
+  expect(metrics.status).toBe(200);
+  expect(metrics.body.toString()).not.toContain('pisa_queue_jobs{');
+  // Its pause has not ended: the answers above did not wait for it.
+  const paused = Symbol('paused');
+  const soon = new Promise((resolve) => setImmediate(() => resolve(paused)));
+  expect(await Promise.race([api.queue.counts(), soon])).toBe(paused);
+});
+
 describe('while shutting down', () => {
   test('who waits is answered, connections end, nothing hangs', async () => {
     const waits = waiting(1);
