@@ -99,17 +99,18 @@ export class Resampled {
     const { starts, counts, weights, taps } = this.#columns;
     const { data, width, height } = this.#input;
     const scratch = this.#scratch;
-    for (let column = 0; column < region.width; column++) {
-      const x = clampIndex(region.x + column, this.width);
-      const start = starts[x] as number;
-      const count = counts[x] as number;
-      for (let row = firstRow; row < endRow; row++) {
-        const from = (channel * height + row) * width + start;
+    for (let row = firstRow; row < endRow; row++) {
+      const from = (channel * height + row) * width;
+      const to = (row - firstRow) * region.width;
+      for (let column = 0; column < region.width; column++) {
+        const x = clampIndex(region.x + column, this.width);
+        const start = from + (starts[x] as number);
+        const count = counts[x] as number;
         let sum = 0;
         for (let k = 0; k < count; k++) {
-          sum += (data[from + k] as number) * (weights[x * taps + k] as number);
+          sum += (data[start + k] as number) * (weights[x * taps + k] as number);
         }
-        scratch[(row - firstRow) * region.width + column] = sum;
+        scratch[to + column] = sum;
       }
     }
   }

@@ -28,15 +28,16 @@ function blurRows(
   const innerEnd = Math.max(innerStart, width - d);
   for (let row = 0; row < rows; row++) {
     const at = row * width;
-    const blurAt = (x: number, left: number, right: number) => {
-      to[at + x] =
-        0.25 * ((from[at + left] as number) + (from[at + right] as number)) +
-        0.5 * (from[at + x] as number);
-    };
-    for (let x = 0; x < innerStart; x++) blurAt(x, Math.max(0, x - d), Math.min(last, x + d));
-    // Most of the row needs no look at its ends.
-    for (let x = innerStart; x < innerEnd; x++) blurAt(x, x - d, x + d);
-    for (let x = innerEnd; x < width; x++) blurAt(x, Math.max(0, x - d), Math.min(last, x + d));
+    for (let x = innerStart; x < innerEnd; x++) {
+      const sides = (from[at + x - d] as number) + (from[at + x + d] as number);
+      to[at + x] = 0.25 * sides + 0.5 * (from[at + x] as number);
+    }
+    // The ends of a row, where a neighbour may lie outside.
+    for (let x = 0; x < width; x = x + 1 === innerStart ? innerEnd : x + 1) {
+      const left = from[at + Math.max(0, x - d)] as number;
+      const right = from[at + Math.min(last, x + d)] as number;
+      to[at + x] = 0.25 * (left + right) + 0.5 * (from[at + x] as number);
+    }
   }
 }
 
