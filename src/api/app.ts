@@ -1,4 +1,5 @@
 /** Builds the HTTP API: plugins, routes, hooks. Never listens: `server.ts` does. */
+import { setMaxListeners } from 'node:events';
 import accepts from '@fastify/accepts';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import Fastify, { LogController } from 'fastify';
@@ -108,6 +109,8 @@ function registerRequestChecks(app: App): void {
  */
 function registerClosing(app: App): AbortSignal {
   const closing = new AbortController();
+  // One listener for each request that waits.
+  setMaxListeners(0, closing.signal);
   app.addHook('preClose', async () => closing.abort());
   app.addHook('onRequest', async () => {
     if (closing.signal.aborted) {

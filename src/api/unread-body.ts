@@ -3,7 +3,7 @@
  * reset, which can destroy the answer before the client reads it: so the rest is read and thrown away, within
  * bounds.
  */
-import type { IncomingMessage } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { App } from './services.ts';
 
@@ -13,6 +13,11 @@ const maxDiscardMs = 10_000;
 const maxHoldMs = 500;
 
 const discarding = new WeakSet<IncomingMessage>();
+
+/** True when the headers say that a body follows (RFC 9112, section 6). */
+export function announcesBody(headers: IncomingHttpHeaders): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
+}
 
 /** Reads and drops what still comes; after the time limit the connection is cut. */
 export function discardRest(raw: IncomingMessage): void {
@@ -30,10 +35,8 @@ export function discardRest(raw: IncomingMessage): void {
 export function registerUnreadBodies(app: App): void {
   app.addHook('onSend', async (request, reply) => {
     const { raw } = request;
-    const hasBody =
-      request.headers['transfer-encoding'] !== undefined ||
-      Number(request.headers['content-length'] ?? 0) > 0;
-    if (raw.complete || !hasBody || request.headers.expect !== undefined) return;
+    if (raw.complete || !announcesBody(request.headers) || request.headers.expect !== undefined)
+      return;
     discardRest(raw);
     const closes =
       reply.getHeader('connection') === 'close' ||

@@ -5,7 +5,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { AppError, expected } from '../errors.ts';
-import { discardRest } from './unread-body.ts';
+import { announcesBody, discardRest } from './unread-body.ts';
 import { endedEarly, fileField, tooLarge } from './upload-faults.ts';
 import { formOverheadBytes, readForm } from './upload-form.ts';
 
@@ -45,9 +45,7 @@ function checkHeaders({ headers }: FastifyRequest): string {
     );
   }
   const mediaType = (headers['content-type'] ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? '';
-  const hasBody =
-    headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
-  if (mediaType === '' && !hasBody) {
+  if (mediaType === '' && !announcesBody(headers)) {
     throw new AppError('missing_image', `There is no body. Send ${bodyKinds}.`);
   }
   if (mediaType !== 'multipart/form-data' && !mediaType.startsWith('image/')) {

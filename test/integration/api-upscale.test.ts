@@ -244,6 +244,25 @@ describe('DELETE /upscale/{id}', () => {
   });
 });
 
+test('a job that runs is canceled at once, and who waits for it hears so', async () => {
+  const submit = vi.spyOn(bench.queue, 'submit');
+  const answer = post({ accept: 'image/png' }, '', await photo('png', 400, 400));
+  const job = await vi.waitFor(
+    async () => {
+      const id = submit.mock.calls[0]?.[0] ?? 'none yet';
+      const found = json<JobObject>(await send(`${server.url}/upscale/${id}`));
+      expect(found.status).toBe('processing');
+      return found;
+    },
+    { timeout: 20_000, interval: 20 },
+  );
+  const canceled = await send(`${server.url}${job.urls.cancel}`, { method: 'DELETE' });
+  expectContract(canceled, 'deleteUpscale');
+  expect(json<JobObject>(canceled)).toMatchObject({ id: job.id, status: 'canceled' });
+  expect(json<Problem>(await answer)).toMatchObject({ status: 409, code: 'canceled' });
+  expect((await post({ accept: 'image/png' })).status).toBe(200);
+});
+
 test('a client that goes away while it waits leaves its job running and nothing behind', async () => {
   const submit = vi.spyOn(bench.queue, 'submit');
   const waitFor = vi.spyOn(bench.queue, 'waitFor');

@@ -151,9 +151,16 @@ async function accept(
 
 /** Aborts when there is nobody left to wait for, or no more time to wait in. */
 function endOfWait(reply: FastifyReply, closing: AbortSignal): AbortSignal {
-  const gone = new AbortController();
-  reply.raw.once('close', () => gone.abort());
-  return AbortSignal.any([gone.signal, closing]);
+  const end = new AbortController();
+  const abort = (): void => end.abort();
+  // By hand, not AbortSignal.any: `closing` lives as long as the service and must not collect listeners.
+  closing.addEventListener('abort', abort, { once: true });
+  reply.raw.once('close', () => {
+    closing.removeEventListener('abort', abort);
+    abort();
+  });
+  if (closing.aborted) abort();
+  return end.signal;
 }
 
 async function answer(
