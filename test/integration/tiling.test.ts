@@ -1,0 +1,118 @@
+/**
+ * The embedded bundle on a photo larger than its tiles, against one run of each graph on the whole image.
+ * `TILING_SIDE=512` measures 512² → 2048² (minutes on two cores); the default is 256² → 1024².
+ */
+import { readFileSync } from 'node:fs';
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { sharp } from '../../src/images/sharp-policy.ts';
+import type { Manifest } from '../../src/pipeline/manifest.ts';
+import { loadModel, type Model } from '../../src/pipeline/model.ts';
+import { planTiles } from '../../src/pipeline/tiles.ts';
+import { upscale } from '../../src/pipeline/upscale.ts';
+
+const side = Number(process.env.TILING_SIDE ?? 256);
+const outputSide = 4 * side;
+const bundle = fileURLToPath(new URL('../../models/pisa-tiny', import.meta.url));
+const photo = fileURLToPath(new URL('../photos/coffee-150x100.jpg', import.meta.url));
+const timeoutMs = 900_000;
+
+let folder: string;
+let tiled: Model;
+let whole: Model;
+beforeAll(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), 'pisa-whole-'));
+  const copy = path.join(folder, path.basename(bundle));
+  await cp(bundle, copy, { recursive: true });
+  const file = path.join(copy, 'manifest.json');
+  const manifest = JSON.parse(await readFile(file, 'utf8')) as Manifest;
+  for (const graph of Object.values(manifest.graphs)) graph.tileLatents = 4096;
+  await writeFile(file, JSON.stringify(manifest));
+  tiled = await loadModel(bundle, { executionProvider: 'cpu' });
+  whole = await loadModel(copy, { executionProvider: 'cpu' });
+});
+afterAll(async () => {
+  await tiled.dispose();
+  await whole.dispose();
+  await rm(folder, { recursive: true });
+});
+
+async function pixelsOf(model: Model, pix: number, sem: number): Promise<Buffer> {
+  const lowRes = await sharp(readFileSync(photo))
+    .resize(side, side, { fit: 'fill', kernel: 'lanczos3' })
+    .png()
+    .toBuffer();
+  const limits = { maxInputPixels: 2 ** 24, maxOutputPixels: 2 ** 26 };
+  const format = { format: 'png', quality: 90, metadata: 'none', colorfix: 'none' } as const;
+  const params = { pix, sem, scale: 4, model: model.manifest.name, ...format };
+  const { image } = await upscale(lowRes, params, { model, limits });
+  return sharp(image, { limitInputPixels: false }).raw().toBuffer();
+}
+
+/** Mean of |a step in x| over the given columns of an RGB image, in levels. */
+function meanStep(pixels: Buffer, columns: readonly number[]): number {
+  let sum = 0;
+  for (let y = 0; y < outputSide; y++) {
+    for (const x of columns) {
+      for (let c = 0; c < 3; c++) {
+        const at = (y * outputSide + x) * 3 + c;
+        sum += Math.abs((pixels[at] as number) - (pixels[at - 3] as number));
+      }
+    }
+  }
+  return sum / (3 * outputSide * columns.length);
+}
+
+function compare(a: Buffer, b: Buffer): { max: number; psnr: number } {
+  let max = 0;
+  let squares = 0;
+  for (let i = 0; i < a.length; i++) {
+    const delta = Math.abs((a[i] as number) - (b[i] as number));
+    max = Math.max(max, delta);
+    squares += delta * delta;
+  }
+  return { max, psnr: 10 * Math.log10((255 * 255 * a.length) / squares) };
+}
+
+/** First columns of all tiles but the first: of the decoder's hard cuts, and of the UNet's blending. */
+function tileBorders(graph: 'unet' | 'decoder'): number[] {
+  const { graphs, latents } = tiled.manifest;
+  const cells = { height: outputSide / latents.downscale, width: outputSide / latents.downscale };
+  const { spans } = planTiles(cells, graphs[graph], tiled.tilePolicy).columns;
+  return spans.slice(1).map(({ ownStart }) => ownStart * latents.downscale);
+}
+
+const report = (text: string) => process.stdout.write(`${side}² → ${outputSide}²: ${text}\n`);
+
+describe('tiled against untiled', () => {
+  it(
+    'encoder and decoder: equal within one level everywhere',
+    async () => {
+      const { max, psnr } = compare(await pixelsOf(tiled, 0, 0), await pixelsOf(whole, 0, 0));
+      report(`encoder and decoder differ by at most ${max}/255 (${psnr.toFixed(1)} dB)`);
+      expect(max).toBeLessThanOrEqual(1);
+    },
+    timeoutMs,
+  );
+
+  it(
+    'with the UNet: within 50 dB, and no step across a tile border',
+    async () => {
+      const [inTiles, atOnce] = [await pixelsOf(tiled, 1, 1), await pixelsOf(whole, 1, 1)];
+      const { max, psnr } = compare(inTiles, atOnce);
+      report(`with the UNet ${psnr.toFixed(1)} dB, at most ${max}/255`);
+      expect(psnr).toBeGreaterThan(50);
+      for (const graph of ['unet', 'decoder'] as const) {
+        const borders = tileBorders(graph);
+        expect(borders.length).toBeGreaterThan(0);
+        const ratio = meanStep(inTiles, borders) / meanStep(atOnce, borders);
+        report(`steps across the ${graph}'s tile borders: ${ratio.toFixed(4)} of the untiled ones`);
+        expect(Math.abs(ratio - 1)).toBeLessThan(0.02);
+      }
+    },
+    timeoutMs,
+  );
+});
