@@ -19,6 +19,9 @@ type Closer = () => Promise<unknown>;
 
 const redisStartLimitMs = 15_000;
 
+/** Goes into the recipe of every output image, the same as from `pisa-serve upscale`. */
+const software = `pisa-serve ${version}`;
+
 /** Api and worker in one process, with a private Redis unless REDIS_URL is set. Resolves after shutdown. */
 export async function serve(config: Config): Promise<void> {
   const logger = createLogger(config, 'serve');
@@ -26,7 +29,7 @@ export async function serve(config: Config): Promise<void> {
     const isPrivate = config.REDIS_URL === '';
     const redisUrl = isPrivate ? await ownRedis(config, logger, closers) : config.REDIS_URL;
     const store = storeLocation(config, redisUrl, isPrivate);
-    const worker = await startWorker({ config, redisUrl, store, logger });
+    const worker = await startWorker({ config, redisUrl, store, logger, software });
     // Closers run in reverse: first the api, so that nothing new comes in, then the worker, then Redis.
     closers.push(() => worker.close());
     const api = await startApi(config, redisUrl, store, logger, closers);
@@ -52,7 +55,7 @@ export async function serveWorker(config: Config): Promise<void> {
   await run(logger, config, async (closers) => {
     const redisUrl = sharedRedis(config, 'worker');
     const store = storeLocation(config, redisUrl);
-    const worker = await startWorker({ config, redisUrl, store, logger });
+    const worker = await startWorker({ config, redisUrl, store, logger, software });
     closers.push(() => worker.close());
     const health = await listening('WORKER_PORT', config.WORKER_PORT, () =>
       startHealthServer({
