@@ -1,12 +1,27 @@
 /** Stage 6: latents → pixels, tile by tile, cut hard in the middle of the overlaps, padding dropped. */
+import { AppError } from '../errors.ts';
 import type { Geometry } from './geometry.ts';
 import type { Model } from './model.ts';
 import { Planar, type Region, readRegion } from './planar.ts';
 import type { RunControl } from './run-control.ts';
 import { planTiles } from './tiles.ts';
 
-/** Model range [−1,1] → [0,1], clipped; NaN would pass, so a test of the model looks for it. */
+/** Model range [−1,1] → [0,1], clipped. NaN stays NaN. */
 const toUnit = (value: number): number => Math.min(1, Math.max(0, 0.5 * value + 0.5));
+
+/**
+ * A graph in float16 can overflow, and its NaN would become black pixels without a word.
+ * @throws internal
+ */
+function refuseNaN(pixels: Float32Array, model: Model): void {
+  let sum = 0;
+  for (let i = 0; i < pixels.length; i++) sum += pixels[i] as number;
+  if (!Number.isNaN(sum)) return;
+  const { name, version } = model.manifest;
+  const detail = `The model ${name} ${version} gave values that are no numbers (NaN). Choose another model; its operator finds more in the log.`;
+  const cause = new Error('NaN in the decoder output: float16 overflow in a graph of this bundle?');
+  throw new AppError('internal', detail, { cause });
+}
 
 /** Copies `own` (in output pixels, clipped to the output) out of a tile that begins at (y, x). */
 function writePixels(
@@ -30,6 +45,7 @@ function writePixels(
 /**
  * @param latents [C,h,w] scaled
  * @returns [3,H,W] sRGB in [0,1], of the output's size
+ * @throws internal when the decoder gives NaN
  */
 export async function decodeLatents(
   latents: Planar,
@@ -49,6 +65,7 @@ export async function decodeLatents(
   for (const [i, { region, own }] of plan.tiles.entries()) {
     readRegion(latents, region, input);
     await model.decode(input, size, pixels);
+    refuseNaN(pixels, model);
     const ownPixels = {
       y: own.y * downscale,
       x: own.x * downscale,

@@ -15,7 +15,7 @@ export interface Geometry {
 
 const roundUp = (value: number, step: number): number => Math.ceil(value / step) * step;
 
-export function outputSize(input: PixelSize, scale: number): PixelSize {
+function outputSize(input: PixelSize, scale: number): PixelSize {
   return {
     width: Math.max(1, Math.round(scale * input.width)),
     height: Math.max(1, Math.round(scale * input.height)),

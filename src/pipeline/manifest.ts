@@ -39,7 +39,7 @@ const graphSchema = Type.Object(
   strict,
 );
 
-export const manifestSchema = Type.Object(
+const manifestSchema = Type.Object(
   {
     schemaVersion: Type.Literal(1),
     name: Type.String({ pattern: '^[a-z0-9][a-z0-9._-]{0,63}$' }),
@@ -65,7 +65,6 @@ export const manifestSchema = Type.Object(
 
 export type Manifest = Type.Static<typeof manifestSchema>;
 export type GraphName = keyof Manifest['graphs'];
-export type GraphSpec = Manifest['graphs'][GraphName];
 
 const manifestValidator = Compile(manifestSchema);
 

@@ -7,10 +7,8 @@ import { type GraphName, latentStep, loadManifest, type Manifest } from './manif
 import { GraphSession, type SessionOptions, type Signature, type Values } from './session.ts';
 import type { TilePolicy } from './tiles.ts';
 
-export type { ExecutionProvider } from './session.ts';
-
 /** Height and width of a tile, in latent cells. */
-export interface LatentSize {
+interface LatentSize {
   readonly height: number;
   readonly width: number;
 }
@@ -41,8 +39,6 @@ export interface Model {
   dispose(): Promise<void>;
 }
 
-export interface ModelOptions extends SessionOptions {}
-
 function signatures(manifest: Manifest): Record<GraphName, [Signature, Signature]> {
   const latents = [null, manifest.latents.channels, null, null];
   const pixels = [null, 3, null, null];
@@ -58,7 +54,7 @@ type Sessions = Record<GraphName, GraphSession>;
 async function openSessions(
   bundleDir: string,
   manifest: Manifest,
-  options: ModelOptions,
+  options: SessionOptions,
 ): Promise<Sessions> {
   const opened: Partial<Sessions> = {};
   try {
@@ -75,7 +71,7 @@ async function openSessions(
   return opened as Sessions;
 }
 
-function tilePolicy(manifest: Manifest, { executionProvider }: ModelOptions): TilePolicy {
+function tilePolicy(manifest: Manifest, { executionProvider }: SessionOptions): TilePolicy {
   const step = latentStep(manifest);
   if (executionProvider === 'cpu') return { step, fixed: false, smallestImage: step };
   const tiles = Object.values(manifest.graphs).map((graph) => graph.tileLatents);
@@ -160,7 +156,7 @@ class LoadedModel implements Model {
  * Opens a bundle on a device. Load once per process and device: sessions leak a little on release.
  * @throws invalid_bundle | device_unavailable
  */
-export async function loadModel(bundleDir: string, options: ModelOptions): Promise<Model> {
+export async function loadModel(bundleDir: string, options: SessionOptions): Promise<Model> {
   const manifest = await loadManifest(bundleDir);
   const sessions = await openSessions(bundleDir, manifest, options);
   return new LoadedModel(manifest, sessions, tilePolicy(manifest, options));

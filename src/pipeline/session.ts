@@ -9,7 +9,7 @@ import ort from 'onnxruntime-node';
 import { AppError, expected } from '../errors.ts';
 import { float16ToFloat32, float32ToFloat16 } from './float16.ts';
 
-export type ExecutionProvider = 'cpu' | 'webgpu' | { cuda: number };
+type ExecutionProvider = 'cpu' | 'webgpu' | { cuda: number };
 
 export interface SessionOptions {
   executionProvider: ExecutionProvider;
@@ -36,7 +36,7 @@ export interface GraphContract {
 
 type Metadata = ort.InferenceSession.ValueMetadata;
 
-export const providerName = (provider: ExecutionProvider): string =>
+const providerName = (provider: ExecutionProvider): string =>
   typeof provider === 'string' ? provider : `cuda:${provider.cuda}`;
 
 function nativeOptions({ executionProvider, threads }: SessionOptions) {

@@ -6,7 +6,7 @@
 import type { Region } from './planar.ts';
 
 /** One axis of a tile: where it reads, and which part of its result is its own. All in latent cells. */
-export interface Span {
+interface Span {
   /** First cell that the tile reads. */
   readonly start: number;
   /** The tile owns the cells [ownStart, ownEnd): the cuts lie in the middle of each overlap. */

@@ -9,7 +9,7 @@ import type { Manifest } from '../../../src/pipeline/manifest.ts';
 import { loadModel, type Model } from '../../../src/pipeline/model.ts';
 import { type UpscaleContext, type UpscaleResult, upscale } from '../../../src/pipeline/upscale.ts';
 
-export const limits = { maxInputPixels: 4_194_304, maxOutputPixels: 67_108_864 };
+const limits = { maxInputPixels: 4_194_304, maxOutputPixels: 67_108_864 };
 
 export const loadOnCpu = (bundleDir: string): Promise<Model> =>
   loadModel(bundleDir, { executionProvider: 'cpu', threads: 1 });

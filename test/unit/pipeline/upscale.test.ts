@@ -150,6 +150,25 @@ describe('tiled against untiled', () => {
   });
 });
 
+describe('a model that overflows', () => {
+  it('is an error, not a black image', async () => {
+    const overflowing: Model = {
+      ...identity,
+      manifest: identity.manifest,
+      tilePolicy: identity.tilePolicy,
+      encode: (...tile) => identity.encode(...tile),
+      predict: (...tile) => identity.predict(...tile),
+      decode: async (latents, size, pixels) => {
+        await identity.decode(latents, size, pixels);
+        pixels[pixels.length - 1] = Number.NaN;
+      },
+    };
+    const failing = run(await picture(20, 20), overflowing);
+    await expect(failing).rejects.toMatchObject({ code: 'internal' });
+    await expect(failing).rejects.toThrow('no numbers (NaN)');
+  });
+});
+
 describe('determinism', () => {
   it.each(['png', 'jpeg', 'webp', 'avif'] as const)(
     '%s: same request, same bytes',
