@@ -5,6 +5,7 @@
 Writes `<cache>/crops/{train,validation}-low-res.npy`: (V, N, 48, 48, 3) uint8 RGB, V variants of crop N.
 """
 
+import argparse
 from concurrent.futures import ProcessPoolExecutor
 
 import cv2
@@ -25,7 +26,7 @@ CAMERA = CameraConfig(
     chroma_smoothing=0.6,
     jpeg_quality=(40.0, 95.0),
 )
-MIXTURE = ((REAL_ESRGAN_PAPER, 0.65), (CAMERA, 0.30), (BICUBIC, 0.05))
+MIXTURE = ((REAL_ESRGAN_PAPER, 0.50), (CAMERA, 0.40), (BICUBIC, 0.10))
 
 
 def low_res_variant(crop: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
@@ -52,17 +53,22 @@ def load_low_res(split: str) -> np.ndarray:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--again", action="store_true", help="replace what is there")
+    again = parser.parse_args().again
     for split in ("validation", "train"):
         path = cache_dir("crops") / f"{split}-low-res.npy"
-        if path.exists():
-            print(f"{path} exists already; delete it to degrade again")
+        if path.exists() and not again:
+            print(f"{path} exists already; --again degrades anew")
             continue
         count = len(load_crops(split))
         jobs = [(split, v, i, min(i + 64, count)) for v in range(VARIANTS) for i in range(0, count, 64)]
         with ProcessPoolExecutor(1) as pool:
             parts = list(pool.map(_work, jobs))
         result = np.concatenate(parts).reshape(VARIANTS, count, *parts[0].shape[1:])
-        np.save(path, result)
+        partial = path.with_name("partial.npy")  # a training may have the old file mapped
+        np.save(partial, result)
+        partial.replace(path)
         print(f"{split}: {result.shape}", flush=True)
 
 
