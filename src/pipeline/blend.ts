@@ -6,7 +6,7 @@
 import type { Planar } from './planar.ts';
 import type { AxisPlan, Tile } from './tiles.ts';
 
-/** Variance of the weight in units of n², as in the tiled sampler of the PiSA-SR code (`vaehook.py`'s peer). */
+/** Variance of the weight in units of n², as in the latent tiling of the PiSA-SR code (`pisasr.py`). */
 const relativeVariance = 0.01;
 
 /**

@@ -5,11 +5,9 @@ import type { Planar } from './planar.ts';
 /** One number for the image, or a map [h,w] with one value per latent cell. */
 export type Lambda = number | Float32Array;
 
-/**
- * What Eq. 8 asks of the UNet: `semantic` are the inputs of its evaluations (0 → ε_pix, 1 → ε_PiSA), and
- * `weights` their factors where those do not depend on the cell.
- */
+/** What Eq. 8 asks of the UNet. */
 export interface EvaluationPlan {
+  /** One entry per evaluation: 0 → ε_pix, 1 → ε_PiSA. */
   readonly semantic: readonly number[];
   readonly evaluations: Evaluations;
 }
@@ -26,7 +24,8 @@ export function planEvaluations(lambdaPix: Lambda, lambdaSem: Lambda): Evaluatio
 
 /**
  * Eq. 8, cell by cell.
- * @param epsPix [C,h,w]; @param epsPisa [C,h,w]
+ * @param epsPix [C,h,w]
+ * @param epsPisa [C,h,w]
  * @param output [C,h,w]; may be one of the inputs
  */
 export function combine(
