@@ -11,8 +11,8 @@ export const registry = new Registry();
 collectDefaultMetrics({ register: registry });
 
 /** The `mode` label: how many UNet evaluations Eq. 8 needed, which is what a job's price depends on. */
-export const modes = ['none', 'one', 'both'] as const;
-export type Mode = (typeof modes)[number];
+const modes = ['none', 'one', 'both'] as const;
+type Mode = (typeof modes)[number];
 export const modeOf = (evaluations: Evaluations): Mode => modes[evaluations];
 
 // From a tiny model on a small photo (milliseconds) to a diffusion model on a large one (minutes).

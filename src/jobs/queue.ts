@@ -36,13 +36,13 @@ export interface UpscaleQueueOptions {
   onError?: (error: Error) => void;
 }
 
-export interface QueueCounts {
+interface QueueCounts {
   /** Waiting, or delayed before a retry. */
   queued: number;
   processing: number;
 }
 
-export type RemoveOutcome =
+type RemoveOutcome =
   | { outcome: 'canceled'; job: JobSnapshot }
   /** It had ended before: its images and its record are gone now. */
   | { outcome: 'deleted' };

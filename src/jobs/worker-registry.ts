@@ -7,7 +7,7 @@ import type { Redis } from 'ioredis';
 import type { ColorFix } from './params.ts';
 
 /** A report older than this is a worker that is gone. */
-export const reportTtlSeconds = 15;
+const reportTtlSeconds = 15;
 export const reportIntervalMs = 5000;
 
 /** A model that no worker has reported for this long is no longer listed. */
@@ -15,7 +15,7 @@ const modelMemoryMs = 30 * 86_400_000;
 
 export type DeviceStatus = 'starting' | 'ready' | 'restarting' | 'failed' | 'stopped';
 
-export interface DeviceReport {
+interface DeviceReport {
   /** As in DEVICES: cpu, webgpu, cuda:0. */
   name: string;
   status: DeviceStatus;

@@ -1,9 +1,11 @@
-/** One life of a device process: fork, talk, last words. `Device` decides when one ends and the next begins. */
+/** One life of a device process: fork, start, talk, last words. `Device` decides when it ends and the next begins. */
 import { type ChildProcess, fork } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import type { Logger } from 'pino';
 import { childEnvironment } from '../config.ts';
+import { AppError } from '../errors.ts';
+import type { ModelSummary } from '../jobs/worker-registry.ts';
 import type { DeviceSettings, FromDevice, ToDevice } from './protocol.ts';
 
 /** Enough for a stack trace or a complaint of the runtime. */
@@ -15,46 +17,47 @@ export interface ChildExit {
   lastLines: string[];
 }
 
+export type MessageOfRun = Exclude<FromDevice, { type: 'ready' | 'unusable' }>;
+
+export interface DeviceChildOptions {
+  /** Compiled `device-main.js`. */
+  program: string;
+  settings: DeviceSettings;
+  /** Time limit of the start. */
+  startMs: number;
+  logger: Logger;
+  onMessage: (message: MessageOfRun) => void;
+}
+
 export class DeviceChild {
-  readonly #process: ChildProcess;
-  readonly #lastLines: string[] = [];
+  /**
+   * The models, once the default one is loaded and warmed up.
+   * Rejects with device_unavailable | invalid_bundle when the process ends before that.
+   */
+  readonly ready: Promise<ModelSummary[]>;
   readonly exited: Promise<ChildExit>;
   /** When it last said anything, in `performance.now()` milliseconds. */
   heardAt = performance.now();
+  readonly #options: DeviceChildOptions;
+  readonly #process: ChildProcess;
+  readonly #lastLines: string[] = [];
+  /** Why it cannot start, when it said so itself or we lost patience. */
+  #unusable: AppError | undefined;
 
-  /** @param program compiled `device-main.js` */
-  constructor(
-    program: string,
-    settings: DeviceSettings,
-    logger: Logger,
-    onMessage: (message: FromDevice) => void,
-  ) {
-    this.#process = fork(program, [], {
+  constructor(options: DeviceChildOptions) {
+    this.#options = options;
+    this.#process = fork(options.program, [], {
       serialization: 'advanced',
       execArgv: [],
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       // Two malloc arenas: the default, eight per core, keeps image-sized buffers that nobody uses.
       env: { ...childEnvironment(), MALLOC_ARENA_MAX: '2' },
     });
-    this.#process.on('message', (message: FromDevice) => {
-      this.heardAt = performance.now();
-      onMessage(message);
-    });
-    this.#keepLines(this.#process.stdout, logger);
-    this.#keepLines(this.#process.stderr, logger);
-    this.exited = new Promise((resolve) => {
-      let how = '';
-      // `close` comes after `exit`, when all that it wrote has been read.
-      this.#process.on('exit', (code, signal) => {
-        how = signal ? `signal ${signal}` : `exit code ${code}`;
-      });
-      this.#process.on('error', (error) => {
-        how = error.message;
-        if (this.#process.pid === undefined) resolve({ how, lastLines: [] });
-      });
-      this.#process.on('close', () => resolve({ how, lastLines: this.#lastLines }));
-    });
-    this.send({ type: 'start', settings });
+    this.#keepLines(this.#process.stdout);
+    this.#keepLines(this.#process.stderr);
+    this.exited = this.#untilExit();
+    this.ready = this.#untilReady();
+    this.send({ type: 'start', settings: options.settings });
   }
 
   get pid(): number | undefined {
@@ -70,12 +73,62 @@ export class DeviceChild {
     this.#process.kill('SIGKILL');
   }
 
-  #keepLines(stream: Readable | null, logger: Logger): void {
+  #untilExit(): Promise<ChildExit> {
+    return new Promise((resolve) => {
+      let how = '';
+      this.#process.on('exit', (code, signal) => {
+        how = signal ? `signal ${signal}` : `exit code ${code}`;
+      });
+      this.#process.on('error', (error) => {
+        if (this.#process.pid === undefined) resolve({ how: error.message, lastLines: [] });
+      });
+      // `close` comes after `exit`, when all that it wrote has been read.
+      this.#process.on('close', () => resolve({ how, lastLines: this.#lastLines }));
+    });
+  }
+
+  #untilReady(): Promise<ModelSummary[]> {
+    const { startMs, settings, onMessage } = this.#options;
+    return new Promise((resolve, reject) => {
+      const tooLong = setTimeout(() => {
+        this.#unusable = new AppError(
+          'device_unavailable',
+          `The device ${settings.device} was not ready within ${startMs / 1000} s. DEVICE_START_SECONDS allows for more.`,
+        );
+        this.kill();
+      }, startMs);
+      this.#process.on('message', (message: FromDevice) => {
+        this.heardAt = performance.now();
+        if (message.type === 'ready') {
+          clearTimeout(tooLong);
+          resolve(message.models);
+        } else if (message.type === 'unusable') {
+          const { code, detail } = message.failure;
+          this.#unusable = new AppError(code, detail, { cause: message.cause });
+        } else onMessage(message);
+      });
+      void this.exited.then((exit) => {
+        clearTimeout(tooLong);
+        reject(this.#unusable ?? this.#startFailure(exit));
+      });
+    });
+  }
+
+  #startFailure({ how, lastLines }: ChildExit): AppError {
+    const words = lastLines.length > 0 ? ` Its last words:\n${lastLines.join('\n')}` : '';
+    const { device } = this.#options.settings;
+    return new AppError(
+      'device_unavailable',
+      `The process of device ${device} ended during its start (${how}).${words}`,
+    );
+  }
+
+  #keepLines(stream: Readable | null): void {
     if (!stream) return;
     createInterface({ input: stream }).on('line', (line) => {
       this.#lastLines.push(line);
       if (this.#lastLines.length > keptLines) this.#lastLines.shift();
-      logger.debug({ line }, 'the device process wrote');
+      this.#options.logger.debug({ line }, 'the device process wrote');
     });
   }
 }

@@ -20,7 +20,7 @@ const progressIntervalMs = 200;
 
 type Tools = Pick<JobTools, 'models' | 'store' | 'settings'>;
 
-const aborts = new Map<string, AbortController>();
+const aborts = new Map<number, AbortController>();
 let tools: Tools | undefined;
 
 const send = (message: FromDevice) => {
@@ -30,10 +30,10 @@ const send = (message: FromDevice) => {
 
 process.on('message', (message: ToDevice) => {
   if (message.type === 'start') void start(message.settings);
-  if (message.type === 'run') void run(message);
+  if (message.type === 'run') void runAndTell(message);
   if (message.type === 'abort') {
     const { code, detail } = message.failure;
-    aborts.get(message.id)?.abort(new AppError(code, detail));
+    aborts.get(message.run)?.abort(new AppError(code, detail));
   }
 });
 
@@ -68,29 +68,29 @@ function startError(error: unknown, settings: DeviceSettings): AppError {
   );
 }
 
-async function run({ id, data }: Extract<ToDevice, { type: 'run' }>): Promise<void> {
+async function runAndTell({ run, id, data }: Extract<ToDevice, { type: 'run' }>): Promise<void> {
   const abort = new AbortController();
-  aborts.set(id, abort);
+  aborts.set(run, abort);
   try {
     if (!tools) throw new Error('A job was sent before the device was ready.');
-    const onProgress = throttle(id);
+    const onProgress = throttle(run);
     const result = await runJob(id, data, { ...tools, signal: abort.signal, onProgress });
-    send({ type: 'done', id, result });
+    send({ type: 'done', run, result });
   } catch (thrown) {
     const error: unknown = abort.signal.aborted ? abort.signal.reason : thrown;
-    send({ type: 'failed', id, failure: toFailure(toAppError(error)), ...causeOf(error) });
+    send({ type: 'failed', run, failure: toFailure(toAppError(error)), ...causeOf(error) });
   } finally {
-    aborts.delete(id);
+    aborts.delete(run);
   }
 }
 
-function throttle(id: string): JobTools['onProgress'] {
+function throttle(run: number): JobTools['onProgress'] {
   let lastAt = 0;
   return (progress) => {
     const now = performance.now();
     if (now - lastAt < progressIntervalMs) return;
     lastAt = now;
-    send({ type: 'progress', id, progress });
+    send({ type: 'progress', run, progress });
   };
 }
 

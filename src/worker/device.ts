@@ -9,8 +9,10 @@ import { AppError, toFailure } from '../errors.ts';
 import type { Progress, UpscaleJobData, UpscaleJobResult } from '../jobs/job.ts';
 import type { DeviceStatus, ModelSummary } from '../jobs/worker-registry.ts';
 import { metrics } from '../metrics.ts';
-import { type ChildExit, DeviceChild } from './device-child.ts';
-import type { DeviceSettings, FromDevice } from './protocol.ts';
+import { type ChildExit, DeviceChild, type MessageOfRun } from './device-child.ts';
+import { DeviceJobs } from './device-jobs.ts';
+import type { DeviceSettings } from './protocol.ts';
+import { RestartDelay } from './restart-delay.ts';
 
 export interface DeviceOptions {
   /** Compiled `device-main.js`. */
@@ -36,20 +38,9 @@ export class HandBack extends Error {
   override readonly name = 'HandBack';
 }
 
-interface RunningJob {
-  resolve: (result: UpscaleJobResult) => void;
-  reject: (error: Error) => void;
-  onProgress: (progress: Progress) => void;
-  /** Why it was told to stop; then this, not the kill that may follow, is how it ended. */
-  stopped?: Error;
-}
-
 type RestartReason = 'crashed' | 'hung' | 'disobeyed' | 'memory';
 
 const silenceCheckMs = 1000;
-const maxRestartDelayMs = 30_000;
-/** A process that lived this long was sound: the next restart starts with the first delay again. */
-const soundLifeMs = 60_000;
 
 export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
   readonly name: string;
@@ -57,25 +48,26 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
   status: DeviceStatus = 'starting';
   readonly #options: DeviceOptions;
   readonly #logger: Logger;
-  readonly #jobs = new Map<string, RunningJob>();
+  readonly #jobs: DeviceJobs;
+  readonly #restartDelay: RestartDelay;
   #child: DeviceChild | undefined;
   #killedFor: RestartReason | undefined;
-  #failuresInRow = 0;
   #startedAt = 0;
   #jobsOfThisLife = 0;
+  #lastRun = 0;
   #bloated = false;
   #restartTimer: NodeJS.Timeout | undefined;
   #silenceTimer: NodeJS.Timeout | undefined;
   #silentChecks = 0;
-  #accountedAt: number | undefined;
 
   constructor(options: DeviceOptions) {
     super();
     this.name = options.settings.device;
     this.#options = options;
     this.#logger = options.logger.child({ device: this.name });
+    this.#jobs = new DeviceJobs(this.name);
+    this.#restartDelay = new RestartDelay(options.limits.restartDelayMs);
     metrics.deviceUp.set({ device: this.name }, 0);
-    metrics.deviceBusySeconds.inc({ device: this.name }, 0);
   }
 
   /** Takes jobs. A bloated process ends those it has and is then replaced. */
@@ -85,11 +77,6 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
 
   get jobs(): number {
     return this.#jobs.size;
-  }
-
-  /** Process id of the present life, for tests and logs. */
-  get pid(): number | undefined {
-    return this.#child?.pid;
   }
 
   /**
@@ -118,26 +105,26 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
   ): Promise<UpscaleJobResult> {
     if (signal.aborted) return Promise.reject(signal.reason);
     if (this.status !== 'ready') return Promise.reject(new HandBack());
-    this.#accountBusy();
     this.#jobsOfThisLife += 1;
+    this.#lastRun += 1;
+    const run = this.#lastRun;
     let grace: NodeJS.Timeout | undefined;
     const stop = (reason: Error) => {
-      const job = this.#jobs.get(id);
+      const job = this.#jobs.get(run);
       if (!job || job.stopped) return;
       job.stopped = reason;
       const failure = toFailure(
         reason instanceof AppError ? reason : new AppError('canceled', reason.message),
       );
-      this.#child?.send({ type: 'abort', id, failure });
+      this.#child?.send({ type: 'abort', run, failure });
       grace = setTimeout(() => this.#kill('disobeyed'), this.#options.limits.abortGraceMs);
     };
     const onAbort = () => stop(signal.reason as Error);
     const deadline = setTimeout(() => stop(timeoutError(data.timeoutMs)), data.timeoutMs);
     signal.addEventListener('abort', onAbort);
     return new Promise<UpscaleJobResult>((resolve, reject) => {
-      this.#jobs.set(id, { resolve, reject, onProgress });
-      metrics.deviceJobs.set({ device: this.name }, this.#jobs.size);
-      this.#child?.send({ type: 'run', id, data });
+      this.#jobs.add(run, { resolve, reject, onProgress });
+      this.#child?.send({ type: 'run', run, id, data });
     }).finally(() => {
       clearTimeout(grace);
       clearTimeout(deadline);
@@ -159,34 +146,16 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     this.#jobsOfThisLife = 0;
     this.#bloated = false;
     this.#killedFor = undefined;
-    let unusable: AppError | undefined;
-    let onReady = () => {};
-    const ready = new Promise<void>((resolve) => {
-      onReady = resolve;
-    });
     const { program, settings, limits } = this.#options;
-    const child = new DeviceChild(program, settings, this.#logger, (message) => {
-      if (message.type === 'ready') {
-        this.models = message.models;
-        onReady();
-      } else if (message.type === 'unusable') {
-        unusable = new AppError(message.failure.code, message.failure.detail, {
-          cause: message.cause,
-        });
-      } else this.#onMessage(message);
+    const child = new DeviceChild({
+      program,
+      settings,
+      startMs: limits.startMs,
+      logger: this.#logger,
+      onMessage: (message) => this.#onMessage(message),
     });
     this.#child = child;
-    const tooLong = setTimeout(() => {
-      const seconds = limits.startMs / 1000;
-      unusable = new AppError(
-        'device_unavailable',
-        `The device ${this.name} was not ready within ${seconds} s. DEVICE_START_SECONDS allows for more.`,
-      );
-      child.kill();
-    }, limits.startMs);
-    const exit = await Promise.race([ready, child.exited]);
-    clearTimeout(tooLong);
-    if (exit) throw unusable ?? this.#startFailure(exit);
+    this.models = await child.ready;
     if (this.status === 'stopped') return;
     this.#watchSilence(child);
     void child.exited.then((end) => this.#onExit(child, end));
@@ -195,32 +164,24 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     this.#setStatus('ready');
   }
 
-  #startFailure({ how, lastLines }: ChildExit): AppError {
-    const words = lastLines.length > 0 ? ` Its last words:\n${lastLines.join('\n')}` : '';
-    return new AppError(
-      'device_unavailable',
-      `The process of device ${this.name} ended during its start (${how}).${words}`,
-    );
-  }
-
-  #onMessage(message: Exclude<FromDevice, { type: 'ready' | 'unusable' }>): void {
+  #onMessage(message: MessageOfRun): void {
     if (message.type === 'heartbeat') return this.#onHeartbeat(message.residentBytes);
-    const job = this.#jobs.get(message.id);
+    const job = this.#jobs.get(message.run);
     if (!job) return;
     if (message.type === 'progress') return job.onProgress(message.progress);
     if (message.type === 'done') {
       // Told to stop too late: it is done, and whoever stopped it decides what that means.
-      this.#end(message.id, () => job.resolve(message.result));
+      this.#end(message.run, () => job.resolve(message.result));
     } else {
       const { code, detail } = message.failure;
       const error = job.stopped ?? new AppError(code, detail, { cause: message.cause });
-      this.#end(message.id, () => job.reject(error));
+      this.#end(message.run, () => job.reject(error));
     }
   }
 
   #onHeartbeat(residentBytes: number): void {
     metrics.deviceResidentBytes.set({ device: this.name }, residentBytes);
-    this.#accountBusy();
+    this.#jobs.countBusyTime();
     // A process that is too large before its first job would be so again: replacing it helps nobody.
     if (residentBytes > this.#options.limits.maxResidentBytes && this.#jobsOfThisLife > 0) {
       this.#bloated = true;
@@ -232,10 +193,8 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     if (this.#bloated && this.#jobs.size === 0) this.#kill('memory');
   }
 
-  #end(id: string, settle: () => void): void {
-    this.#accountBusy();
-    this.#jobs.delete(id);
-    metrics.deviceJobs.set({ device: this.name }, this.#jobs.size);
+  #end(run: number, settle: () => void): void {
+    this.#jobs.remove(run);
     settle();
     this.#recycleWhenIdle();
   }
@@ -250,10 +209,7 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     if (child !== this.#child) return;
     clearInterval(this.#silenceTimer);
     const reason = this.#killedFor ?? 'crashed';
-    this.#accountBusy();
-    const jobs = [...this.#jobs.values()];
-    this.#jobs.clear();
-    metrics.deviceJobs.set({ device: this.name }, 0);
+    const jobs = this.#jobs.takeAll();
     if (this.status === 'stopped') {
       for (const job of jobs) job.reject(job.stopped ?? new HandBack());
       return;
@@ -278,13 +234,7 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
   }
 
   #restart(failed: boolean): void {
-    if (!failed) this.#failuresInRow = 0;
-    else if (performance.now() - this.#startedAt > soundLifeMs) this.#failuresInRow = 1;
-    else this.#failuresInRow += 1;
-    const { restartDelayMs } = this.#options.limits;
-    const delayMs = failed
-      ? Math.min(restartDelayMs * 2 ** (this.#failuresInRow - 1), maxRestartDelayMs)
-      : 0;
+    const delayMs = this.#restartDelay.next(failed, performance.now() - this.#startedAt);
     this.#restartTimer = setTimeout(() => {
       this.#live().catch((error: unknown) => {
         if (this.status === 'stopped') return;
@@ -303,14 +253,6 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
       this.#silentChecks = silentMs > this.#options.limits.hangMs ? this.#silentChecks + 1 : 0;
       if (this.#silentChecks >= 2) this.#kill('hung');
     }, silenceCheckMs);
-  }
-
-  #accountBusy(): void {
-    const now = performance.now();
-    if (this.#accountedAt !== undefined && this.#jobs.size > 0) {
-      metrics.deviceBusySeconds.inc({ device: this.name }, (now - this.#accountedAt) / 1000);
-    }
-    this.#accountedAt = now;
   }
 
   #setStatus(status: DeviceStatus): void {

@@ -21,17 +21,18 @@ export interface DeviceSettings {
 
 export type ToDevice =
   | { type: 'start'; settings: DeviceSettings }
-  | { type: 'run'; id: string; data: UpscaleJobData }
+  /** `run` numbers the runs of a device: the same job may come again before its last run has stopped. */
+  | { type: 'run'; run: number; id: string; data: UpscaleJobData }
   /** Stop the job between two tiles and answer `failed` with this failure. */
-  | { type: 'abort'; id: string; failure: Failure };
+  | { type: 'abort'; run: number; failure: Failure };
 
 export type FromDevice =
   | { type: 'ready'; models: ModelSummary[] }
   /** It cannot start; the process exits after this. */
   | { type: 'unusable'; failure: Failure; cause?: string }
-  | { type: 'progress'; id: string; progress: Progress }
-  | { type: 'done'; id: string; result: UpscaleJobResult }
-  | { type: 'failed'; id: string; failure: Failure; cause?: string }
+  | { type: 'progress'; run: number; progress: Progress }
+  | { type: 'done'; run: number; result: UpscaleJobResult }
+  | { type: 'failed'; run: number; failure: Failure; cause?: string }
   | { type: 'heartbeat'; residentBytes: number };
 
 /** How often a device process says that it lives. A graph run holds it up, so silence is judged by far longer. */

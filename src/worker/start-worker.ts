@@ -30,9 +30,7 @@ export interface WorkerOptions {
   deviceProgram?: string;
 }
 
-export interface WorkerTimes
-  extends LockTimes,
-    Pick<DeviceLimits, 'abortGraceMs' | 'restartDelayMs'> {}
+interface WorkerTimes extends LockTimes, Pick<DeviceLimits, 'abortGraceMs' | 'restartDelayMs'> {}
 
 export interface RunningWorker {
   /**
@@ -55,7 +53,7 @@ const defaultTimes: WorkerTimes = {
 };
 
 /** For handing jobs back and saying good-bye to Redis, after the grace. */
-const closeLimitMs = 5000;
+const closeLimitMs = 2500;
 
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
   const { config, redisUrl, logger } = options;

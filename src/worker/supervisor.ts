@@ -9,7 +9,6 @@ import { type AppError, fromFailureText, toAppError, toFailure } from '../errors
 import { cancelChannel, isCanceled } from '../jobs/cancellation.ts';
 import {
   type Progress,
-  stages,
   type UpscaleJobData,
   type UpscaleJobResult,
   upscaleQueueName,
@@ -17,10 +16,11 @@ import {
 import { canceledError, type UpscaleJob } from '../jobs/job-snapshot.ts';
 import { connectRedis, redisOptions } from '../jobs/redis.ts';
 import { within } from '../jobs/within.ts';
-import { metrics, modeOf } from '../metrics.ts';
+import { metrics } from '../metrics.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import { HandBack } from './device.ts';
 import type { DevicePool } from './device-pool.ts';
+import { observeFailure, observeSuccess } from './observe-jobs.ts';
 
 export interface SupervisorOptions {
   redisUrl: string;
@@ -41,6 +41,11 @@ export interface LockTimes {
 interface Running {
   abort: AbortController;
   settled: Promise<unknown>;
+}
+
+/** How a run ends whose job is no longer ours. */
+class LockLost extends Error {
+  override readonly name = 'LockLost';
 }
 
 /** Workers may die (a node that is drained, an out-of-memory kill) with the same job in hand this often. */
@@ -75,7 +80,9 @@ export class Supervisor {
     this.#worker.on('error', onError);
     this.#worker.on('completed', (job, result) => void this.#onCompleted(job, result));
     this.#worker.on('failed', (job, error) => void this.#onFailed(job, error));
-    this.#worker.on('lockRenewalFailed', (ids) => this.#onLocksLost(ids));
+    this.#worker.on('lockRenewalFailed', (ids) => {
+      for (const id of ids) this.#onLockLost(id, this.#running.get(id));
+    });
     this.#subscriber = connectRedis(redisUrl, 'consumer', onError);
     // What was published while the connection was away is lost: look at the records.
     this.#subscriber.on('ready', () => void this.obeyCancelRecords());
@@ -137,7 +144,8 @@ export class Supervisor {
   #track(job: UpscaleJob, token: string): Promise<UpscaleJobResult> {
     const id = job.id ?? '';
     const abort = new AbortController();
-    const settled = this.#process(job, token, abort.signal).finally(() => {
+    const before = this.#running.get(id);
+    const settled = this.#process(job, token, abort.signal, before).finally(() => {
       if (this.#running.get(id)?.abort === abort) this.#running.delete(id);
     });
     this.#running.set(id, { abort, settled });
@@ -145,10 +153,16 @@ export class Supervisor {
   }
 
   /** Every way in which an attempt can end, in BullMQ's words. */
-  async #process(job: UpscaleJob, token: string, signal: AbortSignal): Promise<UpscaleJobResult> {
+  async #process(
+    job: UpscaleJob,
+    token: string,
+    signal: AbortSignal,
+    before: Running | undefined,
+  ): Promise<UpscaleJobResult> {
     const id = job.id ?? '';
     const { redis, logger } = this.#options;
     try {
+      if (before) await this.#endLostRun(id, before);
       if (this.#closing) throw new HandBack();
       if (await isCanceled(redis, id)) throw canceledError();
       const result = await this.#runOnDevice(job, signal);
@@ -161,6 +175,11 @@ export class Supervisor {
         logger.info({ job: id }, 'job handed back to the queue');
         await job.moveToWait(token);
         throw new WaitingError();
+      }
+      if (error instanceof LockLost) {
+        // BullMQ refuses whatever we say of the job now, and whoever has the lock ends it.
+        metrics.jobAttemptsLost.inc({ reason: 'lock_lost' });
+        throw error;
       }
       const known = toAppError(error);
       const text = JSON.stringify(toFailure(known));
@@ -190,25 +209,25 @@ export class Supervisor {
     this.#running.get(id)?.abort.abort(canceledError());
   }
 
-  /** Another worker has these jobs now, or will: free the device. What they wrote is the same result. */
-  #onLocksLost(ids: string[]): void {
-    for (const id of ids) {
-      this.#options.logger.warn({ job: id }, 'the lock of the job was lost');
-      this.#running.get(id)?.abort.abort(new Error('The lock of the job was lost.'));
-    }
+  /** Another worker has the job now, or will: free the device. What this run wrote is the same result. */
+  #onLockLost(id: string, running: Running | undefined): void {
+    if (!running || running.abort.signal.aborted) return;
+    this.#options.logger.warn({ job: id }, 'the lock of the job was lost');
+    running.abort.abort(new LockLost());
+  }
+
+  /**
+   * The job came back to us while we still ran it: its lock was lost, and we did not know. BullMQ keeps locks
+   * by job id, so the end of the old run would stop the renewal of the new one: end it, then fetch afresh.
+   */
+  async #endLostRun(id: string, before: Running): Promise<never> {
+    this.#onLockLost(id, before);
+    await Promise.allSettled([before.settled]);
+    throw new HandBack();
   }
 
   async #onCompleted(job: UpscaleJob, result: UpscaleJobResult): Promise<void> {
-    const model = result.model.name;
-    const labels = { model, mode: modeOf(result.evaluations) };
-    metrics.jobs.inc({ status: 'succeeded', code: '', model });
-    for (const stage of stages) {
-      metrics.stageSeconds.observe({ ...labels, stage }, result.timingsMs[stage] / 1000);
-    }
-    metrics.processingSeconds.observe(labels, result.totalMs / 1000);
-    const { timestamp, processedOn = timestamp, finishedOn = processedOn } = job;
-    metrics.queueWaitSeconds.observe(labels, (processedOn - timestamp) / 1000);
-    metrics.jobSeconds.observe(labels, (finishedOn - timestamp) / 1000);
+    observeSuccess(job, result);
     this.#options.logger.info(
       { job: job.id, request: job.data.requestId, device: result.device, totalMs: result.totalMs },
       'job succeeded',
@@ -227,10 +246,7 @@ export class Supervisor {
       metrics.jobAttemptsLost.inc({ reason: code });
       return;
     }
-    const status = code === 'canceled' ? 'canceled' : 'failed';
-    // A name that no bundle has is the client's invention: it must not become a label.
-    const model = code === 'unknown_model' ? '' : job.data.params.model;
-    metrics.jobs.inc({ status, code, model });
+    observeFailure(job, code);
     await this.#cleanUp(({ store }) => store.delete(job.data.input.key));
   }
 

@@ -10,6 +10,7 @@ import {
   startWorkerBench,
   startWorkerProcess,
   testImage,
+  testTimes,
   untilGone,
   type WorkerBench,
   workerConfig,
@@ -95,7 +96,7 @@ describe('a device process', () => {
   });
 
   test('that does not obey a cancel is killed; the other job in it loses no attempt', async () => {
-    const { device } = await startReady({}, { times: { abortGraceMs: 200, restartDelayMs: 50 } });
+    const { device } = await startReady({}, { times: { ...testTimes, abortGraceMs: 200 } });
     const disobeyed = await restarts('disobeyed');
     const [canceled, bystander] = await Promise.all([submitAndStart(300), submitAndStart(200)]);
     process.kill(device, 'SIGSTOP');
@@ -109,7 +110,7 @@ describe('a device process', () => {
   });
 
   test('that does not obey the time limit of a job is killed', async () => {
-    const { device } = await startReady({}, { times: { abortGraceMs: 200, restartDelayMs: 50 } });
+    const { device } = await startReady({}, { times: { ...testTimes, abortGraceMs: 200 } });
     const id = await bench.submit(await testImage(400), {}, { timeoutMs: 3000 });
     await bench.event(id, 'progress');
     process.kill(device, 'SIGSTOP');
@@ -202,14 +203,18 @@ describe('a supervisor', () => {
     expect(await attemptsMade(id)).toBe(1);
   });
 
-  test('that lost its lock stops, and the job runs again and ends once', async () => {
-    const { device } = await startReady();
+  test.each([
+    ['is told so by the next renewal', { lockMs: 2000, stalledCheckMs: 5000 }],
+    ['is given the same job again', { lockMs: 30_000, stalledCheckMs: 500 }],
+  ])('that lost a lock and %s stops, and the job ends once', async (_name, times) => {
+    const { device } = await startReady({}, { times: { ...testTimes, ...times } });
     const id = await submitAndStart(500);
     // As after a long absence of Redis: the lock has expired and was not renewed in time.
     await bench.redis.client.del(`bull:upscale:${id}:lock`);
     expect(await bench.ended(id)).toMatchObject({ status: 'succeeded' });
     expect(bench.log.some(({ msg }) => msg === 'the lock of the job was lost')).toBe(true);
     expect(await devicesOf(process.pid)).toEqual([device]);
+    expect(await bench.redis.client.llen('bull:upscale:active')).toBe(0);
   });
 
   test('ignores signals of the terminal in its device, which only obeys its parent', async () => {
