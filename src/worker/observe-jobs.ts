@@ -1,0 +1,25 @@
+/** What the metrics say of a job that has ended. */
+import type { ErrorCode } from '../errors.ts';
+import { stages, type UpscaleJobResult } from '../jobs/job.ts';
+import type { UpscaleJob } from '../jobs/job-snapshot.ts';
+import { metrics, modeOf } from '../metrics.ts';
+
+export function observeSuccess(job: UpscaleJob, result: UpscaleJobResult): void {
+  const model = result.model.name;
+  const labels = { model, mode: modeOf(result.evaluations) };
+  metrics.jobs.inc({ status: 'succeeded', code: '', model });
+  for (const stage of stages) {
+    metrics.stageSeconds.observe({ ...labels, stage }, result.timingsMs[stage] / 1000);
+  }
+  metrics.processingSeconds.observe(labels, result.totalMs / 1000);
+  const { timestamp, processedOn = timestamp, finishedOn = processedOn } = job;
+  metrics.queueWaitSeconds.observe(labels, (processedOn - timestamp) / 1000);
+  metrics.jobSeconds.observe(labels, (finishedOn - timestamp) / 1000);
+}
+
+export function observeFailure(job: UpscaleJob, code: ErrorCode): void {
+  const status = code === 'canceled' ? 'canceled' : 'failed';
+  // A name that no bundle has is the client's invention: it must not become a label.
+  const model = code === 'unknown_model' ? '' : job.data.params.model;
+  metrics.jobs.inc({ status, code, model });
+}
