@@ -182,7 +182,7 @@ export const settings = {
 } satisfies Record<string, Setting<number> | Setting<string> | Setting<string[]>>;
 
 type Settings = typeof settings;
-export type SettingName = keyof Settings;
+type SettingName = keyof Settings;
 
 /** The parsed settings, under their environment names. */
 export type Config = {

@@ -27,7 +27,7 @@ export interface Progress {
   fraction: number;
 }
 
-export interface ImageFacts {
+interface ImageFacts {
   /** Upright (after EXIF orientation), in pixels. */
   width: number;
   height: number;
