@@ -165,11 +165,15 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
   }
 
   #onMessage(message: MessageOfRun): void {
-    if (message.type === 'heartbeat') return this.#onHeartbeat(message.residentBytes);
+    if (message.type === 'heartbeat') {
+      this.#onHeartbeat(message.residentBytes);
+      return;
+    }
     const job = this.#jobs.get(message.run);
     if (!job) return;
-    if (message.type === 'progress') return job.onProgress(message.progress);
-    if (message.type === 'done') {
+    if (message.type === 'progress') {
+      job.onProgress(message.progress);
+    } else if (message.type === 'done') {
       // Told to stop too late: it is done, and whoever stopped it decides what that means.
       this.#end(message.run, () => job.resolve(message.result));
     } else {
