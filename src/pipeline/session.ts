@@ -51,6 +51,9 @@ function nativeOptions({ executionProvider, threads }: SessionOptions) {
     executionMode: 'sequential',
     graphOptimizationLevel: 'all',
     logSeverityLevel: 3,
+    // Idle threads of one session would spin while another session, or an image codec, needs the cores:
+    // without spinning, 128² → 512² takes 0.65 s of CPU time instead of 0.86 s, and no longer by the clock.
+    extra: { session: { intra_op: { allow_spinning: '0' } } },
   } as const satisfies ort.InferenceSession.SessionOptions;
 }
 
