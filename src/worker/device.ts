@@ -160,7 +160,7 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     this.#watchSilence(child);
     void child.exited.then((end) => this.#onExit(child, end));
     const milliseconds = Math.round(performance.now() - this.#startedAt);
-    this.#logger.info({ pid: child.pid, milliseconds }, 'the device is ready');
+    this.#logger.info({ devicePid: child.pid, milliseconds }, 'the device is ready');
     this.#setStatus('ready');
   }
 

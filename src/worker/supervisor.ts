@@ -76,7 +76,7 @@ export class Supervisor {
         metrics: { maxDataPoints: 20_160 },
       },
     );
-    const onError = (error: Error) => logger.warn({ err: error }, 'redis');
+    const onError = (error: Error) => logger.warn({ err: error }, 'queue');
     this.#worker.on('error', onError);
     this.#worker.on('completed', (job, result) => void this.#onCompleted(job, result));
     this.#worker.on('failed', (job, error) => void this.#onFailed(job, error));

@@ -203,6 +203,18 @@ describe('a supervisor', () => {
     expect(await attemptsMade(id)).toBe(1);
   });
 
+  test('that gets SIGTERM in mid-job hands back, leaves no orphan and exits in order', async () => {
+    const first = await startWorkerProcess(bench, { SHUTDOWN_GRACE_SECONDS: '1' });
+    const id = await submitAndStart(450);
+    expect(await first.kill('SIGTERM')).toBe(0);
+    expect(await bench.queue.get(id)).toMatchObject({ status: 'queued' });
+    expect(await Promise.all(first.devices.map(isRunning))).toEqual([false]);
+    expect(await bench.queue.workers()).toEqual([]);
+    await startReady();
+    expect(await bench.ended(id)).toMatchObject({ status: 'succeeded' });
+    expect(await attemptsMade(id)).toBe(1);
+  });
+
   test.each([
     ['is told so by the next renewal', { lockMs: 2000, stalledCheckMs: 5000 }],
     ['is given the same job again', { lockMs: 30_000, stalledCheckMs: 500 }],

@@ -215,7 +215,8 @@ export async function untilGone(pid: number): Promise<void> {
 export interface WorkerProcess {
   readonly pid: number;
   readonly devices: number[];
-  kill(signal: NodeJS.Signals): Promise<void>;
+  /** Resolves to its exit code when it has ended; null when the signal itself ended it. */
+  kill(signal: NodeJS.Signals): Promise<number | null>;
 }
 
 /** A worker in a process of its own, which a test may kill. Resolves when it is ready. */
@@ -244,7 +245,8 @@ export async function startWorkerProcess(
     devices: await devicesOf(pid),
     kill: async (signal) => {
       child.kill(signal);
-      await exited;
+      const [code] = (await exited) as [number | null];
+      return code;
     },
   };
 }
