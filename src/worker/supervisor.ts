@@ -8,7 +8,9 @@ import type { Logger } from 'pino';
 import { type AppError, fromFailureText, toAppError, toFailure } from '../errors.ts';
 import { cancelChannel, isCanceled } from '../jobs/cancellation.ts';
 import {
+  outputKey,
   type Progress,
+  stages,
   type UpscaleJobData,
   type UpscaleJobResult,
   upscaleQueueName,
@@ -85,7 +87,9 @@ export class Supervisor {
     });
     this.#subscriber = connectRedis(redisUrl, 'consumer', onError);
     // What was published while the connection was away is lost: look at the records.
-    this.#subscriber.on('ready', () => void this.obeyCancelRecords());
+    this.#subscriber.on('ready', () => {
+      this.obeyCancelRecords().catch(onError);
+    });
     this.#subscriber.on('message', (_channel, id) => this.#cancel(id));
     for (const device of pool.devices) device.on('status', () => this.#adapt());
   }
@@ -195,6 +199,10 @@ export class Supervisor {
     const lease = await pool.acquire(lostADevice, signal);
     try {
       logger.debug({ job: id, device: lease.device.name }, 'job started');
+      // What an earlier attempt had done is done again.
+      if (typeof job.progress === 'object') {
+        await job.updateProgress({ stage: stages[0], fraction: 0 });
+      }
       return await lease.device.run(id, job.data, signal, (progress: Progress) => {
         job.updateProgress(progress).catch((error: unknown) => {
           logger.debug({ job: id, err: error }, 'progress was not recorded');
@@ -247,7 +255,11 @@ export class Supervisor {
       return;
     }
     observeFailure(job, code);
-    await this.#cleanUp(({ store }) => store.delete(job.data.input.key));
+    await this.#cleanUp(async ({ store }) => {
+      await store.delete(job.data.input.key);
+      // There is one when the cancel came after the result, or an earlier attempt got that far.
+      await store.delete(outputKey(job.id ?? ''));
+    });
   }
 
   /** Runs after the job has ended: a failure costs storage until the time to live ends, nothing else. */

@@ -199,8 +199,8 @@ describe('waiting for a job', () => {
   test('outlasts a Redis that restarts', async () => {
     const id = await submit();
     const waiting = queue.waitFor(id, 60_000);
-    // One look has been answered: from now on the wait is accepted.
-    await queue.ping();
+    // It looks as the wait does, after it: when it is answered, so is the wait's first look.
+    await queue.get(id);
     await redis.kill();
     await redis.restart();
     startFakeWorker(async () => ({ output: { key: outputKey(id) } }));

@@ -212,6 +212,21 @@ describe('stopping a job that runs', () => {
     expect(await bench.store.get(outputKey(id))).toBeUndefined();
   });
 
+  test('a cancel that comes with the last tile still holds, and the result goes', async () => {
+    const id = await bench.submit(await testImage(100));
+    await bench.event(id, 'progress');
+    await bench.redis.client.set(
+      `pisa:canceled:${id}`,
+      JSON.stringify({ data: {}, createdAt: 0, canceledAt: 1 }),
+      'EX',
+      60,
+    );
+    await bench.finished(id);
+    expect(await bench.queue.get(id)).toMatchObject({ status: 'canceled' });
+    await expect.poll(() => bench.store.get(outputKey(id))).toBeUndefined();
+    await expect.poll(() => bench.store.get(inputKey(id))).toBeUndefined();
+  });
+
   test('a job that was cancelled between two attempts does not start', async () => {
     const id = crypto.randomUUID();
     await bench.redis.client.set(
