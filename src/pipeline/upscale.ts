@@ -16,7 +16,7 @@ import { decodeImage } from './decode-image.ts';
 import { decodeLatents } from './decode-latents.ts';
 import { checkOutput, encodeImage } from './encode-image.ts';
 import { encodeLatents } from './encode-latents.ts';
-import { type Geometry, type PixelSize, planGeometry } from './geometry.ts';
+import { type Geometry, planGeometry } from './geometry.ts';
 import type { Model } from './model.ts';
 import type { Planar } from './planar.ts';
 import { type Dials, predictResidual } from './predict-residual.ts';
@@ -77,7 +77,7 @@ export async function upscale(
     decodeImage(lowRes, { maxPixels: limits.maxInputPixels }, control),
   );
   const geometry = planGeometry(input.inspected, params.scale, model);
-  checkOutputPixels(geometry.output, limits.maxOutputPixels);
+  checkSizes(geometry, model, limits.maxOutputPixels);
   checkOutput(geometry.output, params.format);
   control.setWeights(stageWeights(geometry, plan.evaluations));
   const superRes = await largeImages.take(geometry.output, signal, () =>
@@ -128,10 +128,23 @@ async function restore(lowRes: Planar, run: Run): Promise<Planar> {
   return superRes;
 }
 
-function checkOutputPixels({ width, height }: PixelSize, maxPixels: number): void {
-  if (width * height <= maxPixels) return;
-  const detail = `The output would be ${width} × ${height} pixels, which exceeds the limit of ${maxPixels} pixels. Send a smaller image or ask for a smaller scale.`;
-  throw new AppError('too_many_pixels', detail);
+/** Padding may cost this many times the pixels of the largest output: more than any usual image needs. */
+const paddingFactor = 2;
+
+function checkSizes({ output, latents }: Geometry, model: Model, maxPixels: number): void {
+  const size = `The output would be ${output.width} × ${output.height} pixels`;
+  const advice = 'Send a smaller image or ask for a smaller scale.';
+  if (output.width * output.height > maxPixels) {
+    const detail = `${size}, which exceeds the limit of ${maxPixels} pixels. ${advice}`;
+    throw new AppError('too_many_pixels', detail);
+  }
+  // An image of 4,000,000 × 1 pixels has few pixels, but 16 times as many once it is padded.
+  const paddedPixels = latents.width * latents.height * model.manifest.latents.downscale ** 2;
+  const leastPixels = (model.tilePolicy.smallestImage * model.manifest.latents.downscale) ** 2;
+  if (paddedPixels > Math.max(paddingFactor * maxPixels, leastPixels)) {
+    const detail = `${size}; so narrow an image is padded to ${paddedPixels} pixels for the model, which is too many. ${advice}`;
+    throw new AppError('too_many_pixels', detail);
+  }
 }
 
 /** Shares of the work, measured on a CPU with the embedded model: relative costs per output pixel. */

@@ -105,6 +105,20 @@ describe('sizes', () => {
     await expect(refused).rejects.toThrow('400 × 400 pixels, which exceeds the limit of 159999');
   });
 
+  it('refuses an image so narrow that its padding would be the most of it', async () => {
+    const limits = { maxInputPixels: 10_000, maxOutputPixels: 20_000 };
+    const refused = run(await picture(1, 3000), identity, { scale: 2 }, { limits });
+    await expect(refused).rejects.toMatchObject({ code: 'too_many_pixels' });
+    await expect(refused).rejects.toThrow('padded to 48000 pixels');
+    const result = await run(
+      await picture(1, 1),
+      identity,
+      {},
+      { limits: { maxInputPixels: 1, maxOutputPixels: 16 } },
+    );
+    expect(result.width).toBe(4);
+  });
+
   it.each([
     ['webp', 4096],
     ['avif', 4097],
