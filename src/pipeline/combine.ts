@@ -1,6 +1,7 @@
 /** Stage 5, Eq. 8 of the paper: ε = λ_pix·ε_pix + λ_sem·(ε_PiSA − ε_pix), and z_H = z_L − ε. */
 import type { Evaluations } from '../jobs/job.ts';
 import type { Planar } from './planar.ts';
+import type { RunControl } from './run-control.ts';
 
 /** One number for the image, or a map [h,w] with one value per latent cell. */
 export type Lambda = number | Float32Array;
@@ -49,8 +50,16 @@ export function combine(
 }
 
 /** z_H = z_L − ε, in place in `latents`. Both [C,h,w]. */
-export function subtractResidual(latents: Planar, residual: Planar): void {
-  for (let i = 0; i < latents.data.length; i++) {
-    latents.data[i] = (latents.data[i] as number) - (residual.data[i] as number);
+export async function subtractResidual(
+  latents: Planar,
+  residual: Planar,
+  control: RunControl,
+): Promise<void> {
+  const plane = latents.height * latents.width;
+  for (let start = 0; start < latents.data.length; start += plane) {
+    for (let i = start; i < start + plane; i++) {
+      latents.data[i] = (latents.data[i] as number) - (residual.data[i] as number);
+    }
+    await control.breathe();
   }
 }

@@ -117,7 +117,7 @@ async function restore(lowRes: Planar, run: Run): Promise<Planar> {
   await control.stage('predict_residual', async () => {
     if (plan.evaluations === 0) return;
     const residual = await predictResidual(latents, plan, dials, model, control);
-    subtractResidual(latents, residual);
+    await subtractResidual(latents, residual, control);
     residual.release();
   });
   const superRes = await control.stage('decode_latents', () =>

@@ -8,6 +8,7 @@ import { combine, subtractResidual } from '../../../src/pipeline/combine.ts';
 import type { Manifest } from '../../../src/pipeline/manifest.ts';
 import type { Model } from '../../../src/pipeline/model.ts';
 import { Resampled } from '../../../src/pipeline/resample.ts';
+import { RunControl } from '../../../src/pipeline/run-control.ts';
 import {
   bytesOf,
   difference,
@@ -107,7 +108,7 @@ describe('parity with Python', () => {
         const restored = planar(one.latents);
         const residual = planar(one.latents);
         combine(epsPix, epsPisa, pix, sem, residual.data);
-        subtractResidual(restored, residual);
+        await subtractResidual(restored, residual, new RunControl());
         expect(relative(restored.data, combined)).toBeLessThan(1e-4);
         const superRes = new Float32Array(pixels.length);
         await model.decode(restored.data, size, superRes);
