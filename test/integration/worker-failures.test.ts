@@ -138,7 +138,7 @@ describe('a device process', () => {
 
 describe('a device that cannot start', () => {
   test.each([
-    ['no such provider', { DEVICES: 'cuda:0' }, 'device_unavailable', 'cuda'],
+    ['no such provider', { DEVICES: 'cuda:0' }, 'device_unavailable', 'Set DEVICES=cpu'],
     ['one of two', { DEVICES: 'cpu,cuda:0' }, 'device_unavailable', 'cuda'],
     ['no such bundle', { MODEL: 'pisa-huge' }, 'invalid_bundle', 'pisa-huge'],
     ['no such folder', { MODELS_DIR: '/nowhere' }, 'invalid_bundle', '/nowhere'],
