@@ -67,5 +67,8 @@ train: ## Train the embedded model from nothing (hours)
 evaluate: ## Judge the embedded model; writes docs/evaluation.md
 	@$(MAKE) --no-print-directory -C python evaluate
 
+convert: ## Make models/pisa-sr from BASE=… and LORA=… (docs/models.md)
+	@$(MAKE) --no-print-directory -C python convert
+
 clean: ## Remove what the other targets made here
 	@rm -rf dist .bench node_modules .data python/.venv

@@ -1,0 +1,50 @@
+"""Convert Stable Diffusion 2.1-base and PiSA-SR's LoRAs to a bundle that pisa-serve serves.
+
+    python -m pisa_models.convert --base FOLDER_OR_HUB_ID --lora pisa_sr.pkl [--dtype float16] [--out models/pisa-sr]
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pisa_models.convert.bundle import LICENSE, TILES, Options, convert
+from pisa_models.convert.errors import ConversionError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m pisa_models.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--base", required=True, help="folder in diffusers layout, or the id of a hub model")
+    parser.add_argument("--lora", required=True, type=Path, help="the official pisa_sr.pkl")
+    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16")
+    parser.add_argument("--out", type=Path, default=Path("models/pisa-sr"), help="the bundle (default: %(default)s)")
+    parser.add_argument("--replace", action="store_true", help="replace the bundle at --out once the new one is ready")
+    parser.add_argument("--license", default=LICENSE, help="for the manifest (default: %(default)s)")
+    parser.add_argument("--version", default="1.0.0", help="for the manifest (default: %(default)s)")
+    for name, tile in TILES.items():
+        parser.add_argument(
+            f"--{name}-tile", type=int, default=tile, metavar="CELLS", help="largest tile edge (default: %(default)s)"
+        )
+    given = parser.parse_args(arguments)
+    tiles = {name: getattr(given, f"{name}_tile") for name in TILES}
+    if min(tiles.values()) < 1:
+        parser.error("tiles have at least one latent cell")
+    # So that a polite stop also removes the unfinished folder.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    options = Options(
+        base=given.base, lora=given.lora, out=given.out, dtype=given.dtype, license=given.license,
+        version=given.version, replace=given.replace, tiles=tiles, say=lambda line: print(line, flush=True),
+    )  # fmt: skip
+    try:
+        manifest = convert(options)
+    except ConversionError as error:
+        sys.exit(f"error: {error}")
+    files = [file for graph in manifest["graphs"].values() for file in (graph, *graph.get("externalData", ()))]
+    print(f"{given.out}: {sum(file['bytes'] for file in files) / 1e9:.2f} GB in {len(files)} files")
+
+
+if __name__ == "__main__":
+    main()

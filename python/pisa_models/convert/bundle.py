@@ -1,0 +1,281 @@
+"""The whole conversion: read and check everything, then write the three graphs and the manifest.
+
+The bundle is made in a hidden folder beside its place and moved there when it is complete and checked.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pisa_models.convert import onnx_file, ranges, vae
+from pisa_models.convert.adapters import ALPHA, read_adapters
+from pisa_models.convert.base import load_unet, load_vae, open_base
+from pisa_models.convert.errors import ConversionError, reason
+from pisa_models.convert.layers import to_half
+from pisa_models.convert.prompt import empty_prompt
+from pisa_models.convert.unet import TIMESTEP, ServedUNet
+
+SCALE = 4
+# Largest relative error between a graph and PyTorch in float32, max |a − b| / max |b|.
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
+# Latent cells. The UNet's are the official code's; the others keep a float32 decoder near 2.5 GB (docs/models.md).
+TILES = {"encoder": 128, "unet": 96, "decoder": 96}
+UNET_OVERLAP = 32
+LICENSE = "CreativeML Open RAIL++-M (Stable Diffusion 2.1) and Apache-2.0 (PiSA-SR)"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_OUT_OF_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+
+
+@dataclass
+class Options:
+    base: str
+    lora: Path
+    out: Path
+    dtype: str = "float16"
+    license: str = LICENSE
+    version: str = "1.0.0"
+    replace: bool = False
+    tiles: dict[str, int] = field(default_factory=lambda: dict(TILES))
+    inline_limit: int = onnx_file.INLINE_LIMIT
+    """Bytes of weights beyond which a graph keeps them in a file beside it."""
+    say: Callable[[str], None] = print
+
+
+def _check_out(options: Options) -> Path:
+    out = options.out.expanduser().absolute()
+    if not _NAME.fullmatch(out.name):
+        raise ConversionError(
+            f"A bundle is named as its folder, in small letters, digits, '.', '_' and '-', not {out.name!r}. "
+            "Choose another --out."
+        )
+    if out.exists() and not options.replace:
+        raise ConversionError(f"{out} exists. Choose another --out, or give --replace.")
+    if out.exists() and not (out / "manifest.json").is_file():
+        raise ConversionError(f"{out} is no bundle, so it is not replaced. Choose another --out.")
+    return out
+
+
+@contextmanager
+def _complete_or_nothing(out: Path) -> Iterator[Path]:
+    """A folder that becomes `out` when the block ends well, and is gone with all in it when it does not."""
+    work: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # One level down, so that nobody who lists bundles beside `out` sees a manifest before its time.
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+        made = work / out.name
+        made.mkdir()
+        yield made
+        if out.exists():
+            os.rename(out, work / "replaced")
+        os.rename(made, out)
+    except OSError as error:
+        if error.errno in _OUT_OF_SPACE:
+            raise ConversionError(
+                f"The disk of {out.parent} is full ({reason(error)}). Free space, or choose an --out elsewhere."
+            ) from error
+        raise ConversionError(f"Cannot write {out} ({reason(error)}). Choose an --out that can be written.") from error
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_space(out: Path, networks: tuple[nn.Module, ...], dtype: str) -> None:
+    """Before the work begins; what the check cannot foresee still ends cleanly."""
+    parameters = sum(parameter.numel() for network in networks for parameter in network.parameters())
+    needed = parameters * (4 if dtype == "float32" else 2)
+    folder = next(parent for parent in out.parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ConversionError(
+            f"{needed / 1e9:.2f} GB are needed in {folder} but {free / 1e9:.2f} GB are free. "
+            "Free space, or choose an --out elsewhere."
+        )
+
+
+def _cast(feed: dict[str, torch.Tensor], dtype: str) -> dict[str, torch.Tensor]:
+    return {name: value.to(getattr(torch, dtype)) for name, value in feed.items()}
+
+
+def _write(network: nn.Module, found: ranges.Probe, output: str, path: Path, options: Options) -> str:
+    """Write one graph; returns its type, which is float32 where activations would not fit float16."""
+    dtype = options.dtype
+    if dtype == "float16" and not found.fits_half:
+        options.say(
+            f"{path.stem}: activations reach {found.largest:.3g} in {found.layer}, "
+            "too much for float16: kept in float32"
+        )
+        dtype = "float32"
+    if dtype == "float16":
+        to_half(network)
+    onnx_file.write(network, _cast(found.feeds[0], dtype), output, path, options.inline_limit)
+    return dtype
+
+
+def _check_graph(path: Path, found: ranges.Probe, dtype: str, say: Callable[[str], None]) -> None:
+    """Run the file on the probe's inputs: finite, and equal to PyTorch in float32 within TOLERANCE."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for feed, expected in zip(found.feeds, found.outputs, strict=True):
+        result = session.run(None, {name: value.numpy() for name, value in _cast(feed, dtype).items()})[0]
+        error = np.abs(result.astype(np.float32) - expected.numpy()).max() / float(expected.abs().max() or 1)
+        worst = max(worst, float(error)) if np.isfinite(error) else float("inf")
+    size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+    say(f"{path.stem}: {size / 1e6:.1f} MB {dtype}, largest activation {found.largest:.3g}, relative error {worst:.1e}")
+    if worst > TOLERANCE[dtype]:
+        advice = "Use --dtype float32." if dtype == "float16" else "Report this with the model's config.json files."
+        raise ConversionError(
+            f"{path.stem} differs from PyTorch by {worst:.1e} of its largest value, more than {TOLERANCE[dtype]:.0e}. "
+            + advice
+        )
+
+
+def _facts(path: Path) -> dict:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return {"file": path.name, "sha256": digest.hexdigest(), "bytes": path.stat().st_size}
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def _entry(path: Path, dtype: str, tile: int, overlap: int, step: int) -> dict:
+    """A graph of the manifest; tile and overlap in latent cells, made multiples of `step`."""
+    overlap = _round_up(overlap, step)
+    entry = _facts(path) | {
+        "dtype": dtype,
+        "tileLatents": max(_round_up(tile, step), overlap + 2 * step),
+        "overlapLatents": overlap,
+        # GroupNorm and attention see the whole tile.
+        "receptiveRadiusLatents": None,
+    }
+    beside = path.with_name(path.name + ".data")
+    if beside.exists():
+        entry["externalData"] = [_facts(beside)]
+    return entry
+
+
+def _convert_unet(unet, adapters, prompt, folder: Path, options: Options) -> str:
+    edge = max(8, 2 * 2 ** (len(unet.config.block_out_channels) - 1))
+    channels = unet.config.in_channels
+    network = ServedUNet(unet, adapters, prompt)
+    feeds = ranges.latent_feeds(channels, edge, torch.Generator().manual_seed(0))
+    for feed in feeds:
+        feed["semantic"] = torch.tensor([0.0, 1.0])
+    found = ranges.probe(network, feeds, "UNet")
+    dtype = _write(network, found, "residual", folder / "unet.onnx", options)
+    network.to("meta")  # ONNX Runtime is about to load all weights again
+    _check_graph(folder / "unet.onnx", found, dtype, options.say)
+    return dtype
+
+
+def _convert_vae(autoencoder, folder: Path, options: Options) -> tuple[str, str]:
+    config = dict(autoencoder.config)
+    generator = torch.Generator().manual_seed(0)
+    edge = 16
+    halves = {
+        "encoder": (vae.ServedEncoder, ranges.pixel_feeds(edge * vae.downscale(config), generator), "latents"),
+        "decoder": (vae.ServedDecoder, ranges.latent_feeds(config["latent_channels"], edge, generator), "pixels"),
+    }
+    dtypes = []
+    for name, (kind, feeds, output) in halves.items():
+        path = folder / f"{name}.onnx"
+        network = kind(autoencoder)
+        found = ranges.probe(network, feeds, name)
+        dtypes.append(_write(network, found, output, path, options))
+        _check_graph(path, found, dtypes[-1], options.say)
+    return dtypes[0], dtypes[1]
+
+
+def convert(options: Options) -> dict:
+    """Make the bundle `options.out` and return its manifest.
+
+    Raises ConversionError, always before anything of `options.out` exists or changes.
+    """
+    out = _check_out(options)
+    base = open_base(options.base)
+    unet = load_unet(base)
+    adapters = read_adapters(options.lora, unet)
+    prompt = empty_prompt(base)
+    autoencoder = load_vae(base)
+    _check_fit(unet.config, autoencoder.config, prompt)
+    _check_space(out, (unet, autoencoder), options.dtype)
+    vae_config = dict(autoencoder.config)
+    step = 2 ** (len(unet.config.block_out_channels) - 1)
+    lora = _facts(options.lora)
+    names = (len(adapters.pix), len(adapters.sem))
+    options.say(f"{base.name}: LoRAs of {names[0]} (pixel) and {names[1]} (semantic) modules fit")
+    ranks = [next(iter(kind.values())).down.shape[0] for kind in (adapters.pix, adapters.sem)]
+    with _complete_or_nothing(out) as folder:
+        dtypes = dict(zip(("encoder", "decoder"), _convert_vae(autoencoder, folder, options), strict=True))
+        del autoencoder
+        dtypes["unet"] = _convert_unet(unet, adapters, prompt, folder, options)
+        overlaps = {
+            "encoder": 2 * vae.encoder_reach(vae_config),
+            "unet": UNET_OVERLAP,
+            "decoder": 2 * vae.decoder_reach(vae_config),
+        }
+        manifest = {
+            "schemaVersion": 1,
+            "name": out.name,
+            "version": options.version,
+            "license": options.license,
+            "source": f"{base.name} and {lora['file']} (sha256 {lora['sha256']})",
+            "description": "PiSA-SR: pixel-level and semantic-level adjustable restoration with Stable Diffusion.",
+            "scale": SCALE,
+            "latents": {"channels": vae_config["latent_channels"], "downscale": vae.downscale(vae_config)},
+            "multipleOf": vae.downscale(vae_config) * step,
+            "graphs": {
+                name: _entry(folder / f"{name}.onnx", dtypes[name], options.tiles[name], overlaps[name], step)
+                for name in ("encoder", "unet", "decoder")
+            },
+            "colorFix": "adain",
+            "training": {
+                "method": "PiSA-SR (CVPR 2025), by its authors; converted, not trained here",
+                "base": base.name,
+                "lora": lora | {"rankPix": ranks[0], "rankSem": ranks[1], "alpha": ALPHA},
+                "timestep": TIMESTEP,
+                "prompt": "",
+            },
+        }
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    return manifest
+
+
+def _check_fit(unet, autoencoder, prompt: torch.Tensor) -> None:
+    """The parts must be of one model."""
+    latents = {
+        "unet in_channels": unet.in_channels,
+        "unet out_channels": unet.out_channels,
+        "vae latent_channels": autoencoder.latent_channels,
+    }
+    if len(set(latents.values())) > 1:
+        sizes = ", ".join(f"{name} {value}" for name, value in latents.items())
+        raise ConversionError(f"unet and vae are of different models ({sizes}). Fetch the folder again.")
+    width = unet.cross_attention_dim
+    if {*(width if isinstance(width, (list, tuple)) else [width])} != {prompt.shape[-1]}:
+        raise ConversionError(
+            f"unet expects a prompt of width {width}, text_encoder gives {prompt.shape[-1]}: they are of different "
+            "models. Fetch the folder again."
+        )
