@@ -160,6 +160,12 @@ export const settings = {
     120,
     'Time in which a whole request must have arrived, upload included.',
   ),
+  EVENTS_HEARTBEAT_SECONDS: integer(
+    1,
+    120,
+    15,
+    'Interval of the sign of life on a stream of events.',
+  ),
   JOB_TIMEOUT_SECONDS: integer(1, 86_400, 900, 'Time limit of one attempt of a job.'),
   RESULT_TTL_SECONDS: integer(
     1,

@@ -105,10 +105,15 @@ export const metrics = {
     labelNames: ['device', 'reason'] as const,
     registers,
   }),
+  eventStreams: new Gauge({
+    name: 'pisa_event_streams',
+    help: 'Open streams of GET /upscale/{id}/events.',
+    registers,
+  }),
   /** Set by the api. `route` is the route's pattern, never the raw path. */
   httpSeconds: new Histogram({
     name: 'pisa_http_request_duration_seconds',
-    help: 'Time from an HTTP request to the end of its response.',
+    help: 'Time from an HTTP request to the end of its response; event streams are left out.',
     labelNames: ['method', 'route', 'status'] as const,
     buckets: httpBuckets,
     registers,

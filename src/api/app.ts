@@ -15,6 +15,7 @@ import { registerRequestLog, requestId } from './request-log.ts';
 import { createUpscale } from './routes/create-upscale.ts';
 import { deleteUpscale } from './routes/delete-upscale.ts';
 import { getUpscale } from './routes/get-upscale.ts';
+import { getUpscaleEvents } from './routes/get-upscale-events.ts';
 import { getUpscaleResult } from './routes/get-upscale-result.ts';
 import { healthz } from './routes/healthz.ts';
 import { listModels } from './routes/list-models.ts';
@@ -74,6 +75,7 @@ export async function buildApp({ config, queue, store, logger }: AppOptions): Pr
   createUpscale(app, services);
   getUpscale(app, services);
   getUpscaleResult(app, services);
+  getUpscaleEvents(app, services);
   deleteUpscale(app, services);
   listModels(app, services);
   healthz(app);

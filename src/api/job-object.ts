@@ -99,6 +99,7 @@ export const jobSchema = Type.Object(
       {
         self: path('This object.'),
         result: path('The image, once the job has succeeded.'),
+        events: path('Its changes, as server-sent events.'),
         cancel: path('DELETE it to cancel the job, or to delete it once it has ended.'),
       },
       strict,
@@ -134,7 +135,12 @@ export function toJobObject(job: JobSnapshot): JobObject {
     queue_position: job.queuePosition ?? null,
     timings_ms: toTimings(job),
     error: job.error ? toProblem(job.error) : null,
-    urls: { self: jobUrl(id), result: resultUrl(id), cancel: jobUrl(id) },
+    urls: {
+      self: jobUrl(id),
+      result: resultUrl(id),
+      events: `${jobUrl(id)}/events`,
+      cancel: jobUrl(id),
+    },
   };
 }
 

@@ -23,7 +23,10 @@ export function registerRequestLog(app: App): void {
     const route = request.is404 ? 'unmatched' : (request.routeOptions.url ?? 'unmatched');
     const { method } = request;
     const status = reply.statusCode;
-    metrics.httpSeconds.observe({ method, route, status }, reply.elapsedTime / 1000);
+    // A stream of events lasts as long as its job: that is no latency.
+    if (reply.getHeader('content-type') !== 'text/event-stream') {
+      metrics.httpSeconds.observe({ method, route, status }, reply.elapsedTime / 1000);
+    }
     const jobId = reply.getHeader('x-job-id');
     request.log[quietRoutes.has(route) && status < 400 ? 'debug' : 'info'](
       {

@@ -5,21 +5,20 @@
 import { EventEmitter } from 'node:events';
 import { QueueEvents } from 'bullmq';
 import type { Redis } from 'ioredis';
-import { upscaleQueueName } from './job.ts';
+import { type Progress, upscaleQueueName } from './job.ts';
 import { connectRedis } from './redis.ts';
 import { within } from './within.ts';
 
-const eventNames = [
-  'waiting',
-  'active',
-  'progress',
-  'delayed',
-  'completed',
-  'failed',
-  'removed',
-] as const;
+const eventNames = ['waiting', 'active', 'delayed', 'completed', 'failed', 'removed'] as const;
 
 const closeLimitMs = 1000;
+
+/** What happened, where that can be told without looking at the job. */
+export interface JobChange {
+  progress?: Progress;
+}
+
+export type JobListener = (change: JobChange) => void;
 
 export class JobEvents {
   readonly #redis: Redis;
@@ -31,8 +30,16 @@ export class JobEvents {
     this.#stream = new QueueEvents(upscaleQueueName, { connection: this.#redis });
     this.#stream.on('error', onError);
     for (const name of eventNames) {
-      this.#stream.on(name, ({ jobId }: { jobId: string }) => this.notify(jobId));
+      this.#stream.on(name, ({ jobId }: { jobId: string }) => {
+        this.notify(jobId);
+        this.#listeners.emit('queue');
+      });
     }
+    this.#stream.on('progress', ({ jobId, data }) => {
+      this.notify(jobId, typeof data === 'object' ? { progress: data as Progress } : {});
+    });
+    // What happened while the connection was away may be lost.
+    this.#redis.on('ready', () => this.#listeners.emit('reconnected'));
   }
 
   /** Resolves when events that happen from now on will be seen. */
@@ -41,14 +48,24 @@ export class JobEvents {
   }
 
   /** Calls the listeners of a job: something changed, look again. */
-  notify(id: string): void {
-    this.#listeners.emit(`job:${id}`);
+  notify(id: string, change: JobChange = {}): void {
+    this.#listeners.emit(`job:${id}`, change);
   }
 
   /** @returns a function that ends the subscription */
-  subscribe(id: string, listener: () => void): () => void {
+  subscribe(id: string, listener: JobListener): () => void {
     this.#listeners.on(`job:${id}`, listener);
     return () => this.#listeners.off(`job:${id}`, listener);
+  }
+
+  /**
+   * @param what `queue`: some job came, went or moved, so positions may have changed; `reconnected`: events
+   *   may have been missed
+   * @returns a function that ends the subscription
+   */
+  onEvery(what: 'queue' | 'reconnected', listener: () => void): () => void {
+    this.#listeners.on(what, listener);
+    return () => this.#listeners.off(what, listener);
   }
 
   async close(): Promise<void> {

@@ -23,6 +23,7 @@ import {
   snapshotOfJob,
   type UpscaleJob,
 } from './job-snapshot.ts';
+import { JobWatches, type WatchListener } from './job-watches.ts';
 import { connectRedis, orUnavailable } from './redis.ts';
 import { within } from './within.ts';
 import { type ListedModel, listModels, listWorkers, type WorkerReport } from './worker-registry.ts';
@@ -66,6 +67,13 @@ export interface UpscaleQueue {
    * @returns the job as it then stands; undefined when it is unknown (deleted, or Redis lost it)
    */
   waitFor(id: string, timeoutMs: number, signal?: AbortSignal): Promise<JobSnapshot | undefined>;
+  /**
+   * Tells the listener of every change of a job until it is stopped, and of the job as it stands at once. All
+   * watchers of this process share one event stream, one look at each change of a job, and one look at the
+   * queue's order.
+   * @returns a function that stops it
+   */
+  watch(id: string, listener: WatchListener): () => void;
   /** Cancels a job that has not ended (it reads as canceled at once), else deletes its images and record. */
   remove(id: string): Promise<RemoveOutcome | undefined>;
   counts(): Promise<QueueCounts>;
@@ -88,6 +96,7 @@ class BullUpscaleQueue implements UpscaleQueue {
   readonly #redis: Redis;
   readonly #bull: BullQueue;
   readonly #events: JobEvents;
+  readonly #watches: JobWatches;
   readonly #store: ObjectStore;
   readonly #recordTtlSeconds: number;
 
@@ -97,6 +106,11 @@ class BullUpscaleQueue implements UpscaleQueue {
     this.#redis = connectRedis(redisUrl, 'producer', onError);
     this.#bull = new BullQueue(this.#redis, this.#recordTtlSeconds, onError);
     this.#events = new JobEvents(redisUrl, onError);
+    this.#watches = new JobWatches({
+      events: this.#events,
+      look: (id) => this.get(id),
+      order: () => this.#order(),
+    });
   }
 
   async ready(timeoutMs: number): Promise<void> {
@@ -162,6 +176,10 @@ class BullUpscaleQueue implements UpscaleQueue {
     }
   }
 
+  watch(id: string, listener: WatchListener): () => void {
+    return this.#watches.watch(id, listener);
+  }
+
   async remove(id: string): Promise<RemoveOutcome | undefined> {
     return orUnavailable(async () => {
       const [record, state, job] = await this.#read(id);
@@ -199,6 +217,7 @@ class BullUpscaleQueue implements UpscaleQueue {
   }
 
   async close(): Promise<void> {
+    this.#watches.close();
     await Promise.allSettled([this.#events.close(), within(this.#bull.close(), closeLimitMs)]);
     this.#redis.disconnect();
   }
@@ -279,6 +298,13 @@ class BullUpscaleQueue implements UpscaleQueue {
       this.#redis.lpos(key, id, 'RANK', -1),
     ]);
     return index === null ? undefined : Math.max(0, length - 1 - index);
+  }
+
+  /** The ids of all jobs that wait, the next one first. */
+  async #order(): Promise<string[]> {
+    const queue = this.#bull.get();
+    const waiting = await orUnavailable(() => this.#redis.lrange(queue.toKey('wait'), 0, -1));
+    return waiting.reverse();
   }
 
   #nextChange(id: string, signal?: AbortSignal) {

@@ -1,0 +1,130 @@
+/** A thousand clients that each follow a waiting job: what that costs the api and its Redis. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { Agent, get, type IncomingMessage } from 'node:http';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { Redis } from 'ioredis';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { cli, freePort, photo } from './service.ts';
+
+const clientCount = 1000;
+const jobCount = 100;
+const maxApiMegabytes = 300;
+
+let folder: string;
+let redisServer: ChildProcess;
+let redis: Redis;
+let api: ChildProcess;
+let url: string;
+
+beforeAll(async () => {
+  folder = mkdtempSync(path.join(tmpdir(), 'pisa-streams-'));
+  const socket = path.join(folder, 'redis.sock');
+  const options = ['--port', '0', '--unixsocket', socket, '--save', '', '--dir', folder];
+  redisServer = spawn('redis-server', options, { stdio: 'ignore' });
+  redis = new Redis({ path: socket, maxRetriesPerRequest: null, retryStrategy: () => 50 });
+  redis.on('error', () => {});
+  await redis.ping();
+  const port = await freePort();
+  url = `http://127.0.0.1:${port}`;
+  // No worker: every job waits.
+  api = spawn(process.execPath, [cli, 'api'], {
+    env: { ...process.env, REDIS_URL: `unix://${socket}`, PORT: String(port), LOG_LEVEL: 'warn' },
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  await vi.waitFor(() => fetch(`${url}/healthz`), { timeout: 60_000 });
+});
+afterAll(async () => {
+  redis.disconnect();
+  for (const child of [api, redisServer]) {
+    const exited = once(child, 'exit');
+    child.kill('SIGTERM');
+    await exited;
+  }
+  rmSync(folder, { recursive: true, force: true });
+});
+
+interface Client {
+  text: string;
+  ended: boolean;
+}
+
+/** Of its own connection, as every browser has one. */
+async function follow(id: string, agent: Agent): Promise<Client> {
+  const request = get(`${url}/upscale/${id}/events`, { agent });
+  const [response] = (await once(request, 'response')) as [IncomingMessage];
+  expect(response.statusCode).toBe(200);
+  const client: Client = { text: '', ended: false };
+  response.setEncoding('utf8').on('data', (chunk: string) => {
+    client.text += chunk;
+  });
+  response.on('end', () => {
+    client.ended = true;
+  });
+  return client;
+}
+
+/** Resident memory of the api, in megabytes: now (`VmRSS`) or at its highest (`VmHWM`). */
+const memoryOf = (field: 'VmRSS' | 'VmHWM'): number => {
+  const status = readFileSync(`/proc/${api.pid}/status`, 'utf8');
+  return Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(status)?.[1]) / 1024;
+};
+
+/** Connections of Redis by the command that they ran last. */
+async function connectionsOf(command: string): Promise<number> {
+  const list = (await redis.client('LIST')) as string;
+  return list.split('\n').filter((line) => line.includes(` cmd=${command} `)).length;
+}
+
+test('a thousand waiting clients: one reader of the event stream, bounded memory, all are told', async () => {
+  const body = new Uint8Array(readFileSync(photo('cat-128.jpg')));
+  const ids: string[] = [];
+  for (let n = 0; n < jobCount; n += 1) {
+    const headers = { 'content-type': 'image/jpeg' };
+    const answer = await fetch(`${url}/upscale?sem=${n / jobCount}`, {
+      method: 'POST',
+      body,
+      headers,
+    });
+    expect(answer.status).toBe(202);
+    ids.push(((await answer.json()) as { id: string }).id);
+  }
+  const before = memoryOf('VmRSS');
+  const agent = new Agent({ maxSockets: Number.POSITIVE_INFINITY });
+  const clients = await Promise.all(
+    Array.from({ length: clientCount }, async (_, n) => {
+      const id = ids[n % jobCount] ?? '';
+      return { id, client: await follow(id, agent) };
+    }),
+  );
+  const all = (fits: (client: Client, id: string) => boolean) =>
+    expect
+      .poll(() => clients.filter(({ client, id }) => fits(client, id)).length, { timeout: 60_000 })
+      .toBe(clientCount);
+  await all(({ text }, id) => text.includes(`{"queue_position":${ids.indexOf(id)}}`));
+  const metrics = await (await fetch(`${url}/metrics`)).text();
+  expect(metrics).toContain(`pisa_event_streams ${clientCount}\n`);
+
+  expect(await connectionsOf('xread')).toBe(1);
+  expect(await connectionsOf('subscribe')).toBe(0);
+  const [now, connections] = [memoryOf('VmRSS'), await redis.client('LIST')];
+  const redisConnections = (connections as string).trim().split('\n').length - 1;
+
+  // The first job goes: its clients are told so and let go, all others move up.
+  const [first = ''] = ids;
+  await fetch(`${url}/upscale/${first}`, { method: 'DELETE' });
+  await all(({ text, ended }, id) =>
+    id === first
+      ? ended && text.includes('"status":"canceled"')
+      : !ended && text.includes(`{"queue_position":${ids.indexOf(id) - 1}}`),
+  );
+  const peak = memoryOf('VmHWM');
+  process.stdout.write(
+    `${clientCount} streams of ${jobCount} jobs: api ${before.toFixed(0)} MB before, ${now.toFixed(0)} MB with them, ` +
+      `${peak.toFixed(0)} MB at most; ${redisConnections} Redis connections, 1 stream reader\n`,
+  );
+  expect(peak).toBeLessThan(maxApiMegabytes);
+  agent.destroy();
+});
