@@ -25,7 +25,6 @@ const results = path.join(root, 'bench/results');
 const huge = process.argv.includes('--huge');
 const stages = [
   'decode_image',
-  'resample',
   'encode_latents',
   'predict_residual',
   'decode_latents',

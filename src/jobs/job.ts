@@ -9,7 +9,6 @@ export const upscaleQueueName = 'upscale';
 /** The pipeline's stages, in order. Names are those of `timings_ms` in the job object. */
 export const stages = [
   'decode_image',
-  'resample',
   'encode_latents',
   'predict_residual',
   'decode_latents',

@@ -2,7 +2,7 @@
 import type { Sharp } from 'sharp';
 import { AppError } from '../errors.ts';
 import { sharp } from '../images/sharp-policy.ts';
-import type { OutputFormat, UpscaleParams } from '../jobs/params.ts';
+import { maxSidePixels, type OutputFormat, type UpscaleParams } from '../jobs/params.ts';
 import { bandsOf } from './bands.ts';
 import type { DecodedImage } from './decode-image.ts';
 import type { PixelSize } from './geometry.ts';
@@ -10,23 +10,15 @@ import { keepMetadata } from './keep-metadata.ts';
 import type { Planar } from './planar.ts';
 import type { RunControl } from './run-control.ts';
 
-/** Largest width and height that each format (and its encoder) can hold. */
-const maxSide: Record<OutputFormat, number> = {
-  png: 2 ** 31 - 1,
-  jpeg: 65_500, // libjpeg's JPEG_MAX_DIMENSION
-  webp: 16_383,
-  avif: 16_384, // limit of libheif's default security settings, so that our own decoder reads it back
-};
-
 /**
  * Before any work is done: can the format hold the output?
  * @throws unsupported_output naming what to do
  */
 export function checkOutput(output: PixelSize, format: OutputFormat): void {
   const side = Math.max(output.width, output.height);
-  if (side <= maxSide[format]) return;
+  if (side <= maxSidePixels[format]) return;
   const size = `${output.width} × ${output.height}`;
-  const limit = `${format.toUpperCase()} holds at most ${maxSide[format]} pixels per side`;
+  const limit = `${format.toUpperCase()} holds at most ${maxSidePixels[format]} pixels per side`;
   const detail = `The output would be ${size} pixels, but ${limit}. Ask for format=png, or a smaller scale.`;
   throw new AppError('unsupported_output', detail);
 }

@@ -1,4 +1,5 @@
 /** Sizes: of the output, and of the padded image that the graphs see. */
+import { outputSize } from '../jobs/params.ts';
 import type { Model } from './model.ts';
 
 export interface PixelSize {
@@ -14,13 +15,6 @@ export interface Geometry {
 }
 
 const roundUp = (value: number, step: number): number => Math.ceil(value / step) * step;
-
-function outputSize(input: PixelSize, scale: number): PixelSize {
-  return {
-    width: Math.max(1, Math.round(scale * input.width)),
-    height: Math.max(1, Math.round(scale * input.height)),
-  };
-}
 
 export function planGeometry(
   input: PixelSize,

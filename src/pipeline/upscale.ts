@@ -110,7 +110,8 @@ export async function upscale(
  */
 async function restore(lowRes: Planar, run: Run): Promise<Planar> {
   const { model, geometry, dials, plan, control } = run;
-  const resampled = await control.stage('resample', () => new Resampled(lowRes, geometry.output));
+  // Lazy: its rows are computed where they are read, so its time is part of the stages that read it.
+  const resampled = new Resampled(lowRes, geometry.output);
   const latents = await control.stage('encode_latents', () =>
     encodeLatents(resampled, geometry, model, control),
   );
@@ -152,7 +153,6 @@ function stageWeights({ output }: Geometry, evaluations: Evaluations): StageWeig
   const pixels = output.width * output.height;
   return {
     decode_image: 0.02 * pixels,
-    resample: 0.001 * pixels,
     encode_latents: 0.1 * pixels,
     predict_residual: 0.3 * evaluations * pixels,
     decode_latents: 0.5 * pixels,

@@ -15,6 +15,7 @@ const run = promisify(execFile);
 /** Run by .ci/run itself or by a test of its own (api and worker: test/e2e/split.test.ts). */
 const runElsewhere = [
   /^make (serve|test|test-models|check|bench( BENCH_FLAGS=--huge)?|train|evaluate|docs|openapi)$/,
+  /^python\/\.venv\/bin\/python -m pisa_models\.\w+( |$)/, // python/tests
   /^REDIS_URL=\S+ (HOST=\S+ |DEVICES=\S+ )*node dist\/cli\.js (api|worker)$/,
 ];
 
@@ -28,7 +29,7 @@ const commands = pages.flatMap(({ name, text }) =>
       .replaceAll('\\\n', ' ')
       .split('\n')
       .filter((line) => line.trim() !== '' && !line.startsWith('#'))
-      .map((line) => ({ name, line: line.trim() })),
+      .map((line) => ({ name, line: line.replace(/\s+# .*$/, '').trim() })),
   ),
 );
 
