@@ -14,6 +14,18 @@ import { colorFixes } from '../jobs/params.ts';
 const strict = { additionalProperties: false };
 const positive = (description: string) => Type.Integer({ minimum: 1, description });
 
+const externalSchema = Type.Object(
+  {
+    file: Type.String({
+      pattern: '^[A-Za-z0-9][A-Za-z0-9._-]*\\.onnx\\.data$',
+      description: 'File name inside the bundle.',
+    }),
+    sha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
+    bytes: positive('Size of the file.'),
+  },
+  strict,
+);
+
 const graphSchema = Type.Object(
   {
     file: Type.String({
@@ -35,6 +47,11 @@ const graphSchema = Type.Object(
     receptiveRadiusLatents: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()], {
       description: 'How far an output cell sees, in latent cells; null when not finite.',
     }),
+    externalData: Type.Optional(
+      Type.Array(externalSchema, {
+        description: 'Weights beside the graph, where one file cannot hold them (2 GB).',
+      }),
+    ),
   },
   strict,
 );
@@ -178,14 +195,15 @@ async function sha256Of(file: string): Promise<string> {
 export async function verifyBundle(bundleDir: string): Promise<Manifest> {
   const manifest = await loadManifest(bundleDir);
   const faults: string[] = [];
-  for (const graph of Object.values(manifest.graphs)) {
-    const file = path.join(bundleDir, graph.file);
+  const listed = Object.values(manifest.graphs).flatMap((g) => [g, ...(g.externalData ?? [])]);
+  for (const entry of listed) {
+    const file = path.join(bundleDir, entry.file);
     const facts = await stat(file).catch(() => undefined);
-    if (!facts) faults.push(`${graph.file} is missing`);
-    else if (facts.size !== graph.bytes) {
-      faults.push(expected(`${graph.bytes} bytes`, graph.file, facts.size));
-    } else if ((await sha256Of(file)) !== graph.sha256) {
-      faults.push(`${graph.file} has another sha256 than the manifest says`);
+    if (!facts) faults.push(`${entry.file} is missing`);
+    else if (facts.size !== entry.bytes) {
+      faults.push(expected(`${entry.bytes} bytes`, entry.file, facts.size));
+    } else if ((await sha256Of(file)) !== entry.sha256) {
+      faults.push(`${entry.file} has another sha256 than the manifest says`);
     }
   }
   if (faults.length > 0) {

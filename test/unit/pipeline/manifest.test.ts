@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -82,6 +83,26 @@ describe('bundles on disk', () => {
     await expect(verdict).rejects.toThrow(/encoder.onnx has another sha256/);
     await expect(verdict).rejects.toThrow(/467 bytes for unet.onnx but received 5/);
     await expect(verdict).rejects.toThrow(/decoder.onnx is missing/);
+  });
+
+  it('verifies the weights beside a graph as the graph itself', async () => {
+    const dir = path.join(folder, 'beside', 'identity');
+    await cp(bundlePath('identity'), dir, { recursive: true });
+    const sha256 = createHash('sha256').update('weights').digest('hex');
+    const externalData = [{ file: 'unet.onnx.data', sha256, bytes: 7 }];
+    await writeFile(
+      path.join(dir, 'manifest.json'),
+      changed((m) => (m.graphs.unet.externalData = externalData)),
+    );
+    await expect(verifyBundle(dir)).rejects.toThrow(/unet.onnx.data is missing/);
+    await writeFile(path.join(dir, 'unet.onnx.data'), 'weights');
+    expect((await verifyBundle(dir)).graphs.unet.externalData).toEqual(externalData);
+    await writeFile(path.join(dir, 'unet.onnx.data'), 'weighty');
+    await expect(verifyBundle(dir)).rejects.toThrow(/unet.onnx.data has another sha256/);
+    const outside = changed((m) => {
+      m.graphs.unet.externalData = [{ file: '../unet.onnx.data', sha256, bytes: 7 }];
+    });
+    expect(() => parseManifest(outside, 'here')).toThrow(/externalData/);
   });
 
   it('refuses a folder without manifest and one with another name', async () => {
