@@ -1,7 +1,6 @@
 /**
  * Stages 4 and 5: the UNet's residual of every tile, combined by Eq. 8 and blended. Combining is linear,
- * so it happens per tile and one accumulator suffices; whoever wants to keep ε_pix and ε_PiSA apart (to
- * try other dials later) calls `predictResidual` once with `[0]` and once with `[1]`.
+ * so it happens per tile and one accumulator suffices, unless ε_pix and ε_PiSA are to be kept apart.
  */
 import { addBlended, normalizedAxisWeights } from './blend.ts';
 import { combine, type EvaluationPlan, type Lambda } from './combine.ts';
@@ -39,6 +38,44 @@ function combineTile(residuals: Float32Array, plan: EvaluationPlan, dials: Dials
 }
 
 /**
+ * Runs the UNet on every tile and blends what `ofTile` makes of its residuals.
+ * @param latents [C,h,w] scaled
+ * @param semantic one entry per evaluation: 0 → ε_pix, 1 → ε_PiSA
+ * @param ofTile from the residuals [n,C,t,t] of a tile to `outputs` arrays [C,t,t]
+ * @returns `outputs` arrays [C,h,w]
+ */
+async function blendTiles(
+  latents: Planar,
+  semantic: readonly number[],
+  model: Model,
+  control: RunControl,
+  outputs: number,
+  ofTile: (residuals: Float32Array, region: Region) => readonly Float32Array[],
+): Promise<Planar[]> {
+  const { channels, height, width } = latents;
+  const tiles = planTiles(latents, model.manifest.graphs.unet, model.tilePolicy);
+  const rowWeights = normalizedAxisWeights(tiles.rows, height);
+  const columnWeights = normalizedAxisWeights(tiles.columns, width);
+  const size = { height: tiles.tileHeight, width: tiles.tileWidth };
+  const input = new Float32Array(channels * size.height * size.width);
+  const residuals = new Float32Array(semantic.length * input.length);
+  const blended = Array.from({ length: outputs }, () => new Planar(channels, height, width));
+  for (const [i, tile] of tiles.tiles.entries()) {
+    readRegion(latents, tile.region, input);
+    await model.predict(input, semantic, size, residuals);
+    const values = ofTile(residuals, tile.region);
+    const [rows, columns] = [rowWeights[tile.row], columnWeights[tile.column]];
+    for (const [k, target] of blended.entries()) {
+      const epsilon = values[k];
+      if (rows && columns && epsilon) addBlended(target, tile, epsilon, rows, columns);
+    }
+    control.advanceTo((i + 1) / tiles.tiles.length);
+    await control.yield();
+  }
+  return blended;
+}
+
+/**
  * @param latents [C,h,w] scaled
  * @param plan of the same dials; at least one evaluation
  * @returns [C,h,w], ε of Eq. 8
@@ -50,26 +87,30 @@ export async function predictResidual(
   model: Model,
   control: RunControl,
 ): Promise<Planar> {
-  const { channels, height, width } = latents;
-  const tiles = planTiles(latents, model.manifest.graphs.unet, model.tilePolicy);
-  const rowWeights = normalizedAxisWeights(tiles.rows, height);
-  const columnWeights = normalizedAxisWeights(tiles.columns, width);
-  const size = { height: tiles.tileHeight, width: tiles.tileWidth };
-  const input = new Float32Array(channels * size.height * size.width);
-  const residuals = new Float32Array(plan.semantic.length * input.length);
-  const blended = new Planar(channels, height, width);
-  for (const [i, tile] of tiles.tiles.entries()) {
-    readRegion(latents, tile.region, input);
-    await model.predict(input, plan.semantic, size, residuals);
-    const tileDials = {
-      lambdaPix: lambdaOf(dials.lambdaPix, tile.region, width),
-      lambdaSem: lambdaOf(dials.lambdaSem, tile.region, width),
-    };
-    const epsilon = combineTile(residuals, plan, tileDials);
-    const [rows, columns] = [rowWeights[tile.row], columnWeights[tile.column]];
-    if (rows && columns) addBlended(blended, tile, epsilon, rows, columns);
-    control.advanceTo((i + 1) / tiles.tiles.length);
-    await control.yield();
-  }
-  return blended;
+  const [residual] = await blendTiles(latents, plan.semantic, model, control, 1, (tile, region) => [
+    combineTile(tile, plan, {
+      lambdaPix: lambdaOf(dials.lambdaPix, region, latents.width),
+      lambdaSem: lambdaOf(dials.lambdaSem, region, latents.width),
+    }),
+  ]);
+  return residual as Planar;
+}
+
+/**
+ * The residuals as they are, for whoever keeps them to try other dials later.
+ * @param latents [C,h,w] scaled
+ * @param semantic at least one entry: 0 → ε_pix, 1 → ε_PiSA
+ * @returns [C,h,w] for each entry
+ */
+export async function predictResidualsApart(
+  latents: Planar,
+  semantic: readonly number[],
+  model: Model,
+  control: RunControl,
+): Promise<Planar[]> {
+  const apart = (tiles: Float32Array) => {
+    const length = tiles.length / semantic.length;
+    return semantic.map((_, i) => tiles.subarray(i * length, (i + 1) * length));
+  };
+  return blendTiles(latents, semantic, model, control, semantic.length, apart);
 }

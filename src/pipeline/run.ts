@@ -1,0 +1,126 @@
+/** What every kind of run begins with: the photo decoded, sizes planned and checked, dials read. */
+import { AppError } from '../errors.ts';
+import type { Evaluations, Progress } from '../jobs/job.ts';
+import type { ColorFix, UpscaleParams } from '../jobs/params.ts';
+import { type EvaluationPlan, planEvaluations } from './combine.ts';
+import { type DecodedImage, decodeImage } from './decode-image.ts';
+import { type Geometry, planGeometry } from './geometry.ts';
+import { type KeptTensors, keptBytes, TensorKeeper } from './kept-tensors.ts';
+import type { Model } from './model.ts';
+import type { Dials } from './predict-residual.ts';
+import { RunControl, type StageWeights } from './run-control.ts';
+import { readStrengthMap } from './strength-map.ts';
+
+export interface StrengthMaps {
+  pix?: Uint8Array;
+  sem?: Uint8Array;
+}
+
+export interface UpscaleContext {
+  model: Model;
+  limits: { maxInputPixels: number; maxOutputPixels: number };
+  /** Aborting it ends the run between tiles, with the signal's reason. */
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress) => void;
+  /** Goes into the recipe of the output. */
+  software?: string;
+  /** Images of an allowed format over the whole photo: white = the dial's value, black = 0. */
+  maps?: StrengthMaps;
+  /** Where tensors are kept between runs on the same image. Absent: nowhere. */
+  kept?: KeptTensors & { maxBytes: number };
+}
+
+/** What all stages of one run know. */
+export interface Run {
+  readonly model: Model;
+  readonly input: DecodedImage;
+  readonly geometry: Geometry;
+  readonly dials: Dials;
+  readonly plan: EvaluationPlan;
+  readonly colorfix: ColorFix;
+  readonly keeper: TensorKeeper;
+  readonly control: RunControl;
+}
+
+/**
+ * @param lowRes bytes of a PNG, JPEG, WebP, AVIF or single-page TIFF
+ * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image, or the reason of
+ *   `context.signal`
+ */
+export async function prepareRun(
+  lowRes: Uint8Array,
+  params: UpscaleParams,
+  context: UpscaleContext,
+): Promise<Run> {
+  const { model, limits, maps, kept } = context;
+  const control = new RunControl(context.signal, context.onProgress);
+  return control.stage('decode_image', async () => {
+    const imageLimits = { maxPixels: limits.maxInputPixels };
+    const input = await decodeImage(lowRes, imageLimits, control);
+    const geometry = planGeometry(input.inspected, params.scale, model);
+    checkSizes(geometry, model, limits.maxOutputPixels);
+    const { downscale } = model.manifest.latents;
+    const dial = (value: number, map: Uint8Array | undefined) =>
+      map ? readStrengthMap(map, value, geometry, downscale, imageLimits, control) : value;
+    const dials = {
+      lambdaPix: await dial(params.pix, maps?.pix),
+      lambdaSem: await dial(params.sem, maps?.sem),
+    };
+    const plan = planEvaluations(dials.lambdaPix, dials.lambdaSem);
+    const fits = kept !== undefined && keptBytes(geometry, model) <= kept.maxBytes;
+    const keeper = new TensorKeeper(fits ? kept : undefined, geometry, model, control);
+    control.setWeights(stageWeights(geometry, plan.evaluations));
+    const colorfix = params.colorfix ?? model.manifest.colorFix;
+    return { model, input, geometry, dials, plan, colorfix, keeper, control };
+  });
+}
+
+/** Padding may cost this many times the pixels of the largest output: more than any usual image needs. */
+const paddingFactor = 2;
+
+function checkSizes({ output, latents }: Geometry, model: Model, maxPixels: number): void {
+  const size = `The output would be ${output.width} × ${output.height} pixels`;
+  const advice = 'Send a smaller image or ask for a smaller scale.';
+  if (output.width * output.height > maxPixels) {
+    const detail = `${size}, which exceeds the limit of ${maxPixels} pixels. ${advice}`;
+    throw new AppError('too_many_pixels', detail);
+  }
+  // An image of 4,000,000 × 1 pixels has few pixels, but 16 times as many once it is padded.
+  const paddedPixels = latents.width * latents.height * model.manifest.latents.downscale ** 2;
+  const leastPixels = (model.tilePolicy.smallestImage * model.manifest.latents.downscale) ** 2;
+  if (paddedPixels > Math.max(paddingFactor * maxPixels, leastPixels)) {
+    const detail = `${size}; so narrow an image is padded to ${paddedPixels} pixels for the model, which is too many. ${advice}`;
+    throw new AppError('too_many_pixels', detail);
+  }
+}
+
+/** Shares of the work, measured on a CPU with the embedded model: relative costs per output pixel. */
+function stageWeights({ output }: Geometry, evaluations: Evaluations): StageWeights {
+  const pixels = output.width * output.height;
+  return {
+    decode_image: 0.02 * pixels,
+    encode_latents: 0.1 * pixels,
+    predict_residual: 0.3 * evaluations * pixels,
+    decode_latents: 0.5 * pixels,
+    color_fix: 0.05 * pixels,
+    encode_image: 0.1 * pixels,
+  };
+}
+
+/** What the output says of how it was made. */
+export function recipeOf(
+  params: UpscaleParams,
+  { model, colorfix }: Pick<Run, 'model' | 'colorfix'>,
+  { software, maps }: UpscaleContext,
+) {
+  const { name, version } = model.manifest;
+  const { pix, sem, scale } = params;
+  const mapped = {
+    ...(maps?.pix ? { pix_map: true } : {}),
+    ...(maps?.sem ? { sem_map: true } : {}),
+  };
+  return {
+    software: software ?? 'pisa-serve',
+    description: JSON.stringify({ pix, sem, ...mapped, scale, colorfix, model: name, version }),
+  };
+}
