@@ -35,7 +35,9 @@ from pisa_models.training import vae
 from pisa_models.training.adapted import load_adapted, trained_steps
 
 OPSET = 18
-TILE_LATENTS = 128  # a 512 px output is one tile of each graph
+# A 512 px output is one tile of each graph. A larger tile spares the UNet, whose overlap is the widest, a seventh of
+# its work on large images, at 100 MB more; the decoder would pay for it with memory at full resolution.
+TILE_LATENTS = {"encoder": 128, "unet": 256, "decoder": 128}
 OVERLAP_LATENTS = {"encoder": 16, "unet": 32, "decoder": 16}
 SMALL = 512  # elements: smaller tensors (biases, shapes) stay float32
 
@@ -79,7 +81,7 @@ def graph_entry(path: Path, name: str, radius: int | None) -> dict:
         "sha256": hashlib.sha256(data).hexdigest(),
         "bytes": len(data),
         "dtype": "float32",
-        "tileLatents": TILE_LATENTS,
+        "tileLatents": TILE_LATENTS[name],
         "overlapLatents": OVERLAP_LATENTS[name],
         "receptiveRadiusLatents": radius,
     }
