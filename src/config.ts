@@ -166,12 +166,23 @@ export const settings = {
     15,
     'Interval of the sign of life on a stream of events.',
   ),
-  JOB_TIMEOUT_SECONDS: integer(1, 86_400, 900, 'Time limit of one attempt of a job.'),
+  JOB_TIMEOUT_SECONDS: integer(
+    1,
+    86_400,
+    900,
+    'Time limit of one attempt of a job. A request may ask for less (`timeout`).',
+  ),
   RESULT_TTL_SECONDS: integer(
     1,
     31_536_000,
     86_400,
-    'Life of a result after the job has finished.',
+    'Life of a result after the job has finished, unless the request asks for another (`ttl`).',
+  ),
+  MAX_RESULT_TTL_SECONDS: integer(
+    1,
+    31_536_000,
+    172_800,
+    'Longest life of a result that a request may ask for. Records of jobs are kept for a day longer.',
   ),
   SHUTDOWN_GRACE_SECONDS: integer(
     1,

@@ -1,7 +1,7 @@
 /** The job object: what clients see of a job, in every answer that tells of one. */
 import Type from 'typebox';
 import { type Problem, toProblem } from '../errors.ts';
-import { type Stage, stages } from '../jobs/job.ts';
+import { jobPriorities, type Stage, stages } from '../jobs/job.ts';
 import { type JobSnapshot, jobStatuses } from '../jobs/job-snapshot.ts';
 import { colorFixes, outputFormats } from '../jobs/params.ts';
 
@@ -55,6 +55,9 @@ export const jobSchema = Type.Object(
       { ...strict, description: 'As the job runs: defaults filled in.' },
     ),
     input: Type.Object(imageFacts, strict),
+    priority: oneOf(jobPriorities),
+    ttl_seconds: Type.Integer({ minimum: 1, description: 'Life of the result once finished.' }),
+    timeout_seconds: Type.Number({ description: 'Time limit of one attempt.' }),
     output: orNull(
       Type.Object(
         {
@@ -130,6 +133,9 @@ export function toJobObject(job: JobSnapshot): JobObject {
       colorfix: result?.colorfix ?? data.params.colorfix ?? null,
     },
     input: { width, height, bytes, content_type },
+    priority: data.priority ?? 'interactive',
+    ttl_seconds: data.ttlSeconds,
+    timeout_seconds: data.timeoutMs / 1000,
     output: result ? toOutput(id, result.output) : null,
     progress: job.progress ?? null,
     queue_position: job.queuePosition ?? null,

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Logger } from 'pino';
+import { longestTtlSeconds } from '../api/job-options.ts';
 import { type ApiServer, startServer } from '../api/server.ts';
 import type { Config } from '../config.ts';
 import { AppError } from '../errors.ts';
@@ -119,7 +120,7 @@ async function startApi(
   const queue = createUpscaleQueue({
     redisUrl,
     store,
-    resultTtlSeconds: config.RESULT_TTL_SECONDS,
+    resultTtlSeconds: longestTtlSeconds(config),
     onError: (error) => logger.warn({ err: error }, 'queue connection error'),
   });
   closers.push(() => queue.close());

@@ -34,6 +34,10 @@ interface ImageFacts {
   content_type: string;
 }
 
+/** `batch` jobs run when no `interactive` one waits. */
+export const jobPriorities = ['interactive', 'batch'] as const;
+type JobPriority = (typeof jobPriorities)[number];
+
 /** BullMQ job data. The BullMQ job id is the public job id (a UUID). */
 export interface UpscaleJobData {
   params: UpscaleParams;
@@ -42,6 +46,8 @@ export interface UpscaleJobData {
   ttlSeconds: number;
   /** Time limit of one attempt, in milliseconds. */
   timeoutMs: number;
+  /** Absent: interactive. */
+  priority?: JobPriority;
   /** Correlates the log lines of api and worker. */
   requestId: string;
 }

@@ -31,7 +31,7 @@ import { type ListedModel, listModels, listWorkers, type WorkerReport } from './
 export interface UpscaleQueueOptions {
   redisUrl: string;
   store: ObjectStore;
-  /** RESULT_TTL_SECONDS: the longest life of a result. Job records outlive it, so that 410 can be told from 404. */
+  /** The longest life of a result. Job records outlive it, so that 410 can be told from 404. */
   resultTtlSeconds: number;
   /** Told of connection errors, for the log. */
   onError?: (error: Error) => void;
@@ -85,6 +85,10 @@ export interface UpscaleQueue {
 /** Events can be lost (a trimmed stream, a Redis that restarts): a waiting request looks by itself this often. */
 const lookAgainMs = 5000;
 const pingAgainMs = 100;
+/** For so long after its result has expired a job is still known, and answers 410. */
+const recordMarginSeconds = 86_400;
+/** BullMQ takes jobs without a priority first. */
+const batchPriority = 10;
 /** With Redis away there is nothing to end in order. */
 const closeLimitMs = 1000;
 
@@ -102,7 +106,7 @@ class BullUpscaleQueue implements UpscaleQueue {
 
   constructor({ redisUrl, store, resultTtlSeconds, onError = () => {} }: UpscaleQueueOptions) {
     this.#store = store;
-    this.#recordTtlSeconds = 2 * resultTtlSeconds + 3600;
+    this.#recordTtlSeconds = resultTtlSeconds + recordMarginSeconds;
     this.#redis = connectRedis(redisUrl, 'producer', onError);
     this.#bull = new BullQueue(this.#redis, this.#recordTtlSeconds, onError);
     this.#events = new JobEvents(redisUrl, onError);
@@ -134,7 +138,11 @@ class BullUpscaleQueue implements UpscaleQueue {
   async submit(id: string, image: Uint8Array, data: UpscaleJobData): Promise<JobSnapshot> {
     await orUnavailable(() => this.#store.put(data.input.key, image, inputTtlSeconds));
     try {
-      const job = await orUnavailable(() => this.#bull.get().add('upscale', data, { jobId: id }));
+      const options = {
+        jobId: id,
+        ...(data.priority === 'batch' ? { priority: batchPriority } : {}),
+      };
+      const job = await orUnavailable(() => this.#bull.get().add('upscale', data, options));
       return { id, status: 'queued', data, createdAt: job.timestamp };
     } catch (error) {
       // Nobody will ever read it. If this fails too, its time to live ends it.
@@ -289,22 +297,30 @@ class BullUpscaleQueue implements UpscaleQueue {
     return { outcome: 'deleted' };
   }
 
-  /** @returns how many jobs will be taken before this one; undefined when it does not wait in the list */
+  /** @returns how many jobs will be taken before this one; undefined when it does not wait */
   async #position(id: string): Promise<number | undefined> {
-    const key = this.#bull.get().toKey('wait');
-    // Workers take from the tail, new jobs come in at the head.
-    const [length, index] = await Promise.all([
-      this.#redis.llen(key),
-      this.#redis.lpos(key, id, 'RANK', -1),
+    const queue = this.#bull.get();
+    const waiting = queue.toKey('wait');
+    // Workers take from the tail, new jobs come in at the head; then by priority.
+    const [length, index, rank] = await Promise.all([
+      this.#redis.llen(waiting),
+      this.#redis.lpos(waiting, id, 'RANK', -1),
+      this.#redis.zrank(queue.toKey('prioritized'), id),
     ]);
-    return index === null ? undefined : Math.max(0, length - 1 - index);
+    if (index !== null) return Math.max(0, length - 1 - index);
+    return rank === null ? undefined : length + rank;
   }
 
   /** The ids of all jobs that wait, the next one first. */
   async #order(): Promise<string[]> {
     const queue = this.#bull.get();
-    const waiting = await orUnavailable(() => this.#redis.lrange(queue.toKey('wait'), 0, -1));
-    return waiting.reverse();
+    const [waiting, prioritized] = await orUnavailable(() =>
+      Promise.all([
+        this.#redis.lrange(queue.toKey('wait'), 0, -1),
+        this.#redis.zrange(queue.toKey('prioritized'), 0, '-1'),
+      ]),
+    );
+    return [...waiting.reverse(), ...prioritized];
   }
 
   #nextChange(id: string, signal?: AbortSignal) {

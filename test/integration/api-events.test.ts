@@ -2,7 +2,7 @@
 import { Worker } from 'bullmq';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { JobObject } from '../../src/api/job-object.ts';
-import { outputKey, upscaleQueueName } from '../../src/jobs/job.ts';
+import { outputKey, stages, upscaleQueueName } from '../../src/jobs/job.ts';
 import { redisOptions } from '../../src/jobs/redis.ts';
 import { metrics } from '../../src/metrics.ts';
 import { startApi, type TestApi } from '../support/api.ts';
@@ -65,15 +65,7 @@ const takeJobs = () => {
           expiresAt: Date.now() + 60_000,
         },
         colorfix: 'none',
-        timingsMs: {
-          decode_image: 1,
-          resample: 1,
-          encode_latents: 1,
-          predict_residual: 1,
-          decode_latents: 1,
-          color_fix: 1,
-          encode_image: 1,
-        },
+        timingsMs: Object.fromEntries(stages.map((stage) => [stage, 1])),
       };
     },
     { connection: redisOptions(api.redis.url, 'consumer') },

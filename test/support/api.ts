@@ -1,5 +1,6 @@
 /** The real API on a real port over a real Redis, for one test file; what it logs is kept for the test to read. */
 import { type Logger, pino } from 'pino';
+import { longestTtlSeconds } from '../../src/api/job-options.ts';
 import { type ApiServer, startServer } from '../../src/api/server.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
 import { createUpscaleQueue, type UpscaleQueue } from '../../src/jobs/queue.ts';
@@ -41,7 +42,7 @@ export async function startApi(env: Record<string, string> = {}): Promise<TestAp
   const queue = createUpscaleQueue({
     redisUrl: redis.url,
     store,
-    resultTtlSeconds: config.RESULT_TTL_SECONDS,
+    resultTtlSeconds: longestTtlSeconds(config),
   });
   await queue.ready(10_000);
   const server = await startServer({ config, queue, store, logger });

@@ -1,19 +1,16 @@
 /** POST /upscale: an image and two dials in; a job, or the finished image, out. */
 import { randomUUID } from 'node:crypto';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import Type from 'typebox';
 import { AppError } from '../../errors.ts';
 import { inspectImage } from '../../images/inspect-image.ts';
-import { inputKey } from '../../jobs/job.ts';
+import { inputKey, type UpscaleJobData } from '../../jobs/job.ts';
 import { isFinal, type JobSnapshot } from '../../jobs/job-snapshot.ts';
-import {
-  contentTypeOf,
-  resolveParams,
-  type UpscaleParams,
-  upscaleQuerySchema,
-} from '../../jobs/params.ts';
+import { contentTypeOf, resolveParams, upscaleQuerySchema } from '../../jobs/params.ts';
 import { checkOutput, checkRoomAndModel } from '../admission.ts';
 import { type AnswerPlan, planAnswer } from '../answer-plan.ts';
 import { jobUrl, toJobObject } from '../job-object.ts';
+import { jobOptions, resolveJobOptions } from '../job-options.ts';
 import { problemResponses } from '../problem-schema.ts';
 import { sendProblem } from '../problems.ts';
 import { readResult } from '../read-result.ts';
@@ -28,6 +25,11 @@ const jobHeaders = {
   'X-Job-Id': { type: 'string', format: 'uuid' },
   'Preference-Applied': { type: 'string', description: 'What of Prefer was obeyed.' },
 };
+
+const querySchema = Type.Object(
+  { ...upscaleQuerySchema.properties, ...jobOptions },
+  { additionalProperties: false },
+);
 
 const schema = {
   operationId: 'createUpscale',
@@ -47,7 +49,7 @@ const schema = {
       prefer: { type: 'string', description: 'wait=N, respond-async (RFC 7240).' },
     },
   },
-  querystring: upscaleQuerySchema,
+  querystring: querySchema,
   body: {
     content: {
       'multipart/form-data': {
@@ -108,7 +110,8 @@ export function createUpscale(app: App, services: Services): void {
       { ...request.query, ...(plan.format ? { format: plan.format } : {}) },
       config.MODEL,
     );
-    const accepted = await accept(services, request, reply, params);
+    const options = resolveJobOptions(request.query, config);
+    const accepted = await accept(services, request, reply, { params, ...options });
     // From here on the job exists: the client learns its id, whatever the answer will be.
     reply.headers({
       location: jobUrl(accepted.id),
@@ -131,8 +134,9 @@ async function accept(
   { config, queue }: Services,
   request: FastifyRequest,
   reply: FastifyReply,
-  params: UpscaleParams,
+  asked: Omit<UpscaleJobData, 'input' | 'requestId'>,
 ): Promise<JobSnapshot> {
+  const { params } = asked;
   await checkRoomAndModel(queue, params.model, config);
   const image = await readUpload(request, reply, config.MAX_UPLOAD_BYTES);
   const { width, height, contentType } = await inspectImage(image, {
@@ -141,10 +145,8 @@ async function accept(
   checkOutput({ width, height }, params, config.MAX_OUTPUT_PIXELS);
   const id = randomUUID();
   return queue.submit(id, image, {
-    params,
+    ...asked,
     input: { key: inputKey(id), width, height, bytes: image.length, content_type: contentType },
-    ttlSeconds: config.RESULT_TTL_SECONDS,
-    timeoutMs: config.JOB_TIMEOUT_SECONDS * 1000,
     requestId: request.id,
   });
 }

@@ -1,0 +1,127 @@
+/** ttl, timeout and priority of a request, with a real worker. */
+import pino from 'pino';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { JobObject } from '../../src/api/job-object.ts';
+import { type ApiServer, startServer } from '../../src/api/server.ts';
+import type { Problem } from '../../src/errors.ts';
+import { inputKey, outputKey } from '../../src/jobs/job.ts';
+import { type Build, buildService } from '../support/build.ts';
+import { expectContract } from '../support/contract.ts';
+import { photo } from '../support/hostile-images.ts';
+import { type Answer, json, send } from '../support/http.ts';
+import { startWorkerBench, type WorkerBench, workerConfig } from '../support/worker.ts';
+
+let build: Build;
+let bench: WorkerBench;
+let server: ApiServer;
+let png: Buffer;
+
+beforeAll(async () => {
+  build = await buildService();
+  bench = await startWorkerBench(build);
+  server = await startServer({
+    config: workerConfig({
+      PORT: '0',
+      RESULT_TTL_SECONDS: '100',
+      MAX_RESULT_TTL_SECONDS: '200',
+      JOB_TIMEOUT_SECONDS: '60',
+    }),
+    queue: bench.queue,
+    store: bench.store,
+    logger: pino({ level: 'silent' }),
+  });
+  png = await photo('png', 24, 16);
+});
+afterAll(async () => {
+  await server.close();
+  await bench.stop();
+  await build.remove();
+});
+
+const post = async (query = '', image = png, prefer = 'respond-async'): Promise<Answer> => {
+  const answer = await send(`${server.url}/upscale${query}`, {
+    method: 'POST',
+    body: new Uint8Array(image),
+    headers: { 'content-type': 'image/png', prefer },
+  });
+  expectContract(answer, 'createUpscale');
+  return answer;
+};
+const get = async (path: string): Promise<Answer> => send(`${server.url}${path}`);
+
+describe('before any worker runs', () => {
+  test('what is asked is in the job; what is not asked has its default', async () => {
+    const asked = json<JobObject>(await post('?ttl=200&timeout=9&priority=batch'));
+    expect(asked).toMatchObject({ ttl_seconds: 200, timeout_seconds: 9, priority: 'batch' });
+    const plain = json<JobObject>(await post());
+    expect(plain).toMatchObject({ ttl_seconds: 100, timeout_seconds: 60, priority: 'interactive' });
+  });
+
+  test.each([
+    ['ttl=201', 'ttl', 'at most 200 seconds'],
+    ['ttl=0', 'ttl', 'a whole number from 1'],
+    ['ttl=1.5', 'ttl', 'a whole number from 1'],
+    ['timeout=61', 'timeout', 'at most 60 seconds'],
+    ['priority=urgent', 'priority', 'one of interactive, batch'],
+  ])('%s is refused, and says what is taken', async (query, name, text) => {
+    const answer = await post(`?${query}`);
+    expect(answer.status).toBe(422);
+    const problem = json<Problem>(answer);
+    expect(problem.errors?.[0]?.pointer).toBe(`#/query/${name}`);
+    expect(problem.detail).toContain(text);
+  });
+
+  test('batch jobs wait behind interactive ones, and say so', async () => {
+    const batch = json<JobObject>(await post('?priority=batch'));
+    const interactive = json<JobObject>(await post());
+    const position = async ({ urls }: JobObject) =>
+      json<JobObject>(await get(urls.self)).queue_position;
+    // From the test above: one interactive and one batch job.
+    expect(await position(interactive)).toBe(1);
+    expect(await position(batch)).toBe(3);
+    expect(await bench.queue.counts()).toEqual({ queued: 4, processing: 0 });
+
+    const order: string[] = [];
+    bench.events.on('active', ({ jobId }) => order.push(jobId));
+    const worker = await bench.startWorker({ JOBS_PER_DEVICE: '1' });
+    await worker.ready;
+    await bench.ended(batch.id);
+    expect(order).toHaveLength(4);
+    expect(order.indexOf(interactive.id)).toBe(1);
+    expect(order.indexOf(batch.id)).toBe(3);
+  });
+
+  test('a batch job that waits can be canceled', async () => {
+    const answer = json<JobObject>(await post('?priority=batch', await photo('png', 400, 400)));
+    const removed = await send(`${server.url}${answer.urls.cancel}`, { method: 'DELETE' });
+    expect(json<JobObject>(removed).status).toBe('canceled');
+    await expect.poll(() => bench.store.get(inputKey(answer.id))).toBeUndefined();
+  });
+});
+
+describe('with a worker', () => {
+  test('a result lives as long as was asked: then 410, then its bytes are gone', async () => {
+    const job = json<JobObject>(await post('?ttl=2', png, 'wait=30'));
+    expect(job.status).toBe('succeeded');
+    const completed = Date.parse(job.completed_at ?? '');
+    const expires = Date.parse(job.output?.expires_at ?? '');
+    expect(Math.abs(expires - completed - 2000)).toBeLessThan(1000);
+    await expect
+      .poll(async () => (await get(job.urls.result)).status, { timeout: 20_000 })
+      .toBe(410);
+    const answer = await get(job.urls.result);
+    expectContract(answer, 'getUpscaleResult');
+    expect(json<Problem>(answer).code).toBe('result_expired');
+    expect(await bench.store.get(outputKey(job.id))).toBeUndefined();
+    // The job itself is still known.
+    expect(json<JobObject>(await get(job.urls.self)).status).toBe('succeeded');
+  });
+
+  test('a job that takes longer than was asked fails with job_timeout', async () => {
+    const answer = await post('?timeout=1', await photo('png', 1200, 1200), 'wait=60');
+    expect(json<JobObject>(answer)).toMatchObject({
+      status: 'failed',
+      error: { code: 'job_timeout' },
+    });
+  });
+});
