@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,11 +32,14 @@ _QUICK_SIDE = 320  # pixels: the distance's network takes most of the time
 
 
 def chosen_photos(per_group: int, limit: int) -> list[photos.EvaluationPhoto]:
-    """The first `per_group` of each group; a note on the screen if the validation crops are missing."""
+    """The first `per_group` of each group, in turn; a note on the screen if the validation crops are missing."""
     validation = photos.validation(limit)
     if not validation:
         print("no validation photos (run `make data` first): unseen photos only", file=sys.stderr)
-    return photos.unseen(limit)[:per_group] + validation[:per_group]
+    unseen = photos.unseen(limit)[:per_group]
+    # Alternating, so that a run which ends early has seen both groups.
+    paired = [photo for pair in zip(unseen, validation, strict=False) for photo in pair]
+    return paired + unseen[len(paired) // 2 :] + validation[len(paired) // 2 : per_group]
 
 
 def run(
@@ -43,19 +47,30 @@ def run(
     selection: list[photos.EvaluationPhoto],
     upscalers: dict[str, peers.Upscaler],
     quick: bool,
+    seconds: float,
 ) -> list[measure.Record]:
-    """Measure the photos one by one; the dials are swept at each photo on one degradation in turn."""
+    """Measure every photo at (1, 0) and (1, 1), then sweep the dials photo by photo.
+
+    When `seconds` are over, no further photo is begun: the tables then hold fewer photos, and say so.
+    A sweep is of one degradation, in turn.
+    """
+    end = time.monotonic() + seconds
     cache = measure.BaselineCache(cache_dir("evaluation") / "baselines.json")
+    plain = [(1.0, 0.0), (1.0, 1.0)]
+    rest = [dial for dial in measure.DIALS if dial not in plain]
+    passes = [("measure", plain, upscalers)] + ([] if quick else [("sweep", rest, {})])
     records: list[measure.Record] = []
-    for index, photo in enumerate(selection):
-        swept = photos.DEGRADED[index % len(photos.DEGRADED)]
-        plain = [(1.0, 0.0), (1.0, 1.0)]
-        degradations = [swept] if quick else [*photos.DEGRADED, photos.CLEAN]
-        dials = {name: plain for name in degradations}
-        if not quick:
-            dials[swept] = list(measure.DIALS)
-        print(f"{index + 1}/{len(selection)} {photo.name}", file=sys.stderr, flush=True)
-        records += measure.measure_photo(photo, bundle, degradations, dials, upscalers, cache)
+    for what, dials, compared in passes:
+        for index, photo in enumerate(selection):
+            if time.monotonic() > end:
+                print(f"time is over: no {what} from {photo.name} on", file=sys.stderr)
+                break
+            swept = photos.DEGRADED[index % len(photos.DEGRADED)]
+            degradations = [swept] if quick or what == "sweep" else [*photos.DEGRADED, photos.CLEAN]
+            print(f"{what} {index + 1}/{len(selection)} {photo.name}", file=sys.stderr, flush=True)
+            records += measure.measure_photo(
+                photo, bundle, degradations, dict.fromkeys(degradations, dials), compared, cache
+            )
     return records
 
 
@@ -85,6 +100,7 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, default=BUNDLE, help="folder with manifest.json")
     parser.add_argument("--out", type=Path, default=None, help="folder for the files")
     parser.add_argument("--photos", type=int, default=None, help="photos per group (default 8, quick 3)")
+    parser.add_argument("--minutes", type=float, default=60, help="begin no further photo after this")
     parser.add_argument("--quick", action="store_true", help="one degradation a photo, no dial sweep")
     parser.add_argument("--docs", action="store_true", help="also write docs/evaluation.md and docs/images")
     arguments = parser.parse_args()
@@ -109,7 +125,7 @@ def main() -> int:
         upscalers = {name: upscalers[name] for name in ("bicubic", "esrgan-medium")}
     limit = _QUICK_SIDE if arguments.quick else photos.SIDE
     selection = chosen_photos(per_group, limit)
-    records = run(bundle, selection, upscalers, arguments.quick)
+    records = run(bundle, selection, upscalers, arguments.quick, arguments.minutes * 60)
     # The grid score of a small crop is mostly chance: always whole photos here, all if there is time.
     everything = 10_000
     stability = [

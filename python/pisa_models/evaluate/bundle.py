@@ -49,7 +49,9 @@ class Bundle:
             found = hashlib.sha256(content).hexdigest()
             if found != graph["sha256"]:
                 raise ValueError(f"Expected sha256 {graph['sha256']} for {graph['file']} but received {found}.")
-            self._sessions[name] = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            # By path, as a graph may keep its weights in a file beside it.
+            path = str(folder / graph["file"])
+            self._sessions[name] = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     @property
     def sha256(self) -> str:
@@ -57,19 +59,24 @@ class Bundle:
         hashes = "".join(self.manifest["graphs"][name]["sha256"] for name in GRAPHS)
         return hashlib.sha256(hashes.encode()).hexdigest()
 
+    def _run(self, name: str, output: str, **feeds: np.ndarray) -> np.ndarray:
+        """float32 in and out, converted for a float16 graph as the service does."""
+        dtype = np.dtype(self.manifest["graphs"][name].get("dtype", "float32"))
+        result = self._sessions[name].run([output], {key: value.astype(dtype) for key, value in feeds.items()})[0]
+        return result.astype(np.float32)
+
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """(1, 3, H, W) f32 RGB [−1, 1] → (1, C, h, w) f32 scaled latents."""
-        return self._sessions["encoder"].run(["latents"], {"pixels": pixels})[0]
+        return self._run("encoder", "latents", pixels=pixels)
 
     def residual(self, latents: np.ndarray, semantic: list[float]) -> np.ndarray:
         """(1, C, h, w) → (n, C, h, w): ε for each of the n `semantic` values, in one run."""
         batch = np.repeat(latents, len(semantic), axis=0)
-        feeds = {"latents": batch, "semantic": np.array(semantic, np.float32)}
-        return self._sessions["unet"].run(["residual"], feeds)[0]
+        return self._run("unet", "residual", latents=batch, semantic=np.array(semantic, np.float32))
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """(1, C, h, w) f32 scaled latents → (1, 3, H, W) f32 RGB, about [−1, 1]."""
-        return self._sessions["decoder"].run(["pixels"], {"latents": latents})[0]
+        return self._run("decoder", "pixels", latents=latents)
 
     def to_pixels(self, low_res: np.ndarray, scale: float = SCALE) -> tuple[np.ndarray, np.ndarray]:
         """(h, w, 3) f32 RGB [0, 1] → (3, H, W) [0, 1] resampled, and (1, 3, H', W') [−1, 1] padded."""
