@@ -176,3 +176,18 @@ def test_snapshot_brings_back_the_averages(cache, tmp_path, monkeypatch):
         assert torch.allclose(again.parameters[key], value, atol=1e-3)
     restored = torch.load(tmp_path / "elsewhere/checkpoints/components.pt", weights_only=True)
     assert all(torch.equal(a, b) for a, b in zip(restored, components, strict=True))
+
+
+def test_a_bad_batch_is_left_out(cache):
+    run = trainer(cache)
+    for _ in range(3):
+        run.advance(toy_loss(run))
+    before = run.model.weight.detach().clone()
+
+    def exploded(step):
+        return toy_loss(run)(step)[0] * 1e6, {}
+
+    assert run.advance(exploded)["skipped"] == 1
+    assert torch.equal(run.model.weight, before)
+    run.advance(toy_loss(run))
+    assert run.skipped == 1 and not torch.equal(run.model.weight, before)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pisa_models.paths import cache_dir
 
 CHECKPOINT_SECONDS = 120
+OUTLIER = 5.0  # times the usual gradient norm: such a step is left out
 LONGEST_STEP_SECONDS = 10.0  # a paused process (SIGSTOP) must not use up its time budget
 
 
@@ -69,6 +70,7 @@ class Trainer:
         )
         self.average = {k: p.detach().clone() for k, p in self.parameters.items()}
         self.step, self.seconds, self.stopping = 0, 0.0, False
+        self.usual_norm, self.skipped = 0.0, 0
         self.path = cache_dir("checkpoints") / f"{name}.pt"
         self.curve = cache_dir("logs") / f"{name}.csv"
 
@@ -76,6 +78,7 @@ class Trainer:
         return {
             "step": self.step,
             "seconds": self.seconds,
+            "usual_norm": self.usual_norm,
             "parameters": {k: p.detach() for k, p in self.parameters.items()},
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
@@ -96,6 +99,7 @@ class Trainer:
         if "optimizer" in state:  # a restored snapshot has none
             self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
+        self.usual_norm = state.get("usual_norm", 1.0)
 
     def progress(self) -> float:
         return max(self.step / self.options.steps, self.seconds / 60 / self.options.minutes)
@@ -110,14 +114,25 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
-        self.optimizer.step()
+        self.usual_norm = self.usual_norm or norm.item()
+        if norm <= OUTLIER * self.usual_norm:
+            self.optimizer.step()
+        else:  # one bad batch must not throw a network without normalisation off for good
+            self.skipped += 1
+        self.usual_norm = 0.98 * self.usual_norm + 0.02 * min(norm.item(), OUTLIER * self.usual_norm)
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for key, parameter in self.parameters.items():
                 self.average[key].lerp_(parameter, 1 - decay)
         self.step += 1
         self.seconds += min(time.monotonic() - started, LONGEST_STEP_SECONDS)
-        return {"loss": loss.item(), "grad": norm.item(), "lr": self.optimizer.param_groups[0]["lr"], **logged}
+        return {
+            "loss": loss.item(),
+            "grad": norm.item(),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **logged,
+            "skipped": float(self.skipped),
+        }
 
     def averaged(self):
         """Context in which the model has its averaged weights."""

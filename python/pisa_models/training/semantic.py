@@ -25,6 +25,8 @@ from pisa_models.training.adapted import build_adapted, load_average
 from pisa_models.training.loop import Trainer, bf16, parse_options
 from pisa_models.training.pixel import channel_variances, one_step, pixel_rmse
 
+CSD_EVERY = 2  # steps: a third of the step's time for a noisy gradient
+
 
 def statistics_penalty(found: Tensor, wanted: Tensor) -> Tensor:
     """|Δ mean| + |Δ standard deviation| of each colour channel, [N,3,H,W] → [N]."""
@@ -35,7 +37,7 @@ def statistics_penalty(found: Tensor, wanted: Tensor) -> Tensor:
 
 def main() -> None:
     options = parse_options(
-        __doc__, steps=6000, batch=8, size=128, lr=5e-4, seed=5,
+        __doc__, steps=6000, batch=8, size=128, lr=4e-4, seed=5,
         extra={"fidelity": 0.3, "perceptual": 1.0, "csd": 0.3, "grid": 20000.0, "statistics": 0.5},
     )  # fmt: skip
     weights = options.extra
@@ -63,11 +65,13 @@ def main() -> None:
         z = one_step(unet, z_low)
         with bf16():
             pixels = decode(z).float()
-            seen = perceptual(*random_rescale(pixels, high)).mean()
+        seen = perceptual(*random_rescale(pixels, high)).mean()  # depthwise: float32 is the faster here
         fidelity = pixel_rmse(z, z_high, variances).log().mean()
-        set_gates(unet)  # the bare prior judges
-        gradient = keep_statistics(csd_gradient(z.detach(), alphas, teacher), z.detach())
-        distilled = csd_loss(z, gradient).mean()
+        distilled = fidelity * 0
+        if step % CSD_EVERY == 0:
+            set_gates(unet)  # the bare prior judges
+            gradient = keep_statistics(csd_gradient(z.detach(), alphas, teacher), z.detach())
+            distilled = csd_loss(z, gradient).mean() * CSD_EVERY
         grid = grid_penalty(pixels, high).mean()
         shift = statistics_penalty(pixels, high).mean()
         terms = {"fidelity": fidelity, "perceptual": seen, "csd": distilled, "grid": grid, "statistics": shift}
