@@ -3,7 +3,15 @@
  * that CI runs by itself, or that takes too long for a test, is named in `runElsewhere` and must exist.
  */
 import { execFile, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -15,7 +23,9 @@ const run = promisify(execFile);
 /** Run by .ci/run itself or by a test of its own (api and worker: test/e2e/split.test.ts). */
 const runElsewhere = [
   /^make (serve|test|test-models|check|bench( BENCH_FLAGS=--huge)?|train|evaluate|docs|openapi)$/,
-  /^python\/\.venv\/bin\/python -m pisa_models\.\w+( |$)/, // python/tests
+  /^make convert BASE=/, // with small random weights: python/tests/test_convert.py
+  /^(python\/)?\.venv\/bin\/python -m pisa_models\.\w+( |$)/, // python/tests
+  /^docker (build|run) /, // CI has no container engine, and the page says that it was not run
   /^REDIS_URL=\S+ (HOST=\S+ |DEVICES=\S+ )*node dist\/cli\.js (api|worker)$/,
 ];
 
@@ -68,6 +78,14 @@ test('each make target that the pages name exists', () => {
     const dry = spawnSync('make', ['-n', target ?? ''], { cwd: root, encoding: 'utf8' });
     expect(dry.status, `make ${target}: ${dry.stderr}`).toBe(0);
   }
+});
+
+test.each(pages)('every link of $name leads somewhere', ({ name, text }) => {
+  const targets = [...text.matchAll(/\]\(([^)#]+)(#[^)]*)?\)/g)].map(([, target = '']) => target);
+  const missing = targets
+    .filter((target) => !/^https?:/.test(target))
+    .filter((target) => !existsSync(path.join(root, path.dirname(name), target)));
+  expect(missing).toEqual([]);
 });
 
 // Lines of a page build on each other (ID=…), so they run in order, in one shell per page.
