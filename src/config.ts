@@ -6,6 +6,7 @@ import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { AppError, expected } from './errors.ts';
+import { allowListFormat, parseAllowEntry } from './net/address-policy.ts';
 
 interface Setting<T> {
   default: T;
@@ -49,6 +50,17 @@ const text = (
   format,
   description,
   parse: (raw) => (pattern.test(raw) ? raw : undefined),
+});
+
+const allowList = (description: string): Setting<string[]> => ({
+  default: [],
+  defaultText: 'none',
+  format: allowListFormat,
+  description,
+  parse: (raw) => {
+    const entries = raw.split(',').map((entry) => entry.trim());
+    return entries.every(parseAllowEntry) ? entries : undefined;
+  },
 });
 
 const packageRoot = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
@@ -140,6 +152,15 @@ export const settings = {
     /^[a-z0-9][a-z0-9._-]{0,63}$/,
   ),
   MAX_UPLOAD_BYTES: integer(1024, 2_147_483_647, 50_000_000, 'Largest accepted upload.'),
+  IMAGE_URL_ALLOWED_HOSTS: allowList(
+    'Hosts from which `image_url` may fetch although they are not public.',
+  ),
+  IMAGE_URL_TIMEOUT_SECONDS: integer(
+    1,
+    3600,
+    20,
+    'Time in which the image behind an `image_url` must have arrived, redirects included.',
+  ),
   MAX_INPUT_PIXELS: integer(1, 268_435_456, 4_194_304, 'Largest accepted input, width × height.'),
   MAX_OUTPUT_PIXELS: integer(
     1,
@@ -183,6 +204,18 @@ export const settings = {
     31_536_000,
     172_800,
     'Longest life of a result that a request may ask for. Records of jobs are kept for a day longer.',
+  ),
+  KEEP_MAX_MEGABYTES: integer(
+    0,
+    1_048_576,
+    512,
+    'Size of all uploads, latents and residuals that are kept as long as results, so that other dials cost less (`adjust`, `sweep`, `heatmap`). Over it the least recently used go first. 0: nothing is kept.',
+  ),
+  KEEP_MAX_JOB_MEGABYTES: integer(
+    0,
+    1_048_576,
+    64,
+    'Largest latents and residuals (together) that one image keeps. Of a larger one only the upload is kept, and they are computed again.',
   ),
   SHUTDOWN_GRACE_SECONDS: integer(
     1,

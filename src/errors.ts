@@ -40,6 +40,8 @@ export const errorCatalogue = {
   corrupt_image: entry(422, 'The image is damaged'),
   animated_image: entry(422, 'The image has more than one frame or page'),
   unknown_model: entry(422, 'No such model'),
+  url_not_allowed: entry(422, 'The URL may not be reached from here'),
+  image_url_failed: entry(422, 'The image could not be fetched from its URL'),
   unsupported_output: entry(422, 'The output format cannot hold this image'),
   queue_full: entry(429, 'The queue is full', true),
   headers_too_large: entry(431, 'The request headers are too large'),

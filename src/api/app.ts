@@ -7,6 +7,7 @@ import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { AppError } from '../errors.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
+import { AddressPolicy } from '../net/address-policy.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import { registerDocs } from './docs.ts';
 import { registerOpenapi } from './openapi.ts';
@@ -65,7 +66,13 @@ export async function buildApp({ config, queue, store, logger }: AppOptions): Pr
   registerRequestLog(app);
   registerProblems(app);
   registerValidation(app);
-  const services: Services = { config, queue, store, closing: registerClosing(app) };
+  const services: Services = {
+    config,
+    queue,
+    store,
+    imagePolicy: new AddressPolicy(config.IMAGE_URL_ALLOWED_HOSTS),
+    closing: registerClosing(app),
+  };
   registerUnreadBodies(app);
   registerRequestChecks(app);
   await app.register(accepts);

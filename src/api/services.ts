@@ -9,6 +9,7 @@ import type {
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
+import type { AddressPolicy } from '../net/address-policy.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 
 export interface Services {
@@ -16,6 +17,8 @@ export interface Services {
   readonly queue: UpscaleQueue;
   /** Where results are read from; the queue writes the uploads. */
   readonly store: ObjectStore;
+  /** Where `image_url` may fetch from. */
+  readonly imagePolicy: AddressPolicy;
   /** Aborted once the service is closing: requests that wait for a job are then answered as it stands. */
   readonly closing: AbortSignal;
 }

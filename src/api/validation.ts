@@ -81,5 +81,5 @@ function describe(schema: PropertySchema): string {
 }
 
 /** RFC 6901, section 3. Names are the client's: a huge one is cut, not echoed. */
-const escapePointer = (name: string): string =>
+export const escapePointer = (name: string): string =>
   name.slice(0, 80).replaceAll('~', '~0').replaceAll('/', '~1');

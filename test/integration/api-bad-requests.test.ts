@@ -19,6 +19,7 @@ import {
   twoFrames,
   zeroWidth,
 } from '../support/hostile-images.ts';
+import { hostileHosts, hostileUrls } from '../support/hostile-urls.ts';
 import { type Answer, form, json, parseRaw, rawExchange, send } from '../support/http.ts';
 
 const maxUploadBytes = 200_000;
@@ -53,6 +54,13 @@ const bytes = (make: () => Uint8Array | Promise<Uint8Array>) => async () => post
 const raw = (pieces: (string | Uint8Array)[], options?: { end?: boolean }) => async () =>
   parseRaw(await rawExchange(api.port, pieces, options));
 const head = (...lines: string[]) => `${lines.join('\r\n')}\r\n\r\n`;
+
+const postJson = (body: string | Buffer): Promise<Answer> =>
+  post('', {
+    body: new Uint8Array(Buffer.from(body)),
+    headers: { 'content-type': 'application/json' },
+  });
+const byUrl = (url: string) => () => postJson(JSON.stringify({ image_url: url }));
 
 type Send = () => Promise<Answer>;
 /** Name, request, and what the detail has to say, so that its reader knows what to do. */
@@ -143,15 +151,6 @@ const cases: Case[] = [
     ['empty body', () => postImage(Buffer.alloc(0))],
   ]),
   ...answered(415, 'unsupported_media_type', 'createUpscale', [
-    [
-      'JSON',
-      () =>
-        post('', {
-          body: '{"image_url":"https://example.com/a.png"}',
-          headers: { 'content-type': 'application/json' },
-        }),
-      'multipart/form-data',
-    ],
     ['text', () => post('', { body: 'hello' })],
     [
       'bytes of no type',
@@ -177,6 +176,35 @@ const cases: Case[] = [
       'refused parameter with a huge upload',
       () => postImage(Buffer.alloc(50 * maxUploadBytes), '?pix=7'),
     ],
+  ]),
+  // URLs
+  ...answered(422, 'url_not_allowed', 'createUpscale', [
+    ...hostileHosts.map((host): Row => [`image at ${host}`, byUrl(`http://${host}/a.png`)]),
+    ...hostileUrls
+      .filter((url) => url !== '')
+      .map((url): Row => [`image at ${JSON.stringify(url)}`, byUrl(url)]),
+    ['image at a name of this machine', byUrl('http://localhost/a.png')],
+  ]),
+  ...answered(400, 'missing_image', 'createUpscale', [
+    ['JSON without image_url', () => postJson('{}'), 'image_url'],
+    ['image_url that is a number', () => postJson('{"image_url":1}'), 'image_url'],
+    ['image_url that is empty', () => postJson('{"image_url":""}'), 'image_url'],
+  ]),
+  ...answered(400, 'malformed_request', 'createUpscale', [
+    ['half of a JSON object', () => postJson('{"image_url":'), 'JSON'],
+    ['JSON that is no object', () => postJson('["https://example.com/a.png"]'), 'image_url'],
+    ['JSON null', () => postJson('null'), 'image_url'],
+    ['JSON that is not UTF-8', () => postJson(Buffer.from([0x22, 0xff, 0x22])), 'JSON'],
+  ]),
+  ...answered(422, 'invalid_parameter', 'createUpscale', [
+    [
+      'parameter in the JSON',
+      () => postJson('{"image_url":"https://example.com/a.png","pix":1}'),
+      'query',
+    ],
+  ]),
+  ...answered(413, 'upload_too_large', 'createUpscale', [
+    ['huge JSON', () => postJson(`{"image_url":"https://example.com/${'a'.repeat(20_000)}"}`)],
   ]),
   // Forms
   ...answered(400, 'missing_image', 'createUpscale', [

@@ -7,6 +7,7 @@ import { inspectImage } from '../../images/inspect-image.ts';
 import { inputKey, type UpscaleJobData } from '../../jobs/job.ts';
 import { isFinal, type JobSnapshot } from '../../jobs/job-snapshot.ts';
 import { contentTypeOf, resolveParams, upscaleQuerySchema } from '../../jobs/params.ts';
+import { maxUrlLength } from '../../net/checked-url.ts';
 import { checkOutput, checkRoomAndModel } from '../admission.ts';
 import { type AnswerPlan, planAnswer } from '../answer-plan.ts';
 import { jobUrl, toJobObject } from '../job-object.ts';
@@ -17,6 +18,7 @@ import { readResult } from '../read-result.ts';
 import { isSucceeded, resultHeaderSchemas, resultHeaders } from '../result-headers.ts';
 import type { App, Services } from '../services.ts';
 import { readUpload } from '../upload.ts';
+import { imageFetcher } from '../upload-url.ts';
 
 const imageBytes = { schema: { type: 'string', format: 'binary' } };
 const jobContent = { 'application/json': { schema: { $ref: 'Job#' } } };
@@ -61,6 +63,22 @@ const schema = {
         },
       },
       'image/*': imageBytes,
+      'application/json': {
+        schema: {
+          type: 'object',
+          required: ['image_url'],
+          properties: {
+            image_url: {
+              type: 'string',
+              format: 'uri',
+              maxLength: maxUrlLength,
+              description:
+                'http or https, at a public address, or at a host of IMAGE_URL_ALLOWED_HOSTS. At most three redirects are followed.',
+            },
+          },
+          additionalProperties: false,
+        },
+      },
     },
   },
   response: {
@@ -88,6 +106,8 @@ const schema = {
       'corrupt_image',
       'animated_image',
       'unknown_model',
+      'url_not_allowed',
+      'image_url_failed',
       'unsupported_output',
       'queue_full',
       'redis_unavailable',
@@ -131,20 +151,23 @@ export function createUpscale(app: App, services: Services): void {
 
 /** Everything from the request to a job in the queue. The upload is garbage once this returns. */
 async function accept(
-  { config, queue }: Services,
+  { config, queue, imagePolicy }: Services,
   request: FastifyRequest,
   reply: FastifyReply,
   asked: Omit<UpscaleJobData, 'input' | 'requestId'>,
 ): Promise<JobSnapshot> {
   const { params } = asked;
   await checkRoomAndModel(queue, params.model, config);
-  const image = await readUpload(request, reply, config.MAX_UPLOAD_BYTES);
+  const image = await readUpload(request, reply, {
+    maxBytes: config.MAX_UPLOAD_BYTES,
+    fetchImage: imageFetcher(config, imagePolicy, reply),
+  });
   const { width, height, contentType } = await inspectImage(image, {
     maxPixels: config.MAX_INPUT_PIXELS,
   });
   checkOutput({ width, height }, params, config.MAX_OUTPUT_PIXELS);
   const id = randomUUID();
-  return queue.submit(id, image, {
+  return queue.submit(id, { image }, {
     ...asked,
     input: { key: inputKey(id), width, height, bytes: image.length, content_type: contentType },
     requestId: request.id,

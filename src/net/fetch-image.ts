@@ -1,0 +1,110 @@
+/** Fetches an image that a request names by URL. What it is will be judged by its bytes, as with any upload. */
+import type { Dispatcher } from 'undici';
+import { AppError } from '../errors.ts';
+import type { AddressPolicy } from './address-policy.ts';
+import { refused } from './checked-url.ts';
+import { guardedRequest, RequestTimeout } from './guarded-request.ts';
+import type { Resolve } from './resolve.ts';
+
+export interface FetchImageOptions {
+  policy: AddressPolicy;
+  maxBytes: number;
+  /** For everything, redirects included. */
+  timeoutMs: number;
+  signal?: AbortSignal;
+  resolve?: Resolve;
+}
+
+const maxRedirects = 3;
+const redirectStatuses = new Set([301, 302, 303, 307, 308]);
+
+/**
+ * Follows at most three redirects, each checked like the first URL.
+ * @returns at least one byte, at most `maxBytes`
+ * @throws url_not_allowed | image_url_failed | upload_too_large | missing_image
+ */
+export async function fetchImage(imageUrl: string, options: FetchImageOptions): Promise<Buffer> {
+  const deadline = Date.now() + options.timeoutMs;
+  let url = imageUrl;
+  for (let redirects = 0; redirects <= maxRedirects; redirects += 1) {
+    const outcome = await fetchOnce(url, options, Math.max(1, deadline - Date.now()));
+    if (Buffer.isBuffer(outcome)) return outcome;
+    if (!URL.canParse(outcome.location, url)) throw refused('A redirect leads to no URL.');
+    url = new URL(outcome.location, url).href;
+  }
+  throw new AppError(
+    'image_url_failed',
+    `The image's host redirects more than ${maxRedirects} times. Name the last URL itself.`,
+  );
+}
+
+async function fetchOnce(
+  url: string,
+  { policy, maxBytes, signal, resolve }: FetchImageOptions,
+  timeoutMs: number,
+): Promise<Buffer | { location: string }> {
+  try {
+    return await guardedRequest(
+      {
+        url,
+        method: 'GET',
+        headers: {
+          accept: 'image/png, image/jpeg, image/webp, image/avif, image/tiff',
+          // What is sent is counted: nothing may grow on our side.
+          'accept-encoding': 'identity',
+        },
+        rules: { policy, plainHttp: 'anywhere' },
+        timeoutMs,
+        ...(signal ? { signal } : {}),
+        ...(resolve ? { resolve } : {}),
+      },
+      (answer) => readAnswer(answer, maxBytes),
+    );
+  } catch (error) {
+    if (error instanceof AppError) throw error;
+    const why =
+      error instanceof RequestTimeout
+        ? "The image's host did not send it in time."
+        : "The connection to the image's host failed.";
+    throw new AppError('image_url_failed', `${why} Upload the image instead, or try again.`, {
+      cause: error,
+    });
+  }
+}
+
+async function readAnswer(
+  { statusCode, headers, body }: Dispatcher.ResponseData,
+  maxBytes: number,
+): Promise<Buffer | { location: string }> {
+  const { location } = headers;
+  if (redirectStatuses.has(statusCode) && typeof location === 'string') return { location };
+  if (statusCode !== 200) {
+    throw new AppError(
+      'image_url_failed',
+      `The image's host answered ${statusCode}; expected 200 and the image.`,
+    );
+  }
+  const encoding = headers['content-encoding'] ?? 'identity';
+  if (encoding !== 'identity') {
+    throw new AppError(
+      'image_url_failed',
+      "The image's host sent it with a Content-Encoding that was not asked for.",
+    );
+  }
+  if (Number(headers['content-length'] ?? 0) > maxBytes) throw tooLarge(maxBytes);
+  const chunks: Buffer[] = [];
+  let received = 0;
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    received += chunk.length;
+    if (received > maxBytes) throw tooLarge(maxBytes);
+    chunks.push(chunk);
+  }
+  if (received === 0) throw new AppError('missing_image', 'The image at this URL is empty.');
+  return Buffer.concat(chunks, received);
+}
+
+const tooLarge = (maxBytes: number): AppError =>
+  new AppError(
+    'upload_too_large',
+    `The image at this URL has more than the ${maxBytes} bytes that this service takes (MAX_UPLOAD_BYTES).`,
+  );
