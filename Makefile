@@ -70,8 +70,5 @@ evaluate: ## Judge the embedded model; writes docs/evaluation.md
 convert: ## Make models/pisa-sr from BASE=… and LORA=… (docs/models.md)
 	@$(MAKE) --no-print-directory -C python convert
 
-convert: ## Make a bundle of the paper's weights: BASE=… LORA=… [DTYPE=] [OUT=]
-	@$(MAKE) --no-print-directory -C python convert
-
 clean: ## Remove what the other targets made here
 	@rm -rf dist .bench node_modules .data python/.venv
