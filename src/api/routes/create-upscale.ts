@@ -22,6 +22,12 @@ import { imageFetcher } from '../upload-url.ts';
 
 const imageBytes = { schema: { type: 'string', format: 'binary' } };
 const jobContent = { 'application/json': { schema: { $ref: 'Job#' } } };
+const jobHeaders = {
+  Location: { type: 'string', description: 'The job.' },
+  'X-Job-Id': { type: 'string', format: 'uuid' },
+  'Preference-Applied': { type: 'string', description: 'What of Prefer was obeyed.' },
+};
+
 const querySchema = Type.Object(
   { ...upscaleQuerySchema.properties, ...jobOptions },
   { additionalProperties: false },
@@ -126,7 +132,20 @@ export function createUpscale(app: App, services: Services): void {
     );
     const options = resolveJobOptions(request.query, config);
     const accepted = await accept(services, request, reply, { params, ...options });
-    return answerJob(services, reply, plan, accepted);
+    // From here on the job exists: the client learns its id, whatever the answer will be.
+    reply.headers({
+      location: jobUrl(accepted.id),
+      'x-job-id': accepted.id,
+      vary: 'accept, prefer',
+      'cache-control': 'no-store',
+    });
+    if (plan.preferenceApplied) reply.header('preference-applied', plan.preferenceApplied);
+    if (plan.waitMs === 0) return answer(services, reply, plan, accepted);
+    const job = await queue.waitFor(accepted.id, plan.waitMs, endOfWait(reply, services.closing));
+    if (!job) {
+      throw new AppError('job_not_found', 'The job was deleted while this request waited for it.');
+    }
+    return answer(services, reply, plan, job);
   });
 }
 
@@ -153,4 +172,34 @@ async function accept(
     input: { key: inputKey(id), width, height, bytes: image.length, content_type: contentType },
     requestId: request.id,
   });
+}
+
+/** Aborts when there is nobody left to wait for, or no more time to wait in. */
+function endOfWait(reply: FastifyReply, closing: AbortSignal): AbortSignal {
+  const end = new AbortController();
+  const abort = (): void => end.abort();
+  // By hand, not AbortSignal.any: `closing` lives as long as the service and must not collect listeners.
+  closing.addEventListener('abort', abort, { once: true });
+  reply.raw.once('close', () => {
+    closing.removeEventListener('abort', abort);
+    abort();
+  });
+  if (closing.aborted) abort();
+  return end.signal;
+}
+
+async function answer(
+  { store }: Services,
+  reply: FastifyReply,
+  plan: AnswerPlan,
+  job: JobSnapshot,
+): Promise<FastifyReply> {
+  if (plan.kind === 'image' && isSucceeded(job)) {
+    const bytes = await readResult(store, job);
+    return reply.code(200).headers(resultHeaders(job)).send(bytes);
+  }
+  // The worker has logged it; here it is an answer like any other.
+  if (plan.kind === 'image' && job.error) return sendProblem(reply, job.error);
+  const ended = plan.waitMs > 0 && isFinal(job.status);
+  return reply.code(ended ? 200 : 202).send(toJobObject(job));
 }
