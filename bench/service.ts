@@ -33,7 +33,15 @@ export async function startService(env: Record<string, string> = {}): Promise<Se
   const port = await freePort();
   const startedAt = performance.now();
   const child = spawn(process.execPath, [path.join(root, 'dist/cli.js'), 'serve'], {
-    env: { ...process.env, PORT: String(port), DATA_DIR: dataDir, LOG_LEVEL: 'warn', ...env },
+    // Each request is to be worked on, however often it comes.
+    env: {
+      ...process.env,
+      RESULT_CACHE: 'off',
+      PORT: String(port),
+      DATA_DIR: dataDir,
+      LOG_LEVEL: 'warn',
+      ...env,
+    },
     stdio: ['ignore', 'ignore', 'inherit'],
   });
   const url = `http://127.0.0.1:${port}`;

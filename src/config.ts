@@ -217,6 +217,18 @@ export const settings = {
     64,
     'Largest latents and residuals (together) that one image keeps. Of a larger one only the upload is kept, and they are computed again.',
   ),
+  RESULT_CACHE: text(
+    'on',
+    'on: a request for what has been made already (same image, parameters and model bundle) is answered from the stored result.',
+    'on or off',
+    /^(on|off)$/,
+  ),
+  IDEMPOTENCY_KEY_SECONDS: integer(
+    60,
+    31_536_000,
+    86_400,
+    'Time in which a request with the same `Idempotency-Key` gets the same job.',
+  ),
   SHUTDOWN_GRACE_SECONDS: integer(
     1,
     86_400,

@@ -105,6 +105,13 @@ export const metrics = {
     labelNames: ['device', 'reason'] as const,
     registers,
   }),
+  /** `outcome`: hit, miss, or bypass for a request that asked for a new result. */
+  resultCache: new Counter({
+    name: 'pisa_result_cache_total',
+    help: 'Accepted requests by whether a stored result answered them.',
+    labelNames: ['outcome'] as const,
+    registers,
+  }),
   eventStreams: new Gauge({
     name: 'pisa_event_streams',
     help: 'Open streams of GET /upscale/{id}/events.',

@@ -55,6 +55,9 @@ export const jobSchema = Type.Object(
       { ...strict, description: 'As the job runs: defaults filled in.' },
     ),
     input: Type.Object(imageFacts, strict),
+    reused: Type.Boolean({
+      description: 'True: answered from the stored result of an equal request before it.',
+    }),
     priority: oneOf(jobPriorities),
     ttl_seconds: Type.Integer({ minimum: 1, description: 'Life of the result once finished.' }),
     timeout_seconds: Type.Number({ description: 'Time limit of one attempt.' }),
@@ -92,7 +95,7 @@ export const jobSchema = Type.Object(
         },
         strict,
       ),
-      'Present once the job has succeeded.',
+      'Present once the job has succeeded, unless it was answered from a stored result.',
     ),
     error: orNull(
       Type.Unsafe<Problem>({ $ref: 'Problem#' }),
@@ -133,6 +136,7 @@ export function toJobObject(job: JobSnapshot): JobObject {
       colorfix: result?.colorfix ?? data.params.colorfix ?? null,
     },
     input: { width, height, bytes, content_type },
+    reused: job.reused === true,
     priority: data.priority ?? 'interactive',
     ttl_seconds: data.ttlSeconds,
     timeout_seconds: data.timeoutMs / 1000,
@@ -160,6 +164,7 @@ function toOutput(
 
 /** Milliseconds by name, in the order in which they passed; null unless the job has succeeded. */
 export function toTimings(job: JobSnapshot): JobObject['timings_ms'] {
+  if (job.reused) return null;
   if (!job.result || job.startedAt === undefined || job.completedAt === undefined) return null;
   return {
     queue: Math.max(0, job.startedAt - job.createdAt),

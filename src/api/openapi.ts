@@ -1,15 +1,10 @@
 /** openapi.yaml, generated from the schemas of the routes: they are the contract, this only prints it. */
-import { readFileSync } from 'node:fs';
-import path from 'node:path';
 import swagger from '@fastify/swagger';
 import { jobSchema } from './job-object.ts';
+import { serviceDescription, serviceVersion } from './package-version.ts';
 import { problemSchema } from './problem-schema.ts';
 import { modelListSchema } from './routes/list-models.ts';
 import type { App } from './services.ts';
-
-const { version, description } = JSON.parse(
-  readFileSync(path.resolve(import.meta.dirname, '../../package.json'), 'utf8'),
-) as { version: string; description: string };
 
 /** Call before any route is registered. */
 export async function registerOpenapi(app: App): Promise<void> {
@@ -19,9 +14,9 @@ export async function registerOpenapi(app: App): Promise<void> {
       openapi: '3.1.0',
       info: {
         title: 'pisa-serve',
-        version,
+        version: serviceVersion,
         description: [
-          description,
+          serviceDescription,
           '',
           'Every fault is answered as an RFC 9457 problem object with a stable `code`. A path that does not exist answers `404 not_found`; a method that a path does not take, `405 method_not_allowed` with `Allow`. Parameters that are not documented are refused, not ignored.',
           '',

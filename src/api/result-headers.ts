@@ -21,7 +21,7 @@ export function resultHeaders(job: FinishedJob): Record<string, string> {
     'content-security-policy': "default-src 'none'; sandbox",
     etag: resultEtag(job),
     'x-job-id': job.id,
-    'server-timing': serverTiming(job),
+    'server-timing': job.reused ? 'cache;desc=hit' : serverTiming(job),
   };
 }
 

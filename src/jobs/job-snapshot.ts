@@ -3,6 +3,7 @@ import type { Job } from 'bullmq';
 import { AppError, fromFailureText } from '../errors.ts';
 import type { CancelRecord } from './cancellation.ts';
 import type { Progress, UpscaleJobData, UpscaleJobResult } from './job.ts';
+import type { ReuseRecord } from './stored-results.ts';
 
 export const jobStatuses = ['queued', 'processing', 'succeeded', 'failed', 'canceled'] as const;
 export type JobStatus = (typeof jobStatuses)[number];
@@ -21,6 +22,8 @@ export interface JobSnapshot {
   progress?: Progress;
   /** Jobs that are ahead in the queue; 0 = next. Absent unless queued. */
   queuePosition?: number;
+  /** Answered from the stored result of another job. */
+  reused?: true;
   /** Present when succeeded. */
   result?: UpscaleJobResult;
   /** Present when failed or canceled. */
@@ -67,6 +70,12 @@ export function snapshotOfCancelRecord(id: string, record: CancelRecord): JobSna
     completedAt: record.canceledAt,
     error: canceledError(),
   };
+}
+
+export function snapshotOfReuseRecord(id: string, record: ReuseRecord): JobSnapshot {
+  const { data, createdAt, result } = record;
+  const times = { createdAt, startedAt: createdAt, completedAt: createdAt };
+  return { id, status: 'succeeded', data, ...times, reused: true, result };
 }
 
 export const canceledError = (): AppError =>

@@ -26,7 +26,7 @@ export interface Progress {
   fraction: number;
 }
 
-interface ImageFacts {
+export interface ImageFacts {
   /** Upright (after EXIF orientation), in pixels. */
   width: number;
   height: number;
@@ -46,6 +46,11 @@ export interface UpscaleJobData {
   ttlSeconds: number;
   /** Time limit of one attempt, in milliseconds. */
   timeoutMs: number;
+  /**
+   * What the result depends on, image and parameters, as a digest. Absent: the result is not kept for others to
+   * be answered from.
+   */
+  contentKey?: string;
   /** Absent: interactive. */
   priority?: JobPriority;
   /** Correlates the log lines of api and worker. */
@@ -64,7 +69,8 @@ export interface UpscaleJobResult {
   timingsMs: StageTimings;
   /** Whole time in the device process: read input, pipeline, write result. */
   totalMs: number;
-  model: { name: string; version: string };
+  /** `sha256` identifies the bundle: its manifest, which has the hashes of its graphs. */
+  model: { name: string; version: string; sha256: string };
   device: string;
 }
 

@@ -14,6 +14,7 @@ import {
   readCancelRecord,
   writeCancelRecord,
 } from './cancellation.ts';
+import { bindKey, type IdempotencyClaim, isKeyBound } from './idempotency.ts';
 import { inputKey, inputTtlSeconds, outputKey, type UpscaleJobData } from './job.ts';
 import { JobEvents } from './job-events.ts';
 import {
@@ -21,12 +22,25 @@ import {
   type JobSnapshot,
   snapshotOfCancelRecord,
   snapshotOfJob,
+  snapshotOfReuseRecord,
   type UpscaleJob,
 } from './job-snapshot.ts';
 import { JobWatches, type WatchListener } from './job-watches.ts';
 import { connectRedis, orUnavailable } from './redis.ts';
+import {
+  deleteReuseRecord,
+  findResult,
+  readReuseRecord,
+  writeReuseRecord,
+} from './stored-results.ts';
 import { within } from './within.ts';
-import { type ListedModel, listModels, listWorkers, type WorkerReport } from './worker-registry.ts';
+import {
+  findModel,
+  type ListedModel,
+  listModels,
+  listWorkers,
+  type WorkerReport,
+} from './worker-registry.ts';
 
 export interface UpscaleQueueOptions {
   redisUrl: string;
@@ -35,6 +49,11 @@ export interface UpscaleQueueOptions {
   resultTtlSeconds: number;
   /** Told of connection errors, for the log. */
   onError?: (error: Error) => void;
+}
+
+/** What comes with a job; where each goes, its data says. */
+interface JobUploads {
+  image: Uint8Array;
 }
 
 interface QueueCounts {
@@ -55,11 +74,36 @@ export interface UpscaleQueue {
   /** One round trip. */
   ping(): Promise<void>;
   /**
-   * Accepts a job: stores the input, then enqueues. When it resolves the job is never lost.
+   * Accepts a job: stores the uploads, then enqueues. When it resolves the job is never lost.
    * @param id a UUID, the public job id
-   * @param image the upload, byte for byte
+   * @param uploads byte for byte
    */
-  submit(id: string, image: Uint8Array, data: UpscaleJobData): Promise<JobSnapshot>;
+  submit(
+    id: string,
+    uploads: JobUploads,
+    data: UpscaleJobData,
+    /** `mayExist`: somebody else may be submitting the same job under the same id. */
+    options?: { mayExist: boolean },
+  ): Promise<JobSnapshot>;
+  /**
+   * Binds an idempotency key to a job id.
+   * @param id for the job if the key is new
+   * @returns the id that the job has or must get, and the job if there is one
+   * @throws idempotency_key_reused when the key is bound to another request
+   */
+  claim(
+    claim: IdempotencyClaim,
+    id: string,
+    ttlSeconds: number,
+  ): Promise<{ id: string; job?: JobSnapshot }>;
+  /** True when a request with this key has come before. */
+  isClaimed(claim: Pick<IdempotencyClaim, 'client' | 'key'>): Promise<boolean>;
+  /**
+   * Answers from a stored result: makes a job that has succeeded already, with a copy of the image.
+   * @param data with its `contentKey`
+   * @returns undefined when there is no such result
+   */
+  reuse(id: string, data: UpscaleJobData): Promise<JobSnapshot | undefined>;
   /** The job as it stands, or undefined when it is unknown. */
   get(id: string): Promise<JobSnapshot | undefined>;
   /**
@@ -135,7 +179,12 @@ class BullUpscaleQueue implements UpscaleQueue {
     await orUnavailable(() => this.#redis.ping());
   }
 
-  async submit(id: string, image: Uint8Array, data: UpscaleJobData): Promise<JobSnapshot> {
+  async submit(
+    id: string,
+    { image }: JobUploads,
+    data: UpscaleJobData,
+    { mayExist } = { mayExist: false },
+  ): Promise<JobSnapshot> {
     await orUnavailable(() => this.#store.put(data.input.key, image, inputTtlSeconds));
     try {
       const options = {
@@ -143,18 +192,70 @@ class BullUpscaleQueue implements UpscaleQueue {
         ...(data.priority === 'batch' ? { priority: batchPriority } : {}),
       };
       const job = await orUnavailable(() => this.#bull.get().add('upscale', data, options));
-      return { id, status: 'queued', data, createdAt: job.timestamp };
+      const added: JobSnapshot = { id, status: 'queued', data, createdAt: job.timestamp };
+      return mayExist ? await this.#asItIs(added) : added;
     } catch (error) {
-      // Nobody will ever read it. If this fails too, its time to live ends it.
-      await this.#store.delete(data.input.key).catch(() => {});
+      // Nobody will ever read it, unless the job is in the queue all the same. Its time to live ends it.
+      if (!mayExist) await this.#store.delete(data.input.key).catch(() => {});
       throw error;
     }
   }
 
+  /** BullMQ adds no second job under an id, and does not say so: look. */
+  async #asItIs(added: JobSnapshot): Promise<JobSnapshot> {
+    const job = (await this.get(added.id)) ?? added;
+    // The other one was quicker, and has done with its input: ours came after it.
+    if (isFinal(job.status)) await this.#store.delete(added.data.input.key).catch(() => {});
+    return job;
+  }
+
+  async isClaimed(claim: Pick<IdempotencyClaim, 'client' | 'key'>): Promise<boolean> {
+    return orUnavailable(() => isKeyBound(this.#redis, claim));
+  }
+
+  async claim(
+    claim: IdempotencyClaim,
+    newId: string,
+    ttlSeconds: number,
+  ): Promise<{ id: string; job?: JobSnapshot }> {
+    const bound = await orUnavailable(() => bindKey(this.#redis, claim, newId, ttlSeconds));
+    const { id } = bound;
+    if (bound.fingerprint !== claim.fingerprint) {
+      throw new AppError(
+        'idempotency_key_reused',
+        'This Idempotency-Key came before with another image or other parameters. Use a new key for a new request.',
+        {
+          errors: [{ pointer: '#/headers/idempotency-key', detail: 'Bound to another request.' }],
+        },
+      );
+    }
+    const job = id === newId ? undefined : await this.get(id);
+    return job ? { id, job } : { id };
+  }
+
+  async reuse(id: string, data: UpscaleJobData): Promise<JobSnapshot | undefined> {
+    return orUnavailable(async () => {
+      const model = await findModel(this.#redis, data.params.model);
+      if (!model || data.contentKey === undefined) return undefined;
+      const made = await findResult(this.#redis, data.contentKey, model.sha256);
+      const result = made === undefined ? undefined : (await this.get(made))?.result;
+      const bytes = result && (await this.#store.get(result.output.key));
+      if (!bytes) return undefined;
+      const key = outputKey(id);
+      await this.#store.put(key, bytes, data.ttlSeconds);
+      const createdAt = Date.now();
+      const output = { ...result.output, key, expiresAt: createdAt + data.ttlSeconds * 1000 };
+      const record = { data, createdAt, result: { ...result, output } };
+      await writeReuseRecord(this.#redis, id, record, this.#recordTtlSeconds);
+      return snapshotOfReuseRecord(id, record);
+    });
+  }
+
   async get(id: string): Promise<JobSnapshot | undefined> {
     return orUnavailable(async () => {
-      const [record, state, job] = await this.#read(id);
+      const [record, reused, state, job] = await this.#read(id);
       if (record) return snapshotOfCancelRecord(id, record);
+      if (reused) return snapshotOfReuseRecord(id, reused);
       if (!job) return undefined;
       const snapshot = snapshotOfJob(job, state);
       if (snapshot.status !== 'queued') return snapshot;
@@ -190,7 +291,8 @@ class BullUpscaleQueue implements UpscaleQueue {
 
   async remove(id: string): Promise<RemoveOutcome | undefined> {
     return orUnavailable(async () => {
-      const [record, state, job] = await this.#read(id);
+      const [record, reused, state, job] = await this.#read(id);
+      if (reused) return this.#delete(id);
       if (record) {
         const job = snapshotOfCancelRecord(id, record);
         // Still stopping: the record is the flag that stops it, so it has to stay.
@@ -245,6 +347,7 @@ class BullUpscaleQueue implements UpscaleQueue {
     const queue = this.#bull.get();
     return Promise.all([
       readCancelRecord(this.#redis, id),
+      readReuseRecord(this.#redis, id),
       queue.getJobState(id),
       queue.getJob(id) as Promise<UpscaleJob | undefined>,
     ]);
@@ -293,6 +396,7 @@ class BullUpscaleQueue implements UpscaleQueue {
       queue.remove(id),
     ]);
     await deleteCancelRecord(this.#redis, id);
+    await deleteReuseRecord(this.#redis, id);
     this.#events.notify(id);
     return { outcome: 'deleted' };
   }

@@ -27,6 +27,8 @@ interface DeviceReport {
 export interface ModelSummary {
   name: string;
   version: string;
+  /** Identifies the bundle: of its manifest, which has the hashes of its graphs. */
+  sha256: string;
   license: string;
   source: string;
   description: string;
@@ -79,6 +81,12 @@ export async function listWorkers(redis: Redis): Promise<WorkerReport[]> {
   const gone = ids.filter((_, index) => texts[index] === null);
   if (gone.length > 0) await redis.srem(workersKey, ...gone);
   return texts.filter((text) => text !== null).map((text) => JSON.parse(text) as WorkerReport);
+}
+
+/** A bundle as it was reported last. */
+export async function findModel(redis: Redis, name: string): Promise<ModelSummary | undefined> {
+  const text = await redis.hget(modelsKey, name);
+  return text === null ? undefined : (JSON.parse(text) as ModelSummary);
 }
 
 /** Every model known, by name, and whether a live worker has it. */

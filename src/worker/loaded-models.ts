@@ -1,4 +1,5 @@
 /** The models of a device process: each loaded and warmed up once, on first use, and kept. */
+import { createHash } from 'node:crypto';
 import path from 'node:path';
 import { AppError } from '../errors.ts';
 import type { ModelSummary } from '../jobs/worker-registry.ts';
@@ -55,7 +56,13 @@ function unknownModel(name: string, known: string[]): AppError {
   );
 }
 
+/** The manifest has the hashes of all graphs, so its own stands for the whole bundle. */
+export function bundleSha256(manifest: Manifest): string {
+  return createHash('sha256').update(JSON.stringify(manifest)).digest('hex');
+}
+
 function summaryOf(manifest: Manifest): ModelSummary {
   const { name, version, license, source, description, scale, colorFix } = manifest;
-  return { name, version, license, source, description, scale, colorfix: colorFix };
+  const sha256 = bundleSha256(manifest);
+  return { name, version, sha256, license, source, description, scale, colorfix: colorFix };
 }

@@ -8,7 +8,7 @@ import {
 } from '../jobs/job.ts';
 import { upscale } from '../pipeline/upscale.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
-import type { LoadedModels } from './loaded-models.ts';
+import { bundleSha256, type LoadedModels } from './loaded-models.ts';
 import type { DeviceSettings } from './protocol.ts';
 
 export interface JobTools {
@@ -63,7 +63,11 @@ export async function runJob(
     evaluations: superRes.evaluations,
     timingsMs: superRes.timingsMs,
     totalMs: performance.now() - startedAt,
-    model: { name: model.manifest.name, version: model.manifest.version },
+    model: {
+      name: model.manifest.name,
+      version: model.manifest.version,
+      sha256: bundleSha256(model.manifest),
+    },
     device: settings.device,
   };
 }

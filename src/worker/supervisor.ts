@@ -17,6 +17,7 @@ import {
 } from '../jobs/job.ts';
 import { canceledError, type UpscaleJob } from '../jobs/job-snapshot.ts';
 import { connectRedis, redisOptions } from '../jobs/redis.ts';
+import { rememberResult } from '../jobs/stored-results.ts';
 import { within } from '../jobs/within.ts';
 import { metrics } from '../metrics.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
@@ -244,6 +245,7 @@ export class Supervisor {
       await store.delete(job.data.input.key);
       // A cancel in the last moment reads as canceled: then nobody may fetch the result.
       if (await isCanceled(redis, job.id ?? '')) await store.delete(result.output.key);
+      else await rememberResult(redis, job.id ?? '', job.data, result);
     });
   }
 
@@ -267,7 +269,7 @@ export class Supervisor {
     try {
       await action(this.#options);
     } catch (error) {
-      this.#options.logger.warn({ err: error }, 'images of an ended job could not be deleted');
+      this.#options.logger.warn({ err: error }, 'an ended job could not be tidied up');
     }
   }
 }

@@ -40,7 +40,7 @@ afterEach(async () => {
 });
 
 const submit = async (id = randomUUID()): Promise<string> => {
-  await queue.submit(id, image, jobData(id, image));
+  await queue.submit(id, { image }, jobData(id, image));
   return id;
 };
 
@@ -57,7 +57,7 @@ const startFakeWorker = (work: (id: string) => Promise<unknown>): Worker => {
 describe('submit', () => {
   test('stores the input and queues the job', async () => {
     const id = randomUUID();
-    const submitted = await queue.submit(id, image, jobData(id, image));
+    const submitted = await queue.submit(id, { image }, jobData(id, image));
     expect(submitted).toMatchObject({ id, status: 'queued' });
     expect(await store.get(inputKey(id))).toEqual(image);
     expect(await queue.get(id)).toEqual({ ...submitted, queuePosition: 0 });
@@ -74,7 +74,7 @@ describe('submit', () => {
   test('leaves no input behind when the queue cannot take it', async () => {
     const id = randomUUID();
     await redis.kill();
-    const submitted = queue.submit(id, image, jobData(id, image));
+    const submitted = queue.submit(id, { image }, jobData(id, image));
     await expect(submitted).rejects.toMatchObject({ code: 'redis_unavailable' });
     expect(await store.get(inputKey(id))).toBeUndefined();
   });
@@ -250,6 +250,7 @@ describe('the worker registry', () => {
       {
         name: 'tiny',
         version: '1',
+        sha256: 'a'.repeat(64),
         license: 'Apache-2.0',
         source: 'here',
         description: 'a model',

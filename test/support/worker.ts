@@ -72,6 +72,8 @@ export function workerConfig(env: Record<string, string> = {}): Config {
   return loadConfig({
     MODELS_DIR: path.join(root, 'test/fixtures/bundles'),
     MODEL: 'identity',
+    // Tests send the same small images again and again, and mean it.
+    RESULT_CACHE: 'off',
     DEVICE_THREADS: '1',
     ...env,
   });
@@ -124,7 +126,7 @@ export async function startWorkerBench(build: Build): Promise<WorkerBench> {
       return worker;
     },
     submit: async (image, query = {}, data = {}, id = randomUUID()) => {
-      await queue.submit(id, image, { ...jobData(id, image, query), ...data });
+      await queue.submit(id, { image }, { ...jobData(id, image, query), ...data });
       return id;
     },
     ended: async (id) => {

@@ -1,20 +1,26 @@
 /** POST /upscale: an image and two dials in; a job, or the finished image, out. */
-import { randomUUID } from 'node:crypto';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import Type from 'typebox';
 import { AppError } from '../../errors.ts';
 import { inspectImage } from '../../images/inspect-image.ts';
-import { inputKey, type UpscaleJobData } from '../../jobs/job.ts';
 import { isFinal, type JobSnapshot } from '../../jobs/job-snapshot.ts';
 import { contentTypeOf, resolveParams, upscaleQuerySchema } from '../../jobs/params.ts';
 import { maxUrlLength } from '../../net/checked-url.ts';
 import { checkOutput, checkRoomAndModel } from '../admission.ts';
 import { type AnswerPlan, planAnswer } from '../answer-plan.ts';
+import {
+  type EnteredJob,
+  enteredHeaderSchemas,
+  enterJob,
+  idempotencyHeaderSchema,
+  isRepeated,
+} from '../enter-job.ts';
 import { jobUrl, toJobObject } from '../job-object.ts';
 import { jobOptions, resolveJobOptions } from '../job-options.ts';
 import { problemResponses } from '../problem-schema.ts';
 import { sendProblem } from '../problems.ts';
 import { readResult } from '../read-result.ts';
+import type { AskedJob } from '../request-digest.ts';
 import { isSucceeded, resultHeaderSchemas, resultHeaders } from '../result-headers.ts';
 import type { App, Services } from '../services.ts';
 import { readUpload } from '../upload.ts';
@@ -26,6 +32,7 @@ const jobHeaders = {
   Location: { type: 'string', description: 'The job.' },
   'X-Job-Id': { type: 'string', format: 'uuid' },
   'Preference-Applied': { type: 'string', description: 'What of Prefer was obeyed.' },
+  ...enteredHeaderSchemas,
 };
 
 const querySchema = Type.Object(
@@ -49,6 +56,7 @@ const schema = {
     type: 'object',
     properties: {
       prefer: { type: 'string', description: 'wait=N, respond-async (RFC 7240).' },
+      ...idempotencyHeaderSchema,
     },
   },
   querystring: querySchema,
@@ -109,6 +117,7 @@ const schema = {
       'url_not_allowed',
       'image_url_failed',
       'unsupported_output',
+      'idempotency_key_reused',
       'queue_full',
       'redis_unavailable',
       // Of a job that failed, was canceled, deleted or outlived while the request waited for its image.
@@ -131,13 +140,15 @@ export function createUpscale(app: App, services: Services): void {
       config.MODEL,
     );
     const options = resolveJobOptions(request.query, config);
-    const accepted = await accept(services, request, reply, { params, ...options });
+    const entered = await accept(services, request, reply, { params, ...options });
+    const accepted = entered.job;
     // From here on the job exists: the client learns its id, whatever the answer will be.
     reply.headers({
       location: jobUrl(accepted.id),
       'x-job-id': accepted.id,
       vary: 'accept, prefer',
       'cache-control': 'no-store',
+      ...entered.headers,
     });
     if (plan.preferenceApplied) reply.header('preference-applied', plan.preferenceApplied);
     if (plan.waitMs === 0) return answer(services, reply, plan, accepted);
@@ -149,15 +160,16 @@ export function createUpscale(app: App, services: Services): void {
   });
 }
 
-/** Everything from the request to a job in the queue. The upload is garbage once this returns. */
+/** Everything from the request to its job. The upload is garbage once this returns. */
 async function accept(
-  { config, queue, imagePolicy }: Services,
+  services: Services,
   request: FastifyRequest,
   reply: FastifyReply,
-  asked: Omit<UpscaleJobData, 'input' | 'requestId'>,
-): Promise<JobSnapshot> {
+  asked: AskedJob,
+): Promise<EnteredJob> {
+  const { config, queue, imagePolicy } = services;
   const { params } = asked;
-  await checkRoomAndModel(queue, params.model, config);
+  if (!(await isRepeated(queue, request))) await checkRoomAndModel(queue, params.model, config);
   const image = await readUpload(request, reply, {
     maxBytes: config.MAX_UPLOAD_BYTES,
     fetchImage: imageFetcher(config, imagePolicy, reply),
@@ -166,12 +178,8 @@ async function accept(
     maxPixels: config.MAX_INPUT_PIXELS,
   });
   checkOutput({ width, height }, params, config.MAX_OUTPUT_PIXELS);
-  const id = randomUUID();
-  return queue.submit(id, image, {
-    ...asked,
-    input: { key: inputKey(id), width, height, bytes: image.length, content_type: contentType },
-    requestId: request.id,
-  });
+  const input = { width, height, bytes: image.length, content_type: contentType };
+  return enterJob(services, request, image, asked, input);
 }
 
 /** Aborts when there is nobody left to wait for, or no more time to wait in. */
@@ -200,6 +208,5 @@ async function answer(
   }
   // The worker has logged it; here it is an answer like any other.
   if (plan.kind === 'image' && job.error) return sendProblem(reply, job.error);
-  const ended = plan.waitMs > 0 && isFinal(job.status);
-  return reply.code(ended ? 200 : 202).send(toJobObject(job));
+  return reply.code(isFinal(job.status) ? 200 : 202).send(toJobObject(job));
 }

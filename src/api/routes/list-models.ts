@@ -9,6 +9,9 @@ const modelSchema = Type.Object(
   {
     name: Type.String(),
     version: Type.String(),
+    sha256: Type.String({
+      description: 'Identifies the bundle: of its manifest, which has the hashes of its graphs.',
+    }),
     license: Type.String(),
     source: Type.String(),
     description: Type.String(),
@@ -49,6 +52,7 @@ export function listModels(app: App, { queue, config }: Services): void {
     const models: Type.Static<typeof modelSchema>[] = known.map((model) => ({
       name: model.name,
       version: model.version,
+      sha256: model.sha256,
       license: model.license,
       source: model.source,
       description: model.description,

@@ -19,6 +19,7 @@ describe('openModels', () => {
     expect(summaries.find(({ name }) => name === 'identity')).toEqual({
       name: 'identity',
       version: '1.0.0',
+      sha256: expect.stringMatching(/^[0-9a-f]{64}$/),
       license: 'Apache-2.0',
       source: 'test/fixtures/bundles/make_identity_bundle.py',
       description: 'A toy bundle for tests.',

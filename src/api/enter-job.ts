@@ -1,0 +1,105 @@
+/**
+ * From a request that has been read and checked to its job: the one that an earlier request with the same
+ * Idempotency-Key made, one that is answered from a stored result, or a new one in the queue.
+ */
+import { randomUUID } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import type { FastifyRequest } from 'fastify';
+import { type ImageFacts, inputKey, type UpscaleJobData } from '../jobs/job.ts';
+import type { JobSnapshot } from '../jobs/job-snapshot.ts';
+import type { UpscaleQueue } from '../jobs/queue.ts';
+import { metrics } from '../metrics.ts';
+import { type AskedJob, contentKey, requestFingerprint } from './request-digest.ts';
+import type { Services } from './services.ts';
+
+export interface EnteredJob {
+  job: JobSnapshot;
+  /** What the client learns of where the job came from. */
+  headers: Record<string, string>;
+}
+
+/** Whose keys and results are shared: everybody's, as long as nobody has to say who they are. */
+const client = 'anyone';
+
+export const idempotencyHeaderSchema = {
+  'idempotency-key': {
+    type: 'string',
+    pattern: '^[!-~]{1,255}$',
+    description:
+      'Makes a retry safe: a request with the same key, image and parameters gets the same job for IDEMPOTENCY_KEY_SECONDS, and `Idempotency-Replayed: true`.',
+  },
+  'cache-control': {
+    type: 'string',
+    description:
+      'no-cache: make a new result even if there is a stored one. no-store: do not keep it for others either.',
+  },
+};
+
+export const enteredHeaderSchemas = {
+  'Idempotency-Replayed': {
+    type: 'string',
+    description: '`true`: the job of an earlier request with this key.',
+  },
+  'X-Cache': {
+    type: 'string',
+    enum: ['hit', 'miss', 'bypass'],
+    description:
+      '`hit`: answered from the stored result of an equal request. Absent when RESULT_CACHE is off.',
+  },
+};
+
+const keyOf = (raw: IncomingMessage): string | undefined =>
+  raw.headers['idempotency-key']?.toString();
+
+/** True when a request with this Idempotency-Key has come before: it takes no new place in the queue. */
+export async function isRepeated(queue: UpscaleQueue, request: FastifyRequest): Promise<boolean> {
+  const key = keyOf(request.raw);
+  return key !== undefined && (await queue.isClaimed({ client, key }));
+}
+
+/** @throws idempotency_key_reused | redis_unavailable */
+export async function enterJob(
+  { config, queue }: Services,
+  request: FastifyRequest,
+  image: Uint8Array,
+  asked: AskedJob,
+  input: ImageFacts,
+): Promise<EnteredJob> {
+  const newId = randomUUID();
+  const key = keyOf(request.raw);
+  const claimed: { id: string; job?: JobSnapshot } =
+    key === undefined
+      ? { id: newId }
+      : await queue.claim(
+          { client, key, fingerprint: requestFingerprint(image, asked) },
+          newId,
+          config.IDEMPOTENCY_KEY_SECONDS,
+        );
+  if (claimed.job) return { job: claimed.job, headers: { 'idempotency-replayed': 'true' } };
+
+  const { id } = claimed;
+  const { outcome, keep } = cacheWish(request.raw, config.RESULT_CACHE === 'on');
+  const data: UpscaleJobData = {
+    ...asked,
+    ...(keep ? { contentKey: contentKey(image, asked, client) } : {}),
+    input: { key: inputKey(id), ...input },
+    requestId: request.id,
+  };
+  const reused = outcome === 'miss' ? await queue.reuse(id, data) : undefined;
+  const job = reused ?? (await queue.submit(id, { image }, data, { mayExist: key !== undefined }));
+  if (outcome === undefined) return { job, headers: {} };
+  const found = reused ? 'hit' : outcome;
+  metrics.resultCache.inc({ outcome: found });
+  return { job, headers: { 'x-cache': found } };
+}
+
+/** @returns `outcome`: what it is if nothing is found, undefined when nobody looks; `keep`: for later requests */
+function cacheWish(
+  { headers }: IncomingMessage,
+  enabled: boolean,
+): { outcome?: 'miss' | 'bypass'; keep: boolean } {
+  if (!enabled) return { keep: false };
+  const wishes = (headers['cache-control'] ?? '').split(',').map((wish) => wish.trim());
+  if (wishes.includes('no-store')) return { outcome: 'bypass', keep: false };
+  return { outcome: wishes.includes('no-cache') ? 'bypass' : 'miss', keep: true };
+}

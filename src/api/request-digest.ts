@@ -1,0 +1,37 @@
+/** Digests of a request: all that it asks (for Idempotency-Key), and what its result depends on (for reuse). */
+import { createHash } from 'node:crypto';
+import type { UpscaleJobData } from '../jobs/job.ts';
+import { serviceVersion } from './package-version.ts';
+
+export type AskedJob = Omit<UpscaleJobData, 'input' | 'requestId' | 'contentKey'>;
+
+const sha256 = (data: Uint8Array | string): string =>
+  createHash('sha256').update(data).digest('hex');
+
+/** @returns the digest of the image and of everything that was asked of the job */
+export function requestFingerprint(image: Uint8Array, asked: AskedJob): string {
+  return sha256(JSON.stringify([sha256(image), canonical(asked)]));
+}
+
+/**
+ * What the bytes of the result depend on, besides the model bundle.
+ * @param client results are reused for the client whose job made them, and for nobody else
+ */
+export function contentKey(image: Uint8Array, { params }: AskedJob, client: string): string {
+  const { quality, ...others } = params;
+  const lossy = params.format === 'png' ? {} : { quality };
+  return sha256(
+    JSON.stringify([serviceVersion, client, sha256(image), canonical({ ...others, ...lossy })]),
+  );
+}
+
+/** Entries in the order of their names. */
+function canonical(value: object): unknown[] {
+  return Object.entries(value)
+    .filter(([, entry]) => entry !== undefined)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, entry]) => [
+      name,
+      typeof entry === 'object' && entry !== null ? canonical(entry) : entry,
+    ]);
+}

@@ -1,0 +1,53 @@
+/**
+ * Idempotency keys: the first request with a key binds it to a job id before the job exists. Whoever comes later
+ * with the same key and the same request gets that job, or, if the first request died on the way, makes it under
+ * the same id. So however often a client tries, and wherever we are killed, there is one job.
+ */
+import { createHash } from 'node:crypto';
+import type { Redis } from 'ioredis';
+
+export interface IdempotencyClaim {
+  /** Whose key it is: keys of different clients never meet. */
+  client: string;
+  /** As the client sent it. */
+  key: string;
+  /** Digest of all that the request asks. */
+  fingerprint: string;
+}
+
+/** What a key is bound to. */
+interface Binding {
+  id: string;
+  fingerprint: string;
+}
+
+/** Hashed: keys are the client's text, of any length and content. */
+const bindingKey = ({ client, key }: Pick<IdempotencyClaim, 'client' | 'key'>): string =>
+  `pisa:idempotency:${createHash('sha256').update(`${client}\n${key}`).digest('hex')}`;
+
+/**
+ * Binds the key to `id`, unless it is bound.
+ * @returns what it is bound to now
+ */
+export async function bindKey(
+  redis: Redis,
+  claim: IdempotencyClaim,
+  id: string,
+  ttlSeconds: number,
+): Promise<Binding> {
+  const ours: Binding = { id, fingerprint: claim.fingerprint };
+  const name = bindingKey(claim);
+  for (;;) {
+    if (await redis.set(name, JSON.stringify(ours), 'EX', ttlSeconds, 'NX')) return ours;
+    const bound = await redis.get(name);
+    // Expired in between: bind it after all.
+    if (bound !== null) return JSON.parse(bound) as Binding;
+  }
+}
+
+export async function isKeyBound(
+  redis: Redis,
+  claim: Pick<IdempotencyClaim, 'client' | 'key'>,
+): Promise<boolean> {
+  return (await redis.exists(bindingKey(claim))) === 1;
+}

@@ -1,0 +1,59 @@
+/**
+ * Which job made the image of which request: a request for what has been made already is answered from the stored
+ * result. The content key says what was asked (image and parameters), the bundle's hash by what it was made.
+ *
+ * A job that is answered so never enters the queue: its record here is all there is of it.
+ */
+import type { Redis } from 'ioredis';
+import type { UpscaleJobData, UpscaleJobResult } from './job.ts';
+
+const madeKey = (contentKey: string, bundleSha256: string): string =>
+  `pisa:made:${contentKey}:${bundleSha256}`;
+const recordKey = (id: string): string => `pisa:reused:${id}`;
+
+/** Call when a job has succeeded. The entry goes with the result. */
+export async function rememberResult(
+  redis: Redis,
+  id: string,
+  { contentKey }: UpscaleJobData,
+  { model, output }: UpscaleJobResult,
+): Promise<void> {
+  const leftMs = output.expiresAt - Date.now();
+  if (contentKey === undefined || leftMs <= 0) return;
+  await redis.set(madeKey(contentKey, model.sha256), id, 'PX', Math.ceil(leftMs));
+}
+
+/** @returns the id of a job that has made this; it may have been deleted since */
+export async function findResult(
+  redis: Redis,
+  contentKey: string,
+  bundleSha256: string,
+): Promise<string | undefined> {
+  return (await redis.get(madeKey(contentKey, bundleSha256))) ?? undefined;
+}
+
+/** A job that was answered from the result of another. */
+export interface ReuseRecord {
+  data: UpscaleJobData;
+  /** Epoch milliseconds: it was created and completed at once. */
+  createdAt: number;
+  result: UpscaleJobResult;
+}
+
+export async function writeReuseRecord(
+  redis: Redis,
+  id: string,
+  record: ReuseRecord,
+  ttlSeconds: number,
+): Promise<void> {
+  await redis.set(recordKey(id), JSON.stringify(record), 'EX', ttlSeconds);
+}
+
+export async function readReuseRecord(redis: Redis, id: string): Promise<ReuseRecord | undefined> {
+  const text = await redis.get(recordKey(id));
+  return text === null ? undefined : (JSON.parse(text) as ReuseRecord);
+}
+
+export async function deleteReuseRecord(redis: Redis, id: string): Promise<void> {
+  await redis.del(recordKey(id));
+}
