@@ -70,6 +70,7 @@ def _stir(module: torch.nn.Module) -> torch.nn.Module:
 
 def make_base(folder: Path, unet: dict = UNET, vae: dict = VAE, safe: bool = True, change=None) -> Path:
     """`change(unet, vae)` may alter the random models before they are saved."""
+    torch.set_num_threads(1)
     torch.manual_seed(1)
     networks = _stir(UNet2DConditionModel(**unet)), _stir(AutoencoderKL(**vae))
     if change:
@@ -125,7 +126,7 @@ def make_lora(path: Path, base: Path, rank_pix: int = 4, rank_sem: int = 4) -> P
     unet = UNet2DConditionModel.from_pretrained(base / "unet")
     saved: dict = {}
     for part, names in target_modules(unet).items():
-        saved |= {f"unet_lora_{part}_modules_{kind}": names for kind in ("pix", "sem")}
+        saved |= {f"unet_lora_{part}_modules_{kind}": list(names) for kind in ("pix", "sem")}
     for kind, rank in (("pix", rank_pix), ("sem", rank_sem)):
         for part in PARTS:
             unet.add_adapter(_config(saved, part, kind, rank), adapter_name=f"default_{part}_{kind}")

@@ -32,16 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tiles = {name: getattr(given, f"{name}_tile") for name in TILES}
     if min(tiles.values()) < 1:
         parser.error("tiles have at least one latent cell")
-    # So that a polite stop also removes the unfinished folder.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = Options(
         base=given.base, lora=given.lora, out=given.out, dtype=given.dtype, license=given.license,
         version=given.version, replace=given.replace, tiles=tiles, say=lambda line: print(line, flush=True),
     )  # fmt: skip
+    # So that a polite stop also removes the unfinished folder.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         manifest = convert(options)
     except ConversionError as error:
         sys.exit(f"error: {error}")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     files = [file for graph in manifest["graphs"].values() for file in (graph, *graph.get("externalData", ()))]
     print(f"{given.out}: {sum(file['bytes'] for file in files) / 1e9:.2f} GB in {len(files)} files")
 

@@ -132,6 +132,7 @@ def _check_graph(path: Path, found: ranges.Probe, dtype: str, say: Callable[[str
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others may need the processor
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     worst = 0.0
     for feed, expected in zip(found.feeds, found.outputs, strict=True):
