@@ -117,6 +117,17 @@ export const metrics = {
     help: 'Open streams of GET /upscale/{id}/events.',
     registers,
   }),
+  /** Set by the worker after each job that kept or used any. */
+  keptBytes: new Gauge({
+    name: 'pisa_kept_bytes',
+    help: 'Bytes of uploads, latents and residuals that are kept for other dials.',
+    registers,
+  }),
+  keptEvictions: new Counter({
+    name: 'pisa_kept_evictions_total',
+    help: 'Kept objects deleted before their time, to stay under KEEP_MAX_MEGABYTES.',
+    registers,
+  }),
   /** Set by the api. `route` is the route's pattern, never the raw path. */
   httpSeconds: new Histogram({
     name: 'pisa_http_request_duration_seconds',

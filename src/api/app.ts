@@ -13,6 +13,7 @@ import { registerDocs } from './docs.ts';
 import { registerOpenapi } from './openapi.ts';
 import { answerFrameworkError, clientErrorHandler, registerProblems } from './problems.ts';
 import { registerRequestLog, requestId } from './request-log.ts';
+import { adjustUpscale } from './routes/adjust-upscale.ts';
 import { createUpscale } from './routes/create-upscale.ts';
 import { deleteUpscale } from './routes/delete-upscale.ts';
 import { getUpscale } from './routes/get-upscale.ts';
@@ -84,6 +85,7 @@ export async function buildApp({ config, queue, store, logger }: AppOptions): Pr
   getUpscaleResult(app, services);
   getUpscaleEvents(app, services);
   deleteUpscale(app, services);
+  adjustUpscale(app, services);
   listModels(app, services);
   healthz(app);
   readyz(app, services);

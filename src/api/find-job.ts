@@ -3,6 +3,7 @@ import Type from 'typebox';
 import { AppError } from '../errors.ts';
 import type { JobSnapshot } from '../jobs/job-snapshot.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
+import { type FinishedJob, isSucceeded } from './result-headers.ts';
 
 /** An id of another form is no job's: 404, like any id that we do not know. */
 export const jobParamsSchema = Type.Object(
@@ -23,6 +24,26 @@ export const jobNotFound = (id: string): AppError =>
     'job_not_found',
     `There is no job ${id}. It was deleted, or its time to live has passed.`,
   );
+
+/** @throws job_not_found | job_not_finished | job_has_no_result | canceled | redis_unavailable */
+export async function findFinishedJob(queue: UpscaleQueue, id: string): Promise<FinishedJob> {
+  const job = await findJob(queue, id);
+  if (isSucceeded(job)) return job;
+  if (job.status === 'canceled') {
+    throw new AppError('canceled', 'The job was canceled: there is no result.');
+  }
+  if (job.status === 'failed') {
+    throw new AppError(
+      'job_has_no_result',
+      `The job failed (${job.error?.code}): ${job.error?.message}`,
+    );
+  }
+  throw new AppError(
+    'job_not_finished',
+    `The job is ${job.status}. Ask again later, or send the image with "Prefer: wait=N".`,
+    { retryAfterSeconds: 1 },
+  );
+}
 
 /** @throws job_not_found | redis_unavailable */
 export async function findJob(queue: UpscaleQueue, id: string): Promise<JobSnapshot> {

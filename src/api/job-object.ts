@@ -1,7 +1,7 @@
 /** The job object: what clients see of a job, in every answer that tells of one. */
 import Type from 'typebox';
 import { type Problem, toProblem } from '../errors.ts';
-import { jobPriorities, type Stage, stages } from '../jobs/job.ts';
+import { jobKinds, jobPriorities, type Stage, stages } from '../jobs/job.ts';
 import { type JobSnapshot, jobStatuses } from '../jobs/job-snapshot.ts';
 import { colorFixes, outputFormats } from '../jobs/params.ts';
 
@@ -38,6 +38,14 @@ export const jobSchema = Type.Object(
     created_at: time(),
     started_at: orNull(time(), 'When its last attempt started.'),
     completed_at: orNull(time(), 'When its status became final.'),
+    kind: oneOf(jobKinds, {
+      description:
+        'upscale: from an upload. The others start from what another job has kept: `source_id`.',
+    }),
+    source_id: orNull(
+      Type.Unsafe<string>({ type: 'string', format: 'uuid' }),
+      'The job whose upload this one uses; null when it has its own.',
+    ),
     params: Type.Object(
       {
         pix: Type.Number(),
@@ -106,6 +114,7 @@ export const jobSchema = Type.Object(
         self: path('This object.'),
         result: path('The image, once the job has succeeded.'),
         events: path('Its changes, as server-sent events.'),
+        adjust: path('POST to it for the same image at other dials.'),
         cancel: path('DELETE it to cancel the job, or to delete it once it has ended.'),
       },
       strict,
@@ -131,6 +140,8 @@ export function toJobObject(job: JobSnapshot): JobObject {
     created_at: iso(job.createdAt),
     started_at: isoOrNull(job.startedAt),
     completed_at: isoOrNull(job.completedAt),
+    kind: data.kind ?? 'upscale',
+    source_id: data.source?.id ?? null,
     params: {
       ...data.params,
       colorfix: result?.colorfix ?? data.params.colorfix ?? null,
@@ -149,6 +160,7 @@ export function toJobObject(job: JobSnapshot): JobObject {
       self: jobUrl(id),
       result: resultUrl(id),
       events: `${jobUrl(id)}/events`,
+      adjust: `${jobUrl(id)}/adjust`,
       cancel: jobUrl(id),
     },
   };

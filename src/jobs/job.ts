@@ -38,10 +38,28 @@ export interface ImageFacts {
 export const jobPriorities = ['interactive', 'batch'] as const;
 type JobPriority = (typeof jobPriorities)[number];
 
+/** What a job makes of its photo: one image, one at other dials, a sheet of many, a map of what was invented. */
+export const jobKinds = ['upscale', 'adjust', 'sweep', 'heatmap'] as const;
+type JobKind = (typeof jobKinds)[number];
+
+/** The job whose upload, latents and residuals another one uses. */
+interface JobSource {
+  id: string;
+  /** When what is kept of it ends, epoch ms. */
+  expiresAt: number;
+}
+
 /** BullMQ job data. The BullMQ job id is the public job id (a UUID). */
 export interface UpscaleJobData {
+  /** Absent: upscale. */
+  kind?: JobKind;
+  /** Absent: the job has an upload of its own. */
+  source?: JobSource;
   params: UpscaleParams;
+  /** With a `source`, `key` is that of the source's upload. */
   input: ImageFacts & { key: string };
+  /** Storage keys of the strength maps. */
+  maps?: { pix?: string; sem?: string };
   /** Life of the result, in seconds after it is finished. */
   ttlSeconds: number;
   /** Time limit of one attempt, in milliseconds. */
@@ -57,7 +75,16 @@ export interface UpscaleJobData {
   requestId: string;
 }
 
-/** How many UNet evaluations Eq. 8 needed: the `mode` label of the metrics. */
+/** An object that stays after the job, for other dials. */
+export interface KeptObject {
+  /** Storage key. */
+  key: string;
+  bytes: number;
+  /** Epoch ms. */
+  expiresAt: number;
+}
+
+/** How many UNet evaluations Eq. 8 needed and were not kept: the `mode` label of the metrics. */
 export type Evaluations = 0 | 1 | 2;
 
 /** BullMQ return value. */
@@ -66,6 +93,8 @@ export interface UpscaleJobResult {
   /** From the model when the request named none. */
   colorfix: NonNullable<UpscaleParams['colorfix']>;
   evaluations: Evaluations;
+  /** What was kept, or found kept and used. */
+  kept: KeptObject[];
   timingsMs: StageTimings;
   /** Whole time in the device process: read input, pipeline, write result. */
   totalMs: number;
@@ -76,6 +105,19 @@ export interface UpscaleJobResult {
 
 export const inputKey = (id: string): string => `input/${id}`;
 export const outputKey = (id: string): string => `output/${id}`;
+const mapKeys = (id: string) => ({ pix: `mappix/${id}`, sem: `mapsem/${id}` });
+export const tensorKeys = (id: string) => ({
+  latents: `latents/${id}`,
+  eps_pix: `epspix/${id}`,
+  eps_pisa: `epspisa/${id}`,
+});
+
+/** Every object that can be there because of a job, except its result. */
+export const sideKeys = (id: string): string[] => [
+  inputKey(id),
+  ...Object.values(mapKeys(id)),
+  ...Object.values(tensorKeys(id)),
+];
 
 /**
  * Life of an uploaded image whose job has not ended. It is deleted when the job ends; this only bounds what a

@@ -15,7 +15,7 @@ import {
   writeCancelRecord,
 } from './cancellation.ts';
 import { bindKey, type IdempotencyClaim, isKeyBound } from './idempotency.ts';
-import { inputKey, inputTtlSeconds, outputKey, type UpscaleJobData } from './job.ts';
+import { inputTtlSeconds, outputKey, sideKeys, type UpscaleJobData } from './job.ts';
 import { JobEvents } from './job-events.ts';
 import {
   isFinal,
@@ -26,6 +26,7 @@ import {
   type UpscaleJob,
 } from './job-snapshot.ts';
 import { JobWatches, type WatchListener } from './job-watches.ts';
+import { forgetKept } from './kept-objects.ts';
 import { connectRedis, orUnavailable } from './redis.ts';
 import {
   deleteReuseRecord,
@@ -53,7 +54,9 @@ export interface UpscaleQueueOptions {
 
 /** What comes with a job; where each goes, its data says. */
 interface JobUploads {
-  image: Uint8Array;
+  /** Absent when the job has a source. */
+  image?: Uint8Array;
+  maps?: { pix?: Uint8Array; sem?: Uint8Array };
 }
 
 interface QueueCounts {
@@ -181,12 +184,12 @@ class BullUpscaleQueue implements UpscaleQueue {
 
   async submit(
     id: string,
-    { image }: JobUploads,
+    uploads: JobUploads,
     data: UpscaleJobData,
     { mayExist } = { mayExist: false },
   ): Promise<JobSnapshot> {
-    await orUnavailable(() => this.#store.put(data.input.key, image, inputTtlSeconds));
     try {
+      await orUnavailable(() => this.#storeUploads(uploads, data));
       const options = {
         jobId: id,
         ...(data.priority === 'batch' ? { priority: batchPriority } : {}),
@@ -196,16 +199,31 @@ class BullUpscaleQueue implements UpscaleQueue {
       return mayExist ? await this.#asItIs(added) : added;
     } catch (error) {
       // Nobody will ever read it, unless the job is in the queue all the same. Its time to live ends it.
-      if (!mayExist) await this.#store.delete(data.input.key).catch(() => {});
+      if (!mayExist) await this.#deleteObjects(sideKeys(id)).catch(() => {});
       throw error;
     }
+  }
+
+  async #storeUploads({ image, maps = {} }: JobUploads, data: UpscaleJobData): Promise<void> {
+    const put = async (key: string | undefined, bytes: Uint8Array | undefined): Promise<void> => {
+      if (key !== undefined && bytes) await this.#store.put(key, bytes, inputTtlSeconds);
+    };
+    await put(data.input.key, image);
+    await put(data.maps?.pix, maps.pix);
+    await put(data.maps?.sem, maps.sem);
+  }
+
+  async #deleteObjects(keys: readonly string[]): Promise<void> {
+    await Promise.all(keys.map((key) => this.#store.delete(key)));
   }
 
   /** BullMQ adds no second job under an id, and does not say so: look. */
   async #asItIs(added: JobSnapshot): Promise<JobSnapshot> {
     const job = (await this.get(added.id)) ?? added;
     // The other one was quicker, and has done with its input: ours came after it.
-    if (isFinal(job.status)) await this.#store.delete(added.data.input.key).catch(() => {});
+    if (isFinal(job.status) && !job.result?.kept.length) {
+      await this.#deleteObjects(sideKeys(added.id)).catch(() => {});
+    }
     return job;
   }
 
@@ -238,14 +256,18 @@ class BullUpscaleQueue implements UpscaleQueue {
       const model = await findModel(this.#redis, data.params.model);
       if (!model || data.contentKey === undefined) return undefined;
       const made = await findResult(this.#redis, data.contentKey, model.sha256);
-      const result = made === undefined ? undefined : (await this.get(made))?.result;
+      const maker = made === undefined ? undefined : await this.get(made);
+      const { result } = maker ?? {};
       const bytes = result && (await this.#store.get(result.output.key));
-      if (!bytes) return undefined;
+      if (!maker || !bytes) return undefined;
       const key = outputKey(id);
       await this.#store.put(key, bytes, data.ttlSeconds);
       const createdAt = Date.now();
       const output = { ...result.output, key, expiresAt: createdAt + data.ttlSeconds * 1000 };
-      const record = { data, createdAt, result: { ...result, output } };
+      // Other dials start from what the maker has kept.
+      const source = maker.data.source ?? { id: maker.id, expiresAt: result.output.expiresAt };
+      const input = { ...data.input, key: maker.data.input.key };
+      const record = { data: { ...data, input, source }, createdAt, result: { ...result, output } };
       await writeReuseRecord(this.#redis, id, record, this.#recordTtlSeconds);
       return snapshotOfReuseRecord(id, record);
     });
@@ -363,7 +385,7 @@ class BullUpscaleQueue implements UpscaleQueue {
     await writeCancelRecord(this.#redis, id, record, this.#recordTtlSeconds);
     if (await this.#takeOut(job)) {
       metrics.jobs.inc({ status: 'canceled', code: 'canceled', model: job.data.params.model });
-      await this.#store.delete(job.data.input.key);
+      await this.#deleteObjects(sideKeys(id));
     } else if ((await this.#bull.get().getJobState(id)) === 'active') {
       await publishCancel(this.#redis, id);
     } else {
@@ -390,11 +412,8 @@ class BullUpscaleQueue implements UpscaleQueue {
 
   async #delete(id: string): Promise<RemoveOutcome> {
     const queue = this.#bull.get();
-    await Promise.all([
-      this.#store.delete(inputKey(id)),
-      this.#store.delete(outputKey(id)),
-      queue.remove(id),
-    ]);
+    const keys = [...sideKeys(id), outputKey(id)];
+    await Promise.all([this.#deleteObjects(keys), forgetKept(this.#redis, keys), queue.remove(id)]);
     await deleteCancelRecord(this.#redis, id);
     await deleteReuseRecord(this.#redis, id);
     this.#events.notify(id);

@@ -56,7 +56,7 @@ export async function upscale(
   return toResult(image, geometry.output, params, run, evaluations);
 }
 
-export function toResult(
+function toResult(
   image: Uint8Array,
   size: { width: number; height: number },
   { format }: UpscaleParams,

@@ -60,6 +60,11 @@ export class FolderStore implements ObjectStore {
     }
   }
 
+  async has(key: string): Promise<boolean> {
+    const facts = await orMissing(stat(this.#file(key)));
+    return facts !== undefined && facts.mtimeMs > Date.now();
+  }
+
   async delete(key: string): Promise<void> {
     await rm(this.#file(key), { force: true });
   }

@@ -8,6 +8,8 @@ export interface ObjectStore {
   put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void>;
   /** The object, or undefined when it never was, was deleted or has expired. */
   get(key: string): Promise<Buffer | undefined>;
+  /** True while `get` would give the object. */
+  has(key: string): Promise<boolean>;
   /** Deleting what is not there is no error. */
   delete(key: string): Promise<void>;
   /** Ends connections and timers. */

@@ -20,6 +20,10 @@ export class RedisStore implements ObjectStore {
     return (await this.#redis.getBuffer(redisKey(key))) ?? undefined;
   }
 
+  async has(key: string): Promise<boolean> {
+    return (await this.#redis.exists(redisKey(key))) === 1;
+  }
+
   async delete(key: string): Promise<void> {
     await this.#redis.unlink(redisKey(key));
   }

@@ -15,6 +15,8 @@ export interface DeviceSettings {
   defaultModel: string;
   store: StoreLocation;
   limits: { maxInputPixels: number; maxOutputPixels: number };
+  /** Bytes of latents and residuals that one image may keep, see src/jobs/kept-objects.ts. 0: nothing is kept. */
+  keepMaxBytes: number;
   /** Name and version of this software, for the recipe in the output. */
   software?: string;
 }

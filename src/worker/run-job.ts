@@ -6,15 +6,17 @@ import {
   type UpscaleJobData,
   type UpscaleJobResult,
 } from '../jobs/job.ts';
-import { upscale } from '../pipeline/upscale.ts';
+import type { StrengthMaps, UpscaleContext } from '../pipeline/run.ts';
+import { type UpscaleResult, upscale } from '../pipeline/upscale.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import { bundleSha256, type LoadedModels } from './loaded-models.ts';
+import { ObjectKeeper } from './object-keeper.ts';
 import type { DeviceSettings } from './protocol.ts';
 
 export interface JobTools {
   models: LoadedModels;
   store: ObjectStore;
-  settings: Pick<DeviceSettings, 'device' | 'limits' | 'software'>;
+  settings: Pick<DeviceSettings, 'device' | 'limits' | 'software' | 'keepMaxBytes'>;
   /** Aborts between two tiles; its reason is an AppError. */
   signal: AbortSignal;
   onProgress: (progress: Progress) => void;
@@ -27,41 +29,50 @@ export interface JobTools {
  */
 export async function runJob(
   id: string,
-  { params, input, ttlSeconds }: UpscaleJobData,
+  data: UpscaleJobData,
   { models, store, settings, signal, onProgress }: JobTools,
 ): Promise<UpscaleJobResult> {
   const startedAt = performance.now();
-  const lowRes = await store.get(input.key);
-  if (!lowRes) {
-    throw new AppError(
-      'input_expired',
-      'The uploaded image was gone before the job could run. Send it again.',
-    );
-  }
+  const { params, ttlSeconds } = data;
+  const lowRes = await readInput(store, data.input.key, data);
+  const maps = await readMaps(store, data);
   const model = await models.get(params.model);
-  const superRes = await upscale(lowRes, params, {
+  const expiresAt = data.source?.expiresAt ?? Date.now() + ttlSeconds * 1000;
+  const keeper = new ObjectKeeper({
+    store,
+    owner: data.source?.id ?? id,
+    isOwn: data.source === undefined,
+    expiresAt,
+    maxBytes: settings.keepMaxBytes,
+  });
+  const keeps = settings.keepMaxBytes > 0;
+  const made = await make(data, lowRes, {
     model,
     limits: settings.limits,
+    maps,
     signal,
     onProgress,
+    ...(keeps ? { kept: keeper } : {}),
     ...(settings.software === undefined ? {} : { software: settings.software }),
   });
   signal.throwIfAborted();
   const key = outputKey(id);
-  await store.put(key, superRes.image, ttlSeconds);
+  await store.put(key, made.image, ttlSeconds);
+  if (keeps) await keepUploads(keeper, data, lowRes, maps);
   return {
     output: {
       key,
-      width: superRes.width,
-      height: superRes.height,
-      bytes: superRes.image.byteLength,
-      content_type: superRes.contentType,
-      format: superRes.format,
+      width: made.width,
+      height: made.height,
+      bytes: made.image.byteLength,
+      content_type: made.contentType,
+      format: made.format,
       expiresAt: Date.now() + ttlSeconds * 1000,
     },
-    colorfix: superRes.colorfix,
-    evaluations: superRes.evaluations,
-    timingsMs: superRes.timingsMs,
+    colorfix: made.colorfix,
+    evaluations: made.evaluations,
+    kept: [...keeper.objects.values()],
+    timingsMs: made.timingsMs,
     totalMs: performance.now() - startedAt,
     model: {
       name: model.manifest.name,
@@ -70,4 +81,48 @@ export async function runJob(
     },
     device: settings.device,
   };
+}
+
+function make(
+  { params }: UpscaleJobData,
+  lowRes: Uint8Array,
+  context: UpscaleContext,
+): Promise<UpscaleResult> {
+  return upscale(lowRes, params, context);
+}
+
+async function readInput(
+  store: ObjectStore,
+  key: string,
+  { source }: UpscaleJobData,
+): Promise<Buffer> {
+  const bytes = await store.get(key);
+  if (bytes) return bytes;
+  throw new AppError(
+    'input_expired',
+    source
+      ? 'The image of the first job is no longer kept. Send it again, with these dials.'
+      : 'The uploaded image was gone before the job could run. Send it again.',
+  );
+}
+
+async function readMaps(store: ObjectStore, data: UpscaleJobData): Promise<StrengthMaps> {
+  const { pix, sem } = data.maps ?? {};
+  return {
+    ...(pix ? { pix: await readInput(store, pix, data) } : {}),
+    ...(sem ? { sem: await readInput(store, sem, data) } : {}),
+  };
+}
+
+/** From now on they live as long as the result, and count as what is kept. */
+async function keepUploads(
+  keeper: ObjectKeeper,
+  { input, maps = {}, source }: UpscaleJobData,
+  lowRes: Uint8Array,
+  mapBytes: StrengthMaps,
+): Promise<void> {
+  if (source) keeper.note(input.key, lowRes);
+  else await keeper.put(input.key, lowRes);
+  if (maps.pix && mapBytes.pix) await keeper.put(maps.pix, mapBytes.pix);
+  if (maps.sem && mapBytes.sem) await keeper.put(maps.sem, mapBytes.sem);
 }

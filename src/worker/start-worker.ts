@@ -63,7 +63,16 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const store = openStore(options.store, { role: 'consumer', onError });
   const devices = config.DEVICES.map((name) => createDevice(name, options, times));
   const pool = new DevicePool(devices, config.JOBS_PER_DEVICE);
-  const supervisor = new Supervisor({ redisUrl, redis, store, pool, logger, locks: times });
+  const keepMaxBytes = config.KEEP_MAX_MEGABYTES * 1_000_000;
+  const supervisor = new Supervisor({
+    redisUrl,
+    redis,
+    store,
+    pool,
+    logger,
+    locks: times,
+    keepMaxBytes,
+  });
   const id = randomUUID();
 
   const state = (): WorkerReport => ({
@@ -124,6 +133,7 @@ function createDevice(name: string, options: WorkerOptions, times: WorkerTimes):
         maxInputPixels: config.MAX_INPUT_PIXELS,
         maxOutputPixels: config.MAX_OUTPUT_PIXELS,
       },
+      keepMaxBytes: 1_000_000 * Math.min(config.KEEP_MAX_JOB_MEGABYTES, config.KEEP_MAX_MEGABYTES),
       ...(options.software === undefined ? {} : { software: options.software }),
     },
     limits: {

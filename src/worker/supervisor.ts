@@ -10,12 +10,14 @@ import { cancelChannel, isCanceled } from '../jobs/cancellation.ts';
 import {
   outputKey,
   type Progress,
+  sideKeys,
   stages,
   type UpscaleJobData,
   type UpscaleJobResult,
   upscaleQueueName,
 } from '../jobs/job.ts';
 import { canceledError, type UpscaleJob } from '../jobs/job-snapshot.ts';
+import { forgetKept, useKept } from '../jobs/kept-objects.ts';
 import { connectRedis, redisOptions } from '../jobs/redis.ts';
 import { rememberResult } from '../jobs/stored-results.ts';
 import { within } from '../jobs/within.ts';
@@ -32,6 +34,8 @@ export interface SupervisorOptions {
   pool: DevicePool;
   logger: Logger;
   locks: LockTimes;
+  /** Bytes of all that is kept for other dials, see src/jobs/kept-objects.ts. */
+  keepMaxBytes: number;
 }
 
 export interface LockTimes {
@@ -171,6 +175,7 @@ export class Supervisor {
       if (this.#closing) throw new HandBack();
       if (await isCanceled(redis, id)) throw canceledError();
       const result = await this.#runOnDevice(job, signal);
+      await this.#noteKept(result);
       // Cancelled while the result was being written: the cancel was answered first, so it holds.
       if (await isCanceled(redis, id)) throw canceledError();
       return result;
@@ -191,6 +196,26 @@ export class Supervisor {
       logFailure(logger, job, known);
       throw known.retryable ? new Error(text) : new UnrecoverableError(text);
     }
+  }
+
+  /** Before the job ends, so that a worker that dies in between runs it again, and notes it again. */
+  async #noteKept({ kept }: UpscaleJobResult): Promise<void> {
+    const { redis, keepMaxBytes } = this.#options;
+    if (kept.length === 0) return;
+    await this.#cleanUp(async ({ store }) => {
+      const { totalBytes, evicted } = await useKept(redis, kept, keepMaxBytes);
+      metrics.keptBytes.set(totalBytes);
+      metrics.keptEvictions.inc(evicted.length);
+      for (const key of evicted) await store.delete(key);
+    });
+  }
+
+  /** Whatever the job left behind besides its result. */
+  async #dropSideObjects(id: string): Promise<void> {
+    const { redis, store } = this.#options;
+    const keys = sideKeys(id);
+    await forgetKept(redis, keys);
+    for (const key of keys) await store.delete(key);
   }
 
   async #runOnDevice(job: UpscaleJob, signal: AbortSignal): Promise<UpscaleJobResult> {
@@ -242,10 +267,14 @@ export class Supervisor {
       'job succeeded',
     );
     await this.#cleanUp(async ({ redis, store }) => {
-      await store.delete(job.data.input.key);
+      const id = job.id ?? '';
       // A cancel in the last moment reads as canceled: then nobody may fetch the result.
-      if (await isCanceled(redis, job.id ?? '')) await store.delete(result.output.key);
-      else await rememberResult(redis, job.id ?? '', job.data, result);
+      if (await isCanceled(redis, id)) await store.delete(result.output.key);
+      else {
+        await rememberResult(redis, id, job.data, result);
+        if (result.kept.length > 0) return;
+      }
+      await this.#dropSideObjects(id);
     });
   }
 
@@ -258,7 +287,7 @@ export class Supervisor {
     }
     observeFailure(job, code);
     await this.#cleanUp(async ({ store }) => {
-      await store.delete(job.data.input.key);
+      await this.#dropSideObjects(job.id ?? '');
       // There is one when the cancel came after the result, or an earlier attempt got that far.
       await store.delete(outputKey(job.id ?? ''));
     });

@@ -1,7 +1,7 @@
 /** Jobs from the queue through a real device process to their end. */
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { inputKey, outputKey, stages } from '../../src/jobs/job.ts';
+import { inputKey, outputKey, stages, tensorKeys } from '../../src/jobs/job.ts';
 import type { JobSnapshot } from '../../src/jobs/job-snapshot.ts';
 import { metrics } from '../../src/metrics.ts';
 import { type Build, buildService } from '../support/build.ts';
@@ -40,7 +40,7 @@ const jobsCounted = async (status: string, code: string): Promise<number> => {
 };
 
 describe('a job that succeeds', () => {
-  test('leaves its result and its facts, and no input', async () => {
+  test('leaves its result, its facts, and what other dials need', async () => {
     const job = await run(await testImage(24), { scale: 2.5, format: 'webp', pix: 1, sem: 0.5 });
     expect(job).toMatchObject({
       status: 'succeeded',
@@ -55,7 +55,9 @@ describe('a job that succeeds', () => {
     const bytes = await bench.store.get(outputKey(job.id));
     expect(bytes?.byteLength).toBe(job.result?.output.bytes);
     expect(await sharp(bytes).metadata()).toMatchObject({ width: 60, height: 60, format: 'webp' });
-    await expect.poll(() => bench.store.get(inputKey(job.id))).toBeUndefined();
+    const kept = job.result?.kept.map(({ key }) => key).sort();
+    expect(kept).toEqual([...Object.values(tensorKeys(job.id)), inputKey(job.id)].sort());
+    for (const key of kept ?? []) expect(await bench.store.has(key)).toBe(true);
   });
 
   test('has times that follow each other, and stages that fill the whole', async () => {

@@ -80,12 +80,15 @@ export function workerConfig(env: Record<string, string> = {}): Config {
 }
 
 /** @param build stays the caller's */
-export async function startWorkerBench(build: Build): Promise<WorkerBench> {
+export async function startWorkerBench(
+  build: Build,
+  storage: StoreLocation['kind'] = 'folder',
+): Promise<WorkerBench> {
   const redis = await startRedis();
-  const storeLocation: StoreLocation = {
-    kind: 'folder',
-    folder: path.join(redis.folder, 'objects'),
-  };
+  const storeLocation: StoreLocation =
+    storage === 'redis'
+      ? { kind: 'redis', redisUrl: redis.url }
+      : { kind: 'folder', folder: path.join(redis.folder, 'objects') };
   const store = openStore(storeLocation, { role: 'producer', sweep: false });
   const queue = createUpscaleQueue({ redisUrl: redis.url, store, resultTtlSeconds: 3600 });
   await queue.ready(10_000);

@@ -1,39 +1,21 @@
 /** POST /upscale: an image and two dials in; a job, or the finished image, out. */
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import Type from 'typebox';
-import { AppError } from '../../errors.ts';
 import { inspectImage } from '../../images/inspect-image.ts';
-import { isFinal, type JobSnapshot } from '../../jobs/job-snapshot.ts';
-import { contentTypeOf, resolveParams, upscaleQuerySchema } from '../../jobs/params.ts';
+import { resolveParams, upscaleQuerySchema } from '../../jobs/params.ts';
 import { maxUrlLength } from '../../net/checked-url.ts';
 import { checkOutput, checkRoomAndModel } from '../admission.ts';
-import { type AnswerPlan, planAnswer } from '../answer-plan.ts';
-import {
-  type EnteredJob,
-  enteredHeaderSchemas,
-  enterJob,
-  idempotencyHeaderSchema,
-  isRepeated,
-} from '../enter-job.ts';
-import { jobUrl, toJobObject } from '../job-object.ts';
+import { answerJob, jobResponses } from '../answer-job.ts';
+import { planAnswer } from '../answer-plan.ts';
+import { type EnteredJob, enterJob, idempotencyHeaderSchema, isRepeated } from '../enter-job.ts';
 import { jobOptions, resolveJobOptions } from '../job-options.ts';
 import { problemResponses } from '../problem-schema.ts';
-import { sendProblem } from '../problems.ts';
-import { readResult } from '../read-result.ts';
 import type { AskedJob } from '../request-digest.ts';
-import { isSucceeded, resultHeaderSchemas, resultHeaders } from '../result-headers.ts';
 import type { App, Services } from '../services.ts';
 import { readUpload } from '../upload.ts';
 import { imageFetcher } from '../upload-url.ts';
 
 const imageBytes = { schema: { type: 'string', format: 'binary' } };
-const jobContent = { 'application/json': { schema: { $ref: 'Job#' } } };
-const jobHeaders = {
-  Location: { type: 'string', description: 'The job.' },
-  'X-Job-Id': { type: 'string', format: 'uuid' },
-  'Preference-Applied': { type: 'string', description: 'What of Prefer was obeyed.' },
-  ...enteredHeaderSchemas,
-};
 
 const querySchema = Type.Object(
   { ...upscaleQuerySchema.properties, ...jobOptions },
@@ -90,19 +72,7 @@ const schema = {
     },
   },
   response: {
-    200: {
-      description: 'The job has ended: the job object, or the image.',
-      headers: { ...jobHeaders, ...resultHeaderSchemas },
-      content: {
-        ...jobContent,
-        ...Object.fromEntries(Object.values(contentTypeOf).map((type) => [type, imageBytes])),
-      },
-    },
-    202: {
-      description: 'The job is accepted and has not ended.',
-      headers: jobHeaders,
-      content: jobContent,
-    },
+    ...jobResponses,
     ...problemResponses(
       'missing_image',
       'too_many_files',
@@ -133,30 +103,16 @@ const schema = {
 
 export function createUpscale(app: App, services: Services): void {
   app.post('/upscale', { schema }, async (request, reply) => {
-    const { config, queue } = services;
+    const { config } = services;
     const plan = planAnswer(request, request.query.format, config.MAX_WAIT_SECONDS);
     const params = resolveParams(
       { ...request.query, ...(plan.format ? { format: plan.format } : {}) },
       config.MODEL,
     );
     const options = resolveJobOptions(request.query, config);
-    const entered = await accept(services, request, reply, { params, ...options });
-    const accepted = entered.job;
-    // From here on the job exists: the client learns its id, whatever the answer will be.
-    reply.headers({
-      location: jobUrl(accepted.id),
-      'x-job-id': accepted.id,
-      vary: 'accept, prefer',
-      'cache-control': 'no-store',
-      ...entered.headers,
-    });
-    if (plan.preferenceApplied) reply.header('preference-applied', plan.preferenceApplied);
-    if (plan.waitMs === 0) return answer(services, reply, plan, accepted);
-    const job = await queue.waitFor(accepted.id, plan.waitMs, endOfWait(reply, services.closing));
-    if (!job) {
-      throw new AppError('job_not_found', 'The job was deleted while this request waited for it.');
-    }
-    return answer(services, reply, plan, job);
+    const { job, headers } = await accept(services, request, reply, { params, ...options });
+    reply.headers(headers);
+    return answerJob(services, reply, plan, job);
   });
 }
 
@@ -180,33 +136,4 @@ async function accept(
   checkOutput({ width, height }, params, config.MAX_OUTPUT_PIXELS);
   const input = { width, height, bytes: image.length, content_type: contentType };
   return enterJob(services, request, image, asked, input);
-}
-
-/** Aborts when there is nobody left to wait for, or no more time to wait in. */
-function endOfWait(reply: FastifyReply, closing: AbortSignal): AbortSignal {
-  const end = new AbortController();
-  const abort = (): void => end.abort();
-  // By hand, not AbortSignal.any: `closing` lives as long as the service and must not collect listeners.
-  closing.addEventListener('abort', abort, { once: true });
-  reply.raw.once('close', () => {
-    closing.removeEventListener('abort', abort);
-    abort();
-  });
-  if (closing.aborted) abort();
-  return end.signal;
-}
-
-async function answer(
-  { store }: Services,
-  reply: FastifyReply,
-  plan: AnswerPlan,
-  job: JobSnapshot,
-): Promise<FastifyReply> {
-  if (plan.kind === 'image' && isSucceeded(job)) {
-    const bytes = await readResult(store, job);
-    return reply.code(200).headers(resultHeaders(job)).send(bytes);
-  }
-  // The worker has logged it; here it is an answer like any other.
-  if (plan.kind === 'image' && job.error) return sendProblem(reply, job.error);
-  return reply.code(isFinal(job.status) ? 200 : 202).send(toJobObject(job));
 }

@@ -1,18 +1,9 @@
 /** GET /upscale/{id}/result: the image of a job that has succeeded. */
-import { AppError } from '../../errors.ts';
-import type { JobSnapshot } from '../../jobs/job-snapshot.ts';
 import { contentTypeOf } from '../../jobs/params.ts';
-import { findJob, jobParamsSchema, noQuerySchema } from '../find-job.ts';
+import { findFinishedJob, jobParamsSchema, noQuerySchema } from '../find-job.ts';
 import { problemResponses } from '../problem-schema.ts';
 import { readResult } from '../read-result.ts';
-import {
-  type FinishedJob,
-  isSucceeded,
-  matchesEtag,
-  resultEtag,
-  resultHeaderSchemas,
-  resultHeaders,
-} from '../result-headers.ts';
+import { matchesEtag, resultEtag, resultHeaderSchemas, resultHeaders } from '../result-headers.ts';
 import type { App, Services } from '../services.ts';
 
 const schema = {
@@ -52,7 +43,7 @@ const schema = {
 
 export function getUpscaleResult(app: App, { queue, store }: Services): void {
   app.get('/upscale/:id/result', { schema }, async (request, reply) => {
-    const job = withResult(await findJob(queue, request.params.id));
+    const job = await findFinishedJob(queue, request.params.id);
     const leftMs = job.result.output.expiresAt - Date.now();
     const etag = resultEtag(job);
     reply.header('cache-control', `private, max-age=${Math.floor(leftMs / 1000)}, immutable`);
@@ -63,23 +54,4 @@ export function getUpscaleResult(app: App, { queue, store }: Services): void {
     const bytes = await readResult(store, job);
     return reply.headers(resultHeaders(job)).send(bytes);
   });
-}
-
-/** @throws job_not_finished | job_has_no_result | canceled */
-function withResult(job: JobSnapshot): FinishedJob {
-  if (isSucceeded(job)) return job;
-  if (job.status === 'canceled') {
-    throw new AppError('canceled', 'The job was canceled: there is no result.');
-  }
-  if (job.status === 'failed') {
-    throw new AppError(
-      'job_has_no_result',
-      `The job failed (${job.error?.code}): ${job.error?.message}`,
-    );
-  }
-  throw new AppError(
-    'job_not_finished',
-    `The job is ${job.status}. Ask again later, or send the image with "Prefer: wait=N".`,
-    { retryAfterSeconds: 1 },
-  );
 }

@@ -1,0 +1,99 @@
+/** How a request that made a job is answered: at once, or after a wait, with the job or with its image. */
+import type { FastifyReply } from 'fastify';
+import { AppError } from '../errors.ts';
+import { isFinal, type JobSnapshot } from '../jobs/job-snapshot.ts';
+import { contentTypeOf } from '../jobs/params.ts';
+import type { AnswerPlan } from './answer-plan.ts';
+import { enteredHeaderSchemas } from './enter-job.ts';
+import { jobUrl, toJobObject } from './job-object.ts';
+import { sendProblem } from './problems.ts';
+import { readResult } from './read-result.ts';
+import { isSucceeded, resultHeaderSchemas, resultHeaders } from './result-headers.ts';
+import type { Services } from './services.ts';
+
+const imageBytes = { schema: { type: 'string', format: 'binary' } };
+const jobContent = { 'application/json': { schema: { $ref: 'Job#' } } };
+const jobHeaders = {
+  Location: { type: 'string', description: 'The job.' },
+  'X-Job-Id': { type: 'string', format: 'uuid' },
+  'Preference-Applied': { type: 'string', description: 'What of Prefer was obeyed.' },
+  ...enteredHeaderSchemas,
+};
+
+/** What OpenAPI says of the answers below. */
+export const jobResponses = {
+  200: {
+    description: 'The job has ended: the job object, or the image.',
+    headers: { ...jobHeaders, ...resultHeaderSchemas },
+    content: {
+      ...jobContent,
+      ...Object.fromEntries(Object.values(contentTypeOf).map((type) => [type, imageBytes])),
+    },
+  },
+  202: {
+    description: 'The job is accepted and has not ended.',
+    headers: jobHeaders,
+    content: jobContent,
+  },
+};
+
+/** @param accepted the job as it stood when it was accepted */
+export async function answerJob(
+  services: Services,
+  reply: FastifyReply,
+  plan: AnswerPlan,
+  accepted: JobSnapshot,
+): Promise<FastifyReply> {
+  // From here on the job exists: the client learns its id, whatever the answer will be.
+  reply.headers({
+    location: jobUrl(accepted.id),
+    'x-job-id': accepted.id,
+    vary: 'accept, prefer',
+    'cache-control': 'no-store',
+  });
+  if (plan.preferenceApplied) reply.header('preference-applied', plan.preferenceApplied);
+  if (plan.waitMs === 0) return answer(services, reply, plan, accepted);
+  const job = await waitForEnd(services, reply, accepted.id, plan.waitMs);
+  return answer(services, reply, plan, job);
+}
+
+/** @throws job_not_found when it was deleted meanwhile */
+async function waitForEnd(
+  { queue, closing }: Services,
+  reply: FastifyReply,
+  id: string,
+  waitMs: number,
+): Promise<JobSnapshot> {
+  const job = await queue.waitFor(id, waitMs, endOfWait(reply, closing));
+  if (job) return job;
+  throw new AppError('job_not_found', 'The job was deleted while this request waited for it.');
+}
+
+/** Aborts when there is nobody left to wait for, or no more time to wait in. */
+function endOfWait(reply: FastifyReply, closing: AbortSignal): AbortSignal {
+  const end = new AbortController();
+  const abort = (): void => end.abort();
+  // By hand, not AbortSignal.any: `closing` lives as long as the service and must not collect listeners.
+  closing.addEventListener('abort', abort, { once: true });
+  reply.raw.once('close', () => {
+    closing.removeEventListener('abort', abort);
+    abort();
+  });
+  if (closing.aborted) abort();
+  return end.signal;
+}
+
+async function answer(
+  { store }: Services,
+  reply: FastifyReply,
+  plan: AnswerPlan,
+  job: JobSnapshot,
+): Promise<FastifyReply> {
+  if (plan.kind === 'image' && isSucceeded(job)) {
+    const bytes = await readResult(store, job);
+    return reply.code(200).headers(resultHeaders(job)).send(bytes);
+  }
+  // The worker has logged it; here it is an answer like any other.
+  if (plan.kind === 'image' && job.error) return sendProblem(reply, job.error);
+  return reply.code(isFinal(job.status) ? 200 : 202).send(toJobObject(job));
+}

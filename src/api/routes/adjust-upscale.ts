@@ -1,0 +1,86 @@
+/** POST /upscale/{id}/adjust: the same image at other dials, from the latents and residuals that its job has kept. */
+import { randomUUID } from 'node:crypto';
+import Type from 'typebox';
+import { upscaleQuerySchema } from '../../jobs/params.ts';
+import { checkOutput, checkRoomAndModel } from '../admission.ts';
+import { answerJob, jobResponses } from '../answer-job.ts';
+import { planAnswer } from '../answer-plan.ts';
+import { findSource } from '../derived-job.ts';
+import { jobParamsSchema } from '../find-job.ts';
+import { jobOptions, resolveJobOptions } from '../job-options.ts';
+import { problemResponses } from '../problem-schema.ts';
+import type { App, Services } from '../services.ts';
+
+const { pix, sem, format, quality, colorfix, metadata } = upscaleQuerySchema.properties;
+const querySchema = Type.Object(
+  { pix, sem, format, quality, colorfix, metadata, ...jobOptions },
+  { additionalProperties: false },
+);
+
+const schema = {
+  operationId: 'adjustUpscale',
+  tags: ['upscale'],
+  summary: 'The same image at other dials',
+  description: [
+    'Makes a new job that only combines, decodes and encodes: what the encoder and the UNet gave is kept with the first job. A residual that it did not need is computed once, and kept too. What is not in the query is as in the job that is adjusted.',
+    '',
+    'Answers as `POST /upscale` does. `410` once the image is no longer kept: send it again.',
+  ].join('\n'),
+  headers: {
+    type: 'object',
+    properties: {
+      prefer: { type: 'string', description: 'wait=N, respond-async (RFC 7240).' },
+    },
+  },
+  params: jobParamsSchema,
+  querystring: querySchema,
+  response: {
+    ...jobResponses,
+    ...problemResponses(
+      'job_not_found',
+      'not_acceptable',
+      'job_not_finished',
+      'job_has_no_result',
+      'canceled',
+      'input_expired',
+      'result_expired',
+      'too_many_pixels',
+      'invalid_parameter',
+      'unknown_model',
+      'unsupported_output',
+      'queue_full',
+      'redis_unavailable',
+      'device_lost',
+      'job_timeout',
+    ),
+  },
+};
+
+export function adjustUpscale(app: App, services: Services): void {
+  app.post('/upscale/:id/adjust', { schema }, async (request, reply) => {
+    const { config, queue } = services;
+    const { query } = request;
+    const plan = planAnswer(request, query.format, config.MAX_WAIT_SECONDS);
+    const options = resolveJobOptions(query, config);
+    const { job, data } = await findSource(services, request.params.id);
+    const before = job.data.params;
+    const params = {
+      ...before,
+      pix: query.pix ?? before.pix,
+      sem: query.sem ?? before.sem,
+      format: plan.format ?? query.format ?? before.format,
+      quality: query.quality ?? before.quality,
+      metadata: query.metadata ?? before.metadata,
+      ...(query.colorfix ? { colorfix: query.colorfix } : {}),
+    };
+    await checkRoomAndModel(queue, params.model, config);
+    checkOutput(data.input, params, config.MAX_OUTPUT_PIXELS);
+    const requestId = request.id;
+    const accepted = await queue.submit(
+      randomUUID(),
+      {},
+      { kind: 'adjust', ...data, params, ...options, requestId },
+    );
+    return answerJob(services, reply, plan, accepted);
+  });
+}

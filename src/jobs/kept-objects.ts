@@ -1,0 +1,84 @@
+/**
+ * What is kept after a job so that other dials cost less: its upload, maps, latents and residuals. Redis holds
+ * an index of these objects, not the objects: which were used when, how large they are and when they expire. Over
+ * the size limit the least recently used go first; every object has a time to live of its own besides, so one
+ * that never got into the index (its worker was killed) ends by itself.
+ */
+import type { Redis } from 'ioredis';
+import type { KeptObject } from './job.ts';
+
+/** Member = storage key. Scores: last use, expiry, both epoch ms. Hash: bytes. Text: their sum. */
+const indexKeys = ['pisa:kept:used', 'pisa:kept:expires', 'pisa:kept:bytes', 'pisa:kept:total'];
+
+/**
+ * Everything else can be computed again from an upload, and an upload is small beside it: it counts as used
+ * this much later.
+ */
+const inputBonusMs = 3_600_000;
+
+const dropFunction = `
+local function drop(member)
+  local bytes = redis.call('HGET', KEYS[3], member)
+  if bytes then redis.call('DECRBY', KEYS[4], bytes) end
+  redis.call('ZREM', KEYS[1], member)
+  redis.call('ZREM', KEYS[2], member)
+  redis.call('HDEL', KEYS[3], member)
+end`;
+
+/** ARGV: now, limit, then for each object: key, last use, bytes, expiry. Returns total bytes and the keys evicted. */
+const useScript = `${dropFunction}
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1])) do drop(member) end
+for i = 3, #ARGV, 4 do
+  drop(ARGV[i])
+  redis.call('ZADD', KEYS[1], ARGV[i + 1], ARGV[i])
+  redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 2])
+  redis.call('INCRBY', KEYS[4], ARGV[i + 2])
+  redis.call('ZADD', KEYS[2], ARGV[i + 3], ARGV[i])
+end
+local evicted = {}
+while tonumber(redis.call('GET', KEYS[4]) or '0') > tonumber(ARGV[2]) do
+  local oldest = redis.call('ZRANGE', KEYS[1], 0, 0)[1]
+  if not oldest then break end
+  drop(oldest)
+  table.insert(evicted, oldest)
+end
+return {tonumber(redis.call('GET', KEYS[4]) or '0'), evicted}`;
+
+const forgetScript = `${dropFunction}
+for _, member in ipairs(ARGV) do drop(member) end`;
+
+export interface KeptUse {
+  /** Bytes of all objects that are kept now. */
+  totalBytes: number;
+  /** Storage keys that have left the index: the caller deletes the objects. */
+  evicted: string[];
+}
+
+/** Notes that these objects are there and were used now. */
+export async function useKept(
+  redis: Redis,
+  objects: readonly KeptObject[],
+  maxBytes: number,
+): Promise<KeptUse> {
+  const now = Date.now();
+  const facts = objects.flatMap(({ key, bytes, expiresAt }) => [
+    key,
+    now + (key.startsWith('input/') ? inputBonusMs : 0),
+    bytes,
+    expiresAt,
+  ]);
+  const [totalBytes, evicted] = (await redis.eval(
+    useScript,
+    indexKeys.length,
+    ...indexKeys,
+    now,
+    maxBytes,
+    ...facts,
+  )) as [number, string[]];
+  return { totalBytes, evicted };
+}
+
+/** The objects are deleted, or about to be. */
+export async function forgetKept(redis: Redis, keys: readonly string[]): Promise<void> {
+  await redis.eval(forgetScript, indexKeys.length, ...indexKeys, ...keys);
+}

@@ -1,0 +1,62 @@
+/** Where the pipeline keeps its tensors: in the object store, under keys of the job that had the upload. */
+import { inputKey, type KeptObject, tensorKeys } from '../jobs/job.ts';
+import type { KeptTensors, TensorName } from '../pipeline/kept-tensors.ts';
+import type { ObjectStore } from '../storage/object-store.ts';
+
+export interface ObjectKeeperOptions {
+  store: ObjectStore;
+  /** Id of the job that had the upload. */
+  owner: string;
+  /** True when that is the job itself; else it may be deleted while this one runs. */
+  isOwn: boolean;
+  /** Of whatever is written, epoch ms. */
+  expiresAt: number;
+  maxBytes: number;
+}
+
+export class ObjectKeeper implements KeptTensors {
+  /** What was written or found, by storage key. */
+  readonly objects = new Map<string, KeptObject>();
+  readonly maxBytes: number;
+  readonly #options: ObjectKeeperOptions;
+  readonly #keys: Record<TensorName, string>;
+
+  constructor(options: ObjectKeeperOptions) {
+    this.#options = options;
+    this.#keys = tensorKeys(options.owner);
+    this.maxBytes = options.maxBytes;
+  }
+
+  async read(name: TensorName): Promise<Uint8Array | undefined> {
+    const key = this.#keys[name];
+    const bytes = await this.#options.store.get(key).catch(() => undefined);
+    if (!bytes) return undefined;
+    this.note(key, bytes);
+    return bytes;
+  }
+
+  async write(name: TensorName, bytes: Uint8Array): Promise<void> {
+    const { store, owner, isOwn } = this.#options;
+    // Nothing may appear again of a job that was deleted.
+    if (!isOwn && !(await store.has(inputKey(owner)).catch(() => false))) return;
+    await this.put(this.#keys[name], bytes);
+  }
+
+  /** A store that is full or away costs later runs their short cut, not this one its result. */
+  async put(key: string, bytes: Uint8Array): Promise<void> {
+    const { store, expiresAt } = this.#options;
+    const ttlSeconds = (expiresAt - Date.now()) / 1000;
+    if (ttlSeconds <= 0) return;
+    try {
+      await store.put(key, bytes, ttlSeconds);
+      this.note(key, bytes);
+    } catch {
+      await store.delete(key).catch(() => {});
+    }
+  }
+
+  /** It is there and was used. */
+  note(key: string, bytes: Uint8Array): void {
+    this.objects.set(key, { key, bytes: bytes.byteLength, expiresAt: this.#options.expiresAt });
+  }
+}

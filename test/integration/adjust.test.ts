@@ -1,0 +1,213 @@
+/** Other dials for an image that was already sent: what is kept, for how long, and what it saves. */
+import pino from 'pino';
+import sharp from 'sharp';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { JobObject } from '../../src/api/job-object.ts';
+import { type ApiServer, startServer } from '../../src/api/server.ts';
+import type { Problem } from '../../src/errors.ts';
+import { inputKey, sideKeys, tensorKeys } from '../../src/jobs/job.ts';
+import { type Build, buildService } from '../support/build.ts';
+import { expectContract } from '../support/contract.ts';
+import { type Answer, json, send } from '../support/http.ts';
+import { startWorkerBench, testImage, type WorkerBench, workerConfig } from '../support/worker.ts';
+
+let build: Build;
+beforeAll(async () => {
+  build = await buildService();
+});
+afterAll(() => build.remove());
+
+/** Largest difference between two images, in levels of 255. */
+async function levels(one: Uint8Array, other: Uint8Array): Promise<number> {
+  const a = await sharp(one).raw().toBuffer();
+  const b = await sharp(other).raw().toBuffer();
+  expect(b.length).toBe(a.length);
+  return a.reduce((most, value, i) => Math.max(most, Math.abs(value - (b[i] ?? 0))), 0);
+}
+
+/** A service of its own: bench, API and the requests of this file. */
+async function start(storage: 'folder' | 'redis', env: Record<string, string> = {}) {
+  const bench: WorkerBench = await startWorkerBench(build, storage);
+  const worker = await bench.startWorker(env);
+  await worker.ready;
+  const server: ApiServer = await startServer({
+    config: workerConfig({ PORT: '0', MAX_WAIT_SECONDS: '60', ...env }),
+    queue: bench.queue,
+    store: bench.store,
+    logger: pino({ level: 'silent' }),
+  });
+  const post = async (path: string, operation: string, body?: Uint8Array): Promise<Answer> => {
+    const answer = await send(`${server.url}${path}`, {
+      method: 'POST',
+      headers: {
+        prefer: 'wait=60',
+        'cache-control': 'no-cache',
+        ...(body ? { 'content-type': 'image/png' } : {}),
+      },
+      ...(body ? { body } : {}),
+    });
+    expectContract(answer, operation);
+    return answer;
+  };
+  return {
+    bench,
+    upscale: async (image: Uint8Array, query = ''): Promise<JobObject> =>
+      json(await post(`/upscale${query}`, 'createUpscale', image)),
+    adjust: (id: string, query = '') => post(`/upscale/${id}/adjust${query}`, 'adjustUpscale'),
+    result: async (id: string): Promise<Buffer> =>
+      (await send(`${server.url}/upscale/${id}/result`)).body,
+    remove: (id: string) => send(`${server.url}/upscale/${id}`, { method: 'DELETE' }),
+    evaluations: async (id: string) => (await bench.queue.get(id))?.result?.evaluations,
+    stop: async () => {
+      await server.close();
+      await bench.stop();
+    },
+  };
+}
+
+type Service = Awaited<ReturnType<typeof start>>;
+
+describe.each(['folder', 'redis'] as const)('with images in the %s store', (storage) => {
+  let service: Service;
+  let image: Buffer;
+  beforeAll(async () => {
+    service = await start(storage);
+    image = await testImage(30);
+  });
+  afterAll(() => service.stop());
+
+  test('an adjust gives what a fresh job gives, without an evaluation', async () => {
+    const { upscale, adjust, result, evaluations } = service;
+    const first = await upscale(image, '?pix=1&sem=0.5&scale=3&quality=70');
+    const answer = await adjust(first.id, '?pix=0.3&sem=1.8');
+    expect(answer.status).toBe(200);
+    const adjusted = json<JobObject>(answer);
+    expect(adjusted).toMatchObject({
+      status: 'succeeded',
+      kind: 'adjust',
+      source_id: first.id,
+      params: { pix: 0.3, sem: 1.8, scale: 3, quality: 70 },
+      output: { width: 90, height: 90 },
+    });
+    expect(adjusted.id).not.toBe(first.id);
+    expect(await evaluations(first.id)).toBe(2);
+    expect(await evaluations(adjusted.id)).toBe(0);
+    const fresh = await upscale(image, '?pix=0.3&sem=1.8&scale=3');
+    expect(await levels(await result(adjusted.id), await result(fresh.id))).toBeLessThanOrEqual(1);
+    // Other dials are other images, or the test above proves nothing.
+    expect(await levels(await result(adjusted.id), await result(first.id))).toBeGreaterThan(1);
+  });
+
+  test('what is not asked for stays as it was; an adjust can be adjusted', async () => {
+    const { upscale, adjust, evaluations } = service;
+    const first = await upscale(image, '?pix=0.7&sem=0.2&format=webp');
+    const second = json<JobObject>(await adjust(first.id, '?sem=1'));
+    expect(second.params).toMatchObject({ pix: 0.7, sem: 1, format: 'webp' });
+    const third = json<JobObject>(await adjust(second.id, '?pix=1.1&format=jpeg'));
+    expect(third).toMatchObject({
+      source_id: first.id,
+      params: { pix: 1.1, sem: 1, format: 'jpeg' },
+      output: { content_type: 'image/jpeg' },
+    });
+    expect(await evaluations(third.id)).toBe(0);
+  });
+
+  test('a residual that the first job did not need is computed once and added', async () => {
+    const { bench, upscale, adjust, evaluations } = service;
+    const first = await upscale(image, '?pix=1&sem=1');
+    const keys = tensorKeys(first.id);
+    expect(await bench.store.has(keys.eps_pisa)).toBe(true);
+    expect(await bench.store.has(keys.eps_pix)).toBe(false);
+    const second = json<JobObject>(await adjust(first.id, '?sem=0.5'));
+    expect(await evaluations(second.id)).toBe(1);
+    expect(await bench.store.has(keys.eps_pix)).toBe(true);
+    const third = json<JobObject>(await adjust(first.id, '?sem=1.5'));
+    expect(await evaluations(third.id)).toBe(0);
+  });
+
+  test('latents that are gone are computed again while the upload is there; then 410', async () => {
+    const { bench, upscale, adjust, result, evaluations } = service;
+    const first = await upscale(image, '?pix=1&sem=0.5');
+    for (const key of Object.values(tensorKeys(first.id))) await bench.store.delete(key);
+    const again = json<JobObject>(await adjust(first.id));
+    expect(await evaluations(again.id)).toBe(2);
+    expect(await levels(await result(again.id), await result(first.id))).toBe(0);
+    await bench.store.delete(inputKey(first.id));
+    const refused = await adjust(first.id);
+    expect(refused.status).toBe(410);
+    expect(json<Problem>(refused)).toMatchObject({ code: 'input_expired' });
+    expect(json<Problem>(refused).detail).toContain('Send it again');
+  });
+
+  test('DELETE of the first job leaves nothing of it, in the store or in the index', async () => {
+    const { bench, upscale, adjust, remove } = service;
+    const first = await upscale(image, '?pix=1&sem=0.5');
+    const adjusted = json<JobObject>(await adjust(first.id, '?sem=0.6'));
+    expect((await remove(first.id)).status).toBe(204);
+    for (const key of sideKeys(first.id)) {
+      expect(await bench.store.has(key), key).toBe(false);
+      expect(await bench.redis.client.hexists('pisa:kept:bytes', key)).toBe(0);
+    }
+    expect((await adjust(first.id)).status).toBe(404);
+    expect((await adjust(adjusted.id)).status).toBe(410);
+  });
+
+  test('an adjust of a job that has no result says why not', async () => {
+    const { bench, adjust } = service;
+    const failed = await bench.submit(Buffer.from('no image'));
+    await bench.ended(failed);
+    const refused = await adjust(failed);
+    expect(refused.status).toBe(409);
+    expect(json<Problem>(refused).code).toBe('job_has_no_result');
+    expect((await adjust('7f0b7d1c-0000-4000-8000-000000000000')).status).toBe(404);
+  });
+});
+
+test('over the size limit the least recently used latents go first, uploads last', async () => {
+  const service = await start('folder', { KEEP_MAX_MEGABYTES: '1' });
+  try {
+    const { bench, upscale, adjust, evaluations } = service;
+    const image = await testImage(55);
+    // z_L and one residual: 2 × 55 · 55 · 48 values of 2 bytes, so that only one job's fit.
+    const first = await upscale(image, '?pix=1&sem=1');
+    const second = await upscale(image, '?pix=1&sem=1');
+    const there = async (id: string) =>
+      Promise.all(sideKeys(id).map((key) => bench.store.has(key)));
+    const total = Number(await bench.redis.client.get('pisa:kept:total'));
+    expect(total).toBeLessThanOrEqual(1_000_000);
+    expect(await bench.store.has(inputKey(first.id))).toBe(true);
+    expect((await there(second.id)).filter(Boolean).length).toBe(3);
+    expect((await there(first.id)).filter(Boolean).length).toBeLessThan(3);
+    const again = json<JobObject>(await adjust(first.id, '?pix=0.5&sem=0.5'));
+    expect(again.status).toBe('succeeded');
+    expect(await evaluations(again.id)).toBeLessThanOrEqual(1);
+    // The index and the store hold the same objects.
+    const indexed = await bench.redis.client.hkeys('pisa:kept:bytes');
+    for (const key of indexed) expect(await bench.store.has(key), key).toBe(true);
+    const sizes = await bench.redis.client.hvals('pisa:kept:bytes');
+    expect(Number(await bench.redis.client.get('pisa:kept:total'))).toBe(
+      sizes.reduce((sum, size) => sum + Number(size), 0),
+    );
+    // Larger than the limit as a whole: only the upload is kept.
+    const large = await upscale(await testImage(80), '?pix=1&sem=1');
+    expect((await there(large.id)).filter(Boolean).length).toBe(1);
+  } finally {
+    await service.stop();
+  }
+});
+
+test('KEEP_MAX_MEGABYTES=0 keeps nothing', async () => {
+  const service = await start('folder', { KEEP_MAX_MEGABYTES: '0' });
+  try {
+    const first = await service.upscale(await testImage(24));
+    const keys = sideKeys(first.id);
+    await expect
+      .poll(async () =>
+        (await Promise.all(keys.map((key) => service.bench.store.has(key)))).some(Boolean),
+      )
+      .toBe(false);
+    expect((await service.adjust(first.id)).status).toBe(410);
+  } finally {
+    await service.stop();
+  }
+});
