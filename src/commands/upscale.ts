@@ -5,6 +5,7 @@ import cliProgress from 'cli-progress';
 import { glob, isDynamicPattern } from 'tinyglobby';
 import { type Config, settings } from '../config.ts';
 import { AppError, expected, toAppError } from '../errors.ts';
+import type { Progress } from '../jobs/job.ts';
 import {
   type OutputFormat,
   outputFormats,
@@ -77,55 +78,58 @@ async function upscalePairs(
   config: Config,
   signal: AbortSignal,
 ): Promise<number> {
-  const bars = new cliProgress.MultiBar(
-    {
-      format: '{bar} {percentage}% {file} {stage}',
-      hideCursor: true,
-      clearOnComplete: true,
-      stream: process.stderr,
-    },
-    cliProgress.Presets.shades_classic,
-  );
   let failed = 0;
   for (const pair of pairs) {
-    const bar = bars.create(100, 0, { file: path.basename(pair.lowRes), stage: '' });
-    const startedAt = performance.now();
-    let line: string;
+    // The bar belongs to a terminal (cli-progress shows none elsewhere); the lines alone tell what happened.
+    const bar = new cliProgress.SingleBar(
+      { format: '{bar} {percentage}% {file} {stage}', hideCursor: true, clearOnComplete: true },
+      cliProgress.Presets.shades_classic,
+    );
+    bar.start(100, 0, { file: path.basename(pair.lowRes), stage: '' });
+    const onProgress = ({ stage, fraction }: Progress): void =>
+      bar.update(Math.round(fraction * 100), { stage });
     try {
-      const result = await upscale(
-        await readFile(pair.lowRes),
-        { ...params, format: pair.format },
-        {
-          model,
-          signal,
-          limits: {
-            maxInputPixels: config.MAX_INPUT_PIXELS,
-            maxOutputPixels: config.MAX_OUTPUT_PIXELS,
-          },
-          software: `pisa-serve ${version}`,
-          onProgress: ({ stage, fraction }) => bar?.update(Math.round(fraction * 100), { stage }),
-        },
-      );
-      await writeWhole(pair.superRes, result.image);
-      const seconds = ((performance.now() - startedAt) / 1000).toFixed(2);
-      line = `${pair.lowRes} → ${pair.superRes}  ${result.input.width}×${result.input.height} → ${result.width}×${result.height}  ${seconds} s`;
+      const line = await upscaleFile(pair, model, params, config, signal, onProgress);
+      bar.stop();
+      process.stderr.write(`${line}\n`);
     } catch (error) {
+      bar.stop();
       failed += 1;
       const { message, code } = toAppError(error);
-      line = `${pair.lowRes}: ${code === 'internal' ? String(error) : message}`;
-      if (code === 'canceled') {
-        bars.stop();
-        process.stderr.write(`${line}\n`);
-        return failed;
-      }
+      process.stderr.write(`${pair.lowRes}: ${code === 'internal' ? String(error) : message}\n`);
+      if (code === 'canceled') return failed;
     }
-    // The bar belongs to a terminal; elsewhere the lines alone tell what happened.
-    if (bar) bars.remove(bar);
-    if (process.stderr.isTTY) bars.log(`${line}\n`);
-    else process.stderr.write(`${line}\n`);
   }
-  bars.stop();
   return failed;
+}
+
+/** @returns one line that says what was done */
+async function upscaleFile(
+  { lowRes, superRes, format }: FilePair,
+  model: Model,
+  params: ReturnType<typeof resolveParams>,
+  config: Config,
+  signal: AbortSignal,
+  onProgress: (progress: Progress) => void,
+): Promise<string> {
+  const startedAt = performance.now();
+  const { image, input, width, height } = await upscale(
+    await readFile(lowRes),
+    { ...params, format },
+    {
+      model,
+      signal,
+      limits: {
+        maxInputPixels: config.MAX_INPUT_PIXELS,
+        maxOutputPixels: config.MAX_OUTPUT_PIXELS,
+      },
+      software: `pisa-serve ${version}`,
+      onProgress,
+    },
+  );
+  await writeWhole(superRes, image);
+  const seconds = ((performance.now() - startedAt) / 1000).toFixed(2);
+  return `${lowRes} → ${superRes}  ${input.width}×${input.height} → ${width}×${height}  ${seconds} s`;
 }
 
 /** Writes beside the target and renames, so that a stopped run leaves no half image. */
