@@ -7,6 +7,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { AppError, expected } from './errors.ts';
 import { allowListFormat, parseAllowEntry } from './net/address-policy.ts';
+import { parseSecret, secretFormat } from './webhooks/signature.ts';
 
 interface Setting<T> {
   default: T;
@@ -15,6 +16,8 @@ interface Setting<T> {
   /** What a valid value looks like; part of the fault message. */
   format: string;
   description: string;
+  /** A secret: a faulty value is not repeated in the fault message. */
+  secret?: true;
   /** The value, or undefined when the text does not fit `format`. */
   parse: (text: string) => T | undefined;
 }
@@ -62,6 +65,14 @@ const allowList = (description: string): Setting<string[]> => ({
     return entries.every(parseAllowEntry) ? entries : undefined;
   },
 });
+
+const list = <T>(setting: Setting<T[]>): Setting<T[]> => setting;
+
+/** Splits at commas; undefined unless every part fits. */
+const listOf = <T>(raw: string, parse: (part: string) => T | undefined): T[] | undefined => {
+  const parts = raw.split(',').map((part) => parse(part.trim()));
+  return parts.every((part) => part !== undefined) ? (parts as T[]) : undefined;
+};
 
 const packageRoot = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const devicePattern = /^(cpu|webgpu|cuda:\d{1,2})$/;
@@ -229,6 +240,45 @@ export const settings = {
     86_400,
     'Time in which a request with the same `Idempotency-Key` gets the same job.',
   ),
+  PUBLIC_URL: text(
+    '',
+    'Address of the API as clients reach it: makes the URLs in webhooks absolute.',
+    'http:// or https:// address',
+    /^https?:\/\/[^\s?#]+$/,
+    'unset: they stay relative, as in the API',
+  ),
+  WEBHOOK_SECRET: list<string>({
+    default: [],
+    defaultText: 'unset: `webhook=` is refused',
+    format: secretFormat,
+    description:
+      'Signs webhooks. To change it, put the new secret before the old one until every receiver knows the new one.',
+    secret: true,
+    parse: (raw: string) => listOf(raw, (part) => (parseSecret(part) ? part : undefined)),
+  }),
+  WEBHOOK_ALLOWED_HOSTS: allowList(
+    'Hosts that webhooks may reach although they are not public, or although they take no TLS.',
+  ),
+  WEBHOOK_TIMEOUT_SECONDS: integer(1, 300, 15, 'Time in which a receiver must have answered.'),
+  WEBHOOK_RETRY_SECONDS: list<number>({
+    default: [5, 30, 120, 600, 1800, 3600, 7200, 14_400, 21_600, 32_400],
+    format: 'a comma-separated list of 1 to 100 numbers from 0 to 86400',
+    description:
+      'Waits before the second, third, … attempt to deliver a webhook; each is up to a tenth longer.',
+    parse: (raw: string) => {
+      const waits = listOf(raw, (part) =>
+        /^\d{1,5}(\.\d+)?$/.test(part) && Number(part) <= 86_400 ? Number(part) : undefined,
+      );
+      return waits && waits.length <= 100 ? waits : undefined;
+    },
+  }),
+  WEBHOOKS_IN_FLIGHT: integer(1, 10_000, 64, 'Webhooks that one API process delivers at once.'),
+  WEBHOOKS_IN_FLIGHT_PER_HOST: integer(
+    1,
+    10_000,
+    8,
+    'Of these, how many to one host: a slow one leaves room for the others.',
+  ),
   SHUTDOWN_GRACE_SECONDS: integer(
     1,
     86_400,
@@ -241,7 +291,10 @@ export const settings = {
     'one of trace, debug, info, warn, error, fatal, silent',
     /^(trace|debug|info|warn|error|fatal|silent)$/,
   ),
-} satisfies Record<string, Setting<number> | Setting<string> | Setting<string[]>>;
+} satisfies Record<
+  string,
+  Setting<number> | Setting<string> | Setting<string[]> | Setting<number[]>
+>;
 
 type Settings = typeof settings;
 type SettingName = keyof Settings;
@@ -262,7 +315,10 @@ export function loadConfig(env: Record<string, string | undefined> = process.env
     const raw = env[name];
     if (raw === undefined || raw === '') return [name, setting.default];
     const value = (setting as Setting<unknown>).parse(raw);
-    if (value === undefined) faults.push(expected(setting.format, name, raw));
+    if (value === undefined) {
+      const shown = 'secret' in setting ? '(a secret, not shown)' : raw;
+      faults.push(expected(setting.format, name, shown));
+    }
     return [name, value];
   });
   if (faults.length > 0) {

@@ -128,6 +128,33 @@ export const metrics = {
     help: 'Kept objects deleted before their time, to stay under KEEP_MAX_MEGABYTES.',
     registers,
   }),
+  /** `outcome`: delivered, gone, refused_url, timeout, unreachable, or the class of the status (3xx, 4xx, 5xx). */
+  webhookAttempts: new Counter({
+    name: 'pisa_webhook_attempts_total',
+    help: 'Attempts to deliver a webhook, by outcome.',
+    labelNames: ['outcome'] as const,
+    registers,
+  }),
+  webhookAttemptSeconds: new Histogram({
+    name: 'pisa_webhook_attempt_duration_seconds',
+    help: 'Time of one attempt to deliver a webhook.',
+    buckets: httpBuckets,
+    registers,
+  }),
+  /** `outcome`: delivered, or failed for good. */
+  webhooks: new Counter({
+    name: 'pisa_webhooks_total',
+    help: 'Webhooks that reached a final state.',
+    labelNames: ['outcome'] as const,
+    registers,
+  }),
+  /** Set by the api at scrape. The empty label set lets it be absent while Redis is away. */
+  webhooksPending: new Gauge({
+    name: 'pisa_webhooks_pending',
+    help: 'Webhooks of ended jobs that are not delivered yet.',
+    labelNames: [] as const,
+    registers,
+  }),
   /** Set by the api. `route` is the route's pattern, never the raw path. */
   httpSeconds: new Histogram({
     name: 'pisa_http_request_duration_seconds',

@@ -4,6 +4,7 @@ import { type Problem, toProblem } from '../errors.ts';
 import { jobKinds, jobPriorities, type Stage, stages } from '../jobs/job.ts';
 import { type JobSnapshot, jobStatuses } from '../jobs/job-snapshot.ts';
 import { colorFixes, outputFormats } from '../jobs/params.ts';
+import { type DeliveryState, deliveryStatuses } from '../jobs/webhook.ts';
 
 const strict = { additionalProperties: false };
 
@@ -109,6 +110,27 @@ export const jobSchema = Type.Object(
       Type.Unsafe<Problem>({ $ref: 'Problem#' }),
       'Why the job failed or was canceled.',
     ),
+    webhook: orNull(
+      Type.Object(
+        {
+          url: Type.String(),
+          status: oneOf(deliveryStatuses, {
+            description:
+              'pending until the receiver has answered 2xx, or all attempts are used up.',
+          }),
+          attempts: Type.Integer({ minimum: 0, description: 'Attempts so far.' }),
+          last_attempt_at: orNull(time(), 'When the last attempt began.'),
+          last_status: orNull(
+            Type.Integer({ minimum: 100, maximum: 999 }),
+            'HTTP status of the last attempt; null when it got none.',
+          ),
+          last_fault: orNull(Type.String(), 'Why the last attempt failed.'),
+          next_attempt_at: orNull(time(), 'When it is tried again.'),
+        },
+        strict,
+      ),
+      'Delivery of the webhook that the request asked for; null when it asked for none, and in webhooks themselves.',
+    ),
     urls: Type.Object(
       {
         self: path('This object.'),
@@ -156,6 +178,7 @@ export function toJobObject(job: JobSnapshot): JobObject {
     queue_position: job.queuePosition ?? null,
     timings_ms: toTimings(job),
     error: job.error ? toProblem(job.error) : null,
+    webhook: job.webhook ? toDelivery(job.webhook) : null,
     urls: {
       self: jobUrl(id),
       result: resultUrl(id),
@@ -163,6 +186,19 @@ export function toJobObject(job: JobSnapshot): JobObject {
       adjust: `${jobUrl(id)}/adjust`,
       cancel: jobUrl(id),
     },
+  };
+}
+
+function toDelivery(delivery: DeliveryState): NonNullable<JobObject['webhook']> {
+  const { url, status, attempts, lastAttemptAt, lastStatus, lastFault, nextAttemptAt } = delivery;
+  return {
+    url,
+    status,
+    attempts,
+    last_attempt_at: isoOrNull(lastAttemptAt),
+    last_status: lastStatus ?? null,
+    last_fault: lastFault ?? null,
+    next_attempt_at: isoOrNull(nextAttemptAt),
   };
 }
 

@@ -1,8 +1,11 @@
-/** What a request may ask of its job besides the dials: how long its result lives, its time limit, its priority. */
+/** What a request may ask of its job besides the dials: how long its result lives, its time limit, its priority, who is told. */
 import Type from 'typebox';
 import type { Config } from '../config.ts';
 import { AppError, expected } from '../errors.ts';
 import { jobPriorities, type UpscaleJobData } from '../jobs/job.ts';
+import type { Webhook } from '../jobs/webhook.ts';
+import { AddressPolicy } from '../net/address-policy.ts';
+import { checkUrl } from '../net/checked-url.ts';
 
 export const jobOptions = {
   ttl: Type.Optional(
@@ -19,6 +22,12 @@ export const jobOptions = {
       maximum: 86_400,
       description:
         'Time limit of one attempt, in seconds; at most, and by default, the JOB_TIMEOUT_SECONDS setting.',
+    }),
+  ),
+  webhook: Type.Optional(
+    Type.String({
+      description:
+        'https URL that gets a signed POST when the job has ended (docs/webhooks.md). At a public address, or at a host of WEBHOOK_ALLOWED_HOSTS, which may take plain http too.',
     }),
   ),
   priority: Type.Optional(
@@ -38,16 +47,35 @@ export const longestTtlSeconds = (
   config: Pick<Config, 'RESULT_TTL_SECONDS' | 'MAX_RESULT_TTL_SECONDS'>,
 ): number => Math.max(config.RESULT_TTL_SECONDS, config.MAX_RESULT_TTL_SECONDS);
 
-/** @throws invalid_parameter when more is asked than the settings allow */
+type JobChoices = Required<Pick<UpscaleJobData, 'ttlSeconds' | 'timeoutMs' | 'priority'>> &
+  Pick<UpscaleJobData, 'webhook'>;
+
+/** @throws invalid_parameter when more is asked than the settings allow; url_not_allowed */
 export function resolveJobOptions(
-  { ttl, timeout, priority = 'interactive' }: JobOptions,
+  { ttl, timeout, webhook, priority = 'interactive' }: JobOptions,
   config: Config,
-): Required<Pick<UpscaleJobData, 'ttlSeconds' | 'timeoutMs' | 'priority'>> {
+): JobChoices {
   const timeoutSeconds = config.JOB_TIMEOUT_SECONDS;
   return {
     ttlSeconds: atMost('ttl', ttl, longestTtlSeconds(config)) ?? config.RESULT_TTL_SECONDS,
     timeoutMs: (atMost('timeout', timeout, timeoutSeconds) ?? timeoutSeconds) * 1000,
     priority,
+    ...(webhook === undefined ? {} : { webhook: resolveWebhook(webhook, config) }),
+  };
+}
+
+function resolveWebhook(url: string, config: Config): Webhook {
+  if (config.WEBHOOK_SECRET.length === 0) {
+    const detail =
+      'This service sends no webhooks: it has no WEBHOOK_SECRET to sign them with. Follow GET /upscale/{id}/events instead';
+    throw new AppError('invalid_parameter', `${detail}.`, {
+      errors: [{ pointer: '#/query/webhook', detail }],
+    });
+  }
+  const policy = new AddressPolicy(config.WEBHOOK_ALLOWED_HOSTS);
+  return {
+    url: checkUrl(url, { policy, plainHttp: 'listed' }).href,
+    attempts: config.WEBHOOK_RETRY_SECONDS.length + 1,
   };
 }
 

@@ -9,6 +9,7 @@ import { AppError } from '../errors.ts';
 import { createUpscaleQueue } from '../jobs/queue.ts';
 import { registry } from '../metrics.ts';
 import { openStore, type StoreLocation, storeLocation } from '../storage/open-store.ts';
+import { startDeliverer } from '../webhooks/deliverer.ts';
 import { startWorker } from '../worker/start-worker.ts';
 import { startHealthServer } from './health-server.ts';
 import { createLogger } from './logger.ts';
@@ -128,6 +129,10 @@ async function startApi(
   await queue.ready(redisStartLimitMs).catch((error: unknown) => {
     logger.warn({ err: error }, 'Redis does not answer yet; starting all the same');
   });
+  if (config.WEBHOOK_SECRET.length > 0) {
+    const deliverer = startDeliverer({ config, redisUrl, queue, logger });
+    closers.push(() => deliverer.close());
+  }
   const api = await listening('PORT', config.PORT, () =>
     startServer({ config, queue, store, logger }),
   );

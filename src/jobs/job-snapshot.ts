@@ -4,6 +4,7 @@ import { AppError, fromFailureText } from '../errors.ts';
 import type { CancelRecord } from './cancellation.ts';
 import type { Progress, UpscaleJobData, UpscaleJobResult } from './job.ts';
 import type { ReuseRecord } from './stored-results.ts';
+import type { DeliveryState } from './webhook.ts';
 
 export const jobStatuses = ['queued', 'processing', 'succeeded', 'failed', 'canceled'] as const;
 export type JobStatus = (typeof jobStatuses)[number];
@@ -28,6 +29,8 @@ export interface JobSnapshot {
   result?: UpscaleJobResult;
   /** Present when failed or canceled. */
   error?: AppError;
+  /** Present when the job has a webhook whose delivery is still on record. */
+  webhook?: DeliveryState;
 }
 
 export type UpscaleJob = Job<UpscaleJobData, UpscaleJobResult>;

@@ -3,6 +3,7 @@
  * storage keys, return values hold references.
  */
 import type { OutputFormat, UpscaleParams } from './params.ts';
+import type { Webhook } from './webhook.ts';
 
 export const upscaleQueueName = 'upscale';
 
@@ -71,6 +72,8 @@ export interface UpscaleJobData {
   contentKey?: string;
   /** Absent: interactive. */
   priority?: JobPriority;
+  /** Who is told when the job has ended. */
+  webhook?: Webhook;
   /** Correlates the log lines of api and worker. */
   requestId: string;
 }

@@ -34,6 +34,7 @@ import {
   readReuseRecord,
   writeReuseRecord,
 } from './stored-results.ts';
+import { type DeliveryJob, newDelivery, recordEnd, stateOfDelivery } from './webhook.ts';
 import { within } from './within.ts';
 import {
   findModel,
@@ -124,6 +125,8 @@ export interface UpscaleQueue {
   /** Cancels a job that has not ended (it reads as canceled at once), else deletes its images and record. */
   remove(id: string): Promise<RemoveOutcome | undefined>;
   counts(): Promise<QueueCounts>;
+  /** Webhooks of ended jobs that are not delivered yet. */
+  pendingWebhooks(): Promise<number>;
   workers(): Promise<WorkerReport[]>;
   models(): Promise<ListedModel[]>;
   close(): Promise<void>;
@@ -190,12 +193,15 @@ class BullUpscaleQueue implements UpscaleQueue {
   ): Promise<JobSnapshot> {
     try {
       await orUnavailable(() => this.#storeUploads(uploads, data));
-      const options = {
-        jobId: id,
-        ...(data.priority === 'batch' ? { priority: batchPriority } : {}),
+      const options = data.priority === 'batch' ? { priority: batchPriority } : {};
+      const job = await orUnavailable(() => this.#bull.add(id, data, options));
+      const added: JobSnapshot = {
+        id,
+        status: 'queued',
+        data,
+        createdAt: job.timestamp,
+        ...(data.webhook ? { webhook: newDelivery(data.webhook) } : {}),
       };
-      const job = await orUnavailable(() => this.#bull.get().add('upscale', data, options));
-      const added: JobSnapshot = { id, status: 'queued', data, createdAt: job.timestamp };
       return mayExist ? await this.#asItIs(added) : added;
     } catch (error) {
       // Nobody will ever read it, unless the job is in the queue all the same. Its time to live ends it.
@@ -269,21 +275,33 @@ class BullUpscaleQueue implements UpscaleQueue {
       const input = { ...data.input, key: maker.data.input.key };
       const record = { data: { ...data, input, source }, createdAt, result: { ...result, output } };
       await writeReuseRecord(this.#redis, id, record, this.#recordTtlSeconds);
-      return snapshotOfReuseRecord(id, record);
+      // It has ended already: told at once. Until both are written, the client has no answer.
+      if (data.webhook) await this.#bull.addDelivery(id, data.webhook);
+      return this.#withWebhook(snapshotOfReuseRecord(id, record));
     });
   }
 
   async get(id: string): Promise<JobSnapshot | undefined> {
     return orUnavailable(async () => {
       const [record, reused, state, job] = await this.#read(id);
-      if (record) return snapshotOfCancelRecord(id, record);
-      if (reused) return snapshotOfReuseRecord(id, reused);
+      if (record) return this.#withWebhook(snapshotOfCancelRecord(id, record));
+      if (reused) return this.#withWebhook(snapshotOfReuseRecord(id, reused));
       if (!job) return undefined;
-      const snapshot = snapshotOfJob(job, state);
+      const snapshot = await this.#withWebhook(snapshotOfJob(job, state));
       if (snapshot.status !== 'queued') return snapshot;
       const queuePosition = await this.#position(id);
       return queuePosition === undefined ? snapshot : { ...snapshot, queuePosition };
     });
+  }
+
+  async #withWebhook(job: JobSnapshot): Promise<JobSnapshot> {
+    if (!job.data.webhook) return job;
+    const webhook = stateOfDelivery(job.data.webhook, await this.#delivery(job.id));
+    return webhook ? { ...job, webhook } : job;
+  }
+
+  async #delivery(id: string): Promise<DeliveryJob | undefined> {
+    return (await this.#bull.deliveries().getJob(id)) as DeliveryJob | undefined;
   }
 
   async waitFor(
@@ -338,6 +356,12 @@ class BullUpscaleQueue implements UpscaleQueue {
         processing: of('active'),
       };
     });
+  }
+
+  async pendingWebhooks(): Promise<number> {
+    return orUnavailable(() =>
+      this.#bull.deliveries().getJobCountByTypes('waiting', 'delayed', 'active'),
+    );
   }
 
   async workers(): Promise<WorkerReport[]> {
@@ -412,6 +436,9 @@ class BullUpscaleQueue implements UpscaleQueue {
 
   async #delete(id: string): Promise<RemoveOutcome> {
     const queue = this.#bull.get();
+    // What was deleted can still be told of.
+    const [ended, delivery] = await Promise.all([this.get(id), this.#delivery(id)]);
+    if (ended && delivery && isFinal(ended.status)) await recordEnd(delivery, ended);
     const keys = [...sideKeys(id), outputKey(id)];
     await Promise.all([this.#deleteObjects(keys), forgetKept(this.#redis, keys), queue.remove(id)]);
     await deleteCancelRecord(this.#redis, id);

@@ -9,7 +9,7 @@ const prefix = 'whsec_';
 const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
 /** What WEBHOOK_SECRET looks like; part of the setting's fault message. */
-const secretFormat =
+export const secretFormat =
   'one or more secrets, separated by commas, each whsec_ and the base64 of 24 to 64 bytes';
 
 /** @returns the key, or undefined when `secret` is not of the form that `secretFormat` names */

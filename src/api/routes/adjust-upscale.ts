@@ -46,6 +46,7 @@ const schema = {
       'result_expired',
       'too_many_pixels',
       'invalid_parameter',
+      'url_not_allowed',
       'unknown_model',
       'unsupported_output',
       'queue_full',

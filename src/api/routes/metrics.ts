@@ -34,13 +34,16 @@ export function metricsRoute(app: App, { queue }: Services): void {
 /** An unknown depth is an absent sample, not a stale or a zero one. */
 async function observeQueue(queue: UpscaleQueue): Promise<void> {
   metrics.queueJobs.reset();
+  metrics.webhooksPending.reset();
   const limit = new AbortController();
   const counts = await Promise.race([
-    queue.counts().catch(() => undefined),
+    Promise.all([queue.counts(), queue.pendingWebhooks()]).catch(() => undefined),
     delay(countsLimitMs, undefined, { signal: limit.signal }).catch(() => undefined),
   ]);
   limit.abort();
   if (!counts) return;
-  metrics.queueJobs.set({ state: 'queued' }, counts.queued);
-  metrics.queueJobs.set({ state: 'processing' }, counts.processing);
+  const [jobs, webhooks] = counts;
+  metrics.queueJobs.set({ state: 'queued' }, jobs.queued);
+  metrics.queueJobs.set({ state: 'processing' }, jobs.processing);
+  metrics.webhooksPending.set({}, webhooks);
 }

@@ -1,0 +1,203 @@
+/**
+ * Delivers webhooks, in the process of the api: workers may be scaled to none for hours, and hold neither the
+ * secret nor a way out of the cluster. A queue of its own, plain network traffic, no graph and no image: whatever
+ * a receiver does, jobs go on.
+ */
+import { DelayedError, UnrecoverableError, WaitingError, Worker } from 'bullmq';
+import type { Logger } from 'pino';
+import type { Config } from '../config.ts';
+import { AppError } from '../errors.ts';
+import { isFinal } from '../jobs/job-snapshot.ts';
+import type { UpscaleQueue } from '../jobs/queue.ts';
+import { redisOptions } from '../jobs/redis.ts';
+import {
+  type DeliveryData,
+  type DeliveryJob,
+  type DeliveryResult,
+  fromEndedJob,
+  recordEnd,
+  webhookQueueName,
+} from '../jobs/webhook.ts';
+import { within } from '../jobs/within.ts';
+import { metrics } from '../metrics.ts';
+import { AddressPolicy } from '../net/address-policy.ts';
+import { type AttemptOptions, attemptDelivery } from './attempt.ts';
+import { eventBody } from './delivery-event.ts';
+import { HostSlots } from './host-slots.ts';
+import { retryDelayMs } from './retry-schedule.ts';
+import { parseSecret } from './signature.ts';
+
+export interface DelivererOptions {
+  config: Config;
+  redisUrl: string;
+  /** Where the job is looked up. */
+  queue: UpscaleQueue;
+  logger: Logger;
+  /** Times that are right for production and too long for a test. */
+  times?: { lockMs: number; stalledCheckMs: number };
+}
+
+export interface Deliverer {
+  /** Resolves when deliveries are being taken. */
+  readonly ready: Promise<void>;
+  /** Takes no more deliveries; those under way get a moment to end, the others are handed back. */
+  close(): Promise<void>;
+}
+
+/** An attempt that failed and may be made again. */
+class TryAgain extends Error {
+  override readonly name = 'TryAgain';
+  readonly delayMs: number;
+
+  constructor(fault: string, delayMs: number) {
+    super(fault);
+    this.delayMs = delayMs;
+  }
+}
+
+/** BullMQ's own defaults. */
+const defaultTimes = { lockMs: 30_000, stalledCheckMs: 30_000 };
+/** An api that is killed in the middle of a delivery, again and again, is no fault of the delivery. */
+const maxStalledCount = 1000;
+/** Before a delivery looks again whether its host has room; spread, so that not all look at once. */
+const busyHostDelayMs = (): number => 100 + Math.ceil(200 * Math.random());
+/** When the job could not be looked at, or has not ended, as it should have. */
+const faultDelayMs = 1000;
+const closeGraceMs = 1000;
+
+export function startDeliverer(options: DelivererOptions): Deliverer {
+  const deliverer = new WebhookDeliverer(options);
+  return { ready: deliverer.ready, close: () => deliverer.close() };
+}
+
+class WebhookDeliverer implements Deliverer {
+  readonly ready: Promise<void>;
+  readonly #queue: UpscaleQueue;
+  readonly #logger: Logger;
+  readonly #worker: Worker<DeliveryData, DeliveryResult>;
+  readonly #hosts: HostSlots;
+  readonly #attempt: Omit<AttemptOptions, 'signal'>;
+  readonly #waitsSeconds: readonly number[];
+  readonly #publicUrl: string;
+  readonly #closing = new AbortController();
+  readonly #running = new Set<Promise<unknown>>();
+
+  constructor({ config, redisUrl, queue, logger, times = defaultTimes }: DelivererOptions) {
+    this.#queue = queue;
+    this.#logger = logger;
+    this.#hosts = new HostSlots(config.WEBHOOKS_IN_FLIGHT_PER_HOST);
+    this.#waitsSeconds = config.WEBHOOK_RETRY_SECONDS;
+    this.#publicUrl = config.PUBLIC_URL;
+    this.#attempt = {
+      keys: config.WEBHOOK_SECRET.flatMap((secret) => parseSecret(secret) ?? []),
+      policy: new AddressPolicy(config.WEBHOOK_ALLOWED_HOSTS),
+      timeoutMs: config.WEBHOOK_TIMEOUT_SECONDS * 1000,
+    };
+    this.#worker = new Worker(
+      webhookQueueName,
+      (job: DeliveryJob, token?: string) => this.#track(this.#process(job, token ?? '')),
+      {
+        connection: redisOptions(redisUrl, 'consumer'),
+        concurrency: config.WEBHOOKS_IN_FLIGHT,
+        lockDuration: times.lockMs,
+        stalledInterval: times.stalledCheckMs,
+        maxStalledCount,
+        settings: {
+          backoffStrategy: (_attempts, _type, error) =>
+            error instanceof TryAgain ? error.delayMs : faultDelayMs,
+        },
+      },
+    );
+    this.#worker.on('error', (error) => logger.warn({ err: error }, 'webhooks'));
+    this.ready = this.#worker.waitUntilReady().then(() => {});
+    this.ready.catch(() => {});
+  }
+
+  async close(): Promise<void> {
+    const stopped = this.#worker.pause(true).catch(() => {});
+    await within(Promise.allSettled([...this.#running]), closeGraceMs);
+    this.#closing.abort(new Error('The service is shutting down.'));
+    await within(Promise.allSettled([stopped, ...this.#running]), closeGraceMs);
+    if (await within(this.#worker.close(), closeGraceMs)) return;
+    await within(this.#worker.disconnect(), closeGraceMs);
+  }
+
+  #track<T>(work: Promise<T>): Promise<T> {
+    const settled = work.catch(() => {}).finally(() => this.#running.delete(settled));
+    this.#running.add(settled);
+    return work;
+  }
+
+  /** Every way in which an attempt can end, in BullMQ's words. */
+  async #process(delivery: DeliveryJob, token: string): Promise<DeliveryResult> {
+    const release = this.#hosts.take(delivery.data.url);
+    if (!release) return this.#later(delivery, token, busyHostDelayMs());
+    try {
+      const body = await this.#bodyOf(delivery);
+      if (body === undefined) return await this.#later(delivery, token, faultDelayMs);
+      return await this.#deliver(delivery, body);
+    } catch (error) {
+      // Redis was away for the look at the job: no attempt was made.
+      if (error instanceof AppError) return await this.#later(delivery, token, faultDelayMs);
+      if (!this.#closing.signal.aborted || error !== this.#closing.signal.reason) throw error;
+      await delivery.moveToWait(token);
+      throw new WaitingError();
+    } finally {
+      release();
+    }
+  }
+
+  async #deliver(delivery: DeliveryJob, body: string): Promise<DeliveryResult> {
+    const id = delivery.id ?? '';
+    const { data, attemptsMade } = delivery;
+    const at = Date.now();
+    const options = { ...this.#attempt, signal: this.#closing.signal };
+    const outcome = await attemptDelivery(data.url, { id, body }, options);
+    metrics.webhookAttemptSeconds.observe((Date.now() - at) / 1000);
+    // Of the URL only where it leads: the rest may be a secret.
+    const facts = { job: id, to: new URL(data.url).origin, attempt: attemptsMade + 1 };
+    if (outcome.kind === 'delivered') {
+      metrics.webhookAttempts.inc({ outcome: 'delivered' });
+      metrics.webhooks.inc({ outcome: 'delivered' });
+      this.#logger.info({ ...facts, status: outcome.status }, 'webhook delivered');
+      return { at, status: outcome.status };
+    }
+    metrics.webhookAttempts.inc({ outcome: outcome.outcome });
+    const isLast = outcome.final || attemptsMade + 1 >= (delivery.opts.attempts ?? 1);
+    const delayMs = retryDelayMs(this.#waitsSeconds, attemptsMade + 1, outcome.retryAfterMs);
+    await delivery.updateData({
+      ...delivery.data,
+      lastFailure: {
+        at,
+        fault: outcome.fault,
+        ...(outcome.status === undefined ? {} : { status: outcome.status }),
+        ...(isLast ? {} : { nextAt: Date.now() + delayMs }),
+      },
+    });
+    if (isLast) metrics.webhooks.inc({ outcome: 'failed' });
+    this.#logger.info(
+      { ...facts, fault: outcome.fault, ...(isLast ? {} : { nextInMs: delayMs }) },
+      isLast ? 'webhook given up' : 'webhook not delivered yet',
+    );
+    throw isLast ? new UnrecoverableError(outcome.fault) : new TryAgain(outcome.fault, delayMs);
+  }
+
+  /** @returns undefined while the job has not ended, which a delivery should not see */
+  async #bodyOf(delivery: DeliveryJob): Promise<string | undefined> {
+    if (!delivery.data.ended) {
+      const job = await this.#queue.get(delivery.id ?? '');
+      // Its record outlives its result by far: Redis has lost it.
+      if (!job) throw new UnrecoverableError('The job is not on record any more.');
+      if (!isFinal(job.status)) return undefined;
+      await recordEnd(delivery, job);
+    }
+    const { ended } = delivery.data;
+    return ended && eventBody(fromEndedJob(ended), this.#publicUrl);
+  }
+
+  /** Not an attempt: it only waits. */
+  async #later(delivery: DeliveryJob, token: string, delayMs: number): Promise<never> {
+    await delivery.moveToDelayed(Date.now() + delayMs, token);
+    throw new DelayedError();
+  }
+}
