@@ -1,13 +1,14 @@
 /**
  * `make bench`: per-stage times, one against both evaluations, HTTP overhead, event-loop lag, cancel latency
  * and peak memory of the real service. Prints Markdown tables; writes bench/results/service.{json,md}.
- * `make bench BENCH_FLAGS=--huge` adds 2048² → 8192² (minutes).
+ * `make bench BENCH_FLAGS=--huge` adds 2048² → 8192² (minutes); `BENCH_FLAGS=--adjust` prints the cost of other dials only.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import sharp from 'sharp';
+import { type AdjustRow, adjustTable, measureAdjust } from './adjust.ts';
 import {
   cancelJob,
   getJob,
@@ -23,6 +24,7 @@ import { median, quantile } from './statistics.ts';
 const root = path.resolve(import.meta.dirname, '..');
 const results = path.join(root, 'bench/results');
 const huge = process.argv.includes('--huge');
+const adjustOnly = process.argv.includes('--adjust');
 const stages = [
   'decode_image',
   'encode_latents',
@@ -127,8 +129,23 @@ function stageTable(rows: readonly StageRow[]): string {
   ].join('\n');
 }
 
+/** Sizes whose latents and residuals are kept under the default KEEP_MAX_JOB_MEGABYTES. */
+async function measureAdjusts(service: Service): Promise<AdjustRow[]> {
+  const rows: AdjustRow[] = [];
+  for (const { side, runs } of sizes.slice(0, 3)) {
+    rows.push(await measureAdjust(service, side, await photo(side), runs));
+  }
+  return rows;
+}
+
 async function main(): Promise<void> {
   const service = await startService();
+  const adjusts = await measureAdjusts(service);
+  if (adjustOnly) {
+    await service.stop();
+    console.log(adjustTable(adjusts));
+    return;
+  }
   const rows = await measureStages(service);
   const peak1024 = peakMegabytes(service.pids().device);
   const longJob = await measureLongJob(service);
@@ -154,6 +171,7 @@ async function main(): Promise<void> {
     node: process.version,
     readyMs: service.readyMs,
     rows,
+    adjusts,
     longJob,
     peakDeviceMegabytes: memory,
   };
@@ -162,6 +180,10 @@ async function main(): Promise<void> {
 \`make bench${huge ? ' BENCH_FLAGS=--huge' : ''}\`, ${report.date}, ${report.cpu}, Node ${report.node}. Medians; milliseconds. Ready after ${ms(report.readyMs)} ms.
 
 ${stageTable(rows)}
+
+Other dials for the same photo, from what its job has kept:
+
+${adjustTable(adjusts)}
 
 While a 1024² → 4096² job runs: \`/healthz\` p50 ${longJob.healthzP50Ms?.toFixed(1)} ms, p99 ${longJob.healthzP99Ms?.toFixed(1)} ms; event-loop lag of api + supervisor p99 ${longJob.eventLoopLagP99Ms?.toFixed(1)} ms.
 Cancel in its UNet stage, then a 128² job: done ${ms(longJob.cancelToNextDoneMs)} ms after the cancel, of which its own pipeline took ${ms(longJob.nextAloneMs)} ms.

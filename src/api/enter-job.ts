@@ -5,12 +5,13 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { FastifyRequest } from 'fastify';
-import { type ImageFacts, inputKey, type UpscaleJobData } from '../jobs/job.ts';
+import { type ImageFacts, inputKey, mapKeys, type UpscaleJobData } from '../jobs/job.ts';
 import type { JobSnapshot } from '../jobs/job-snapshot.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
 import { metrics } from '../metrics.ts';
 import { type AskedJob, contentKey, requestFingerprint } from './request-digest.ts';
 import type { Services } from './services.ts';
+import type { Upload } from './upload.ts';
 
 export interface EnteredJob {
   job: JobSnapshot;
@@ -61,7 +62,7 @@ export async function isRepeated(queue: UpscaleQueue, request: FastifyRequest): 
 export async function enterJob(
   { config, queue }: Services,
   request: FastifyRequest,
-  image: Uint8Array,
+  uploads: Upload,
   asked: AskedJob,
   input: ImageFacts,
 ): Promise<EnteredJob> {
@@ -71,7 +72,7 @@ export async function enterJob(
     key === undefined
       ? { id: newId }
       : await queue.claim(
-          { client, key, fingerprint: requestFingerprint(image, asked) },
+          { client, key, fingerprint: requestFingerprint(uploads, asked) },
           newId,
           config.IDEMPOTENCY_KEY_SECONDS,
         );
@@ -81,16 +82,24 @@ export async function enterJob(
   const { outcome, keep } = cacheWish(request.raw, config.RESULT_CACHE === 'on');
   const data: UpscaleJobData = {
     ...asked,
-    ...(keep ? { contentKey: contentKey(image, asked, client) } : {}),
+    ...(keep ? { contentKey: contentKey(uploads, asked, client) } : {}),
     input: { key: inputKey(id), ...input },
+    ...mapsOf(id, uploads),
     requestId: request.id,
   };
   const reused = outcome === 'miss' ? await queue.reuse(id, data) : undefined;
-  const job = reused ?? (await queue.submit(id, { image }, data, { mayExist: key !== undefined }));
+  const job = reused ?? (await queue.submit(id, uploads, data, { mayExist: key !== undefined }));
   if (outcome === undefined) return { job, headers: {} };
   const found = reused ? 'hit' : outcome;
   metrics.resultCache.inc({ outcome: found });
   return { job, headers: { 'x-cache': found } };
+}
+
+/** Where the strength maps of a job go; nothing when it has none. */
+export function mapsOf(id: string, { maps }: Pick<Upload, 'maps'>): Pick<UpscaleJobData, 'maps'> {
+  if (!maps.pix && !maps.sem) return {};
+  const { pix, sem } = mapKeys(id);
+  return { maps: { ...(maps.pix ? { pix } : {}), ...(maps.sem ? { sem } : {}) } };
 }
 
 /** @returns `outcome`: what it is if nothing is found, undefined when nobody looks; `keep`: for later requests */

@@ -51,6 +51,8 @@ export const jobSchema = Type.Object(
       {
         pix: Type.Number(),
         sem: Type.Number(),
+        pix_map: Type.Boolean({ description: 'True: `pix` is what white in a map stands for.' }),
+        sem_map: Type.Boolean({ description: 'True: `sem` is what white in a map stands for.' }),
         scale: Type.Number(),
         format: oneOf(outputFormats),
         quality: Type.Integer(),
@@ -166,6 +168,8 @@ export function toJobObject(job: JobSnapshot): JobObject {
     source_id: data.source?.id ?? null,
     params: {
       ...data.params,
+      pix_map: data.maps?.pix !== undefined,
+      sem_map: data.maps?.sem !== undefined,
       colorfix: result?.colorfix ?? data.params.colorfix ?? null,
     },
     input: { width, height, bytes, content_type },

@@ -2,26 +2,31 @@
 import { createHash } from 'node:crypto';
 import type { UpscaleJobData } from '../jobs/job.ts';
 import { serviceVersion } from './package-version.ts';
+import type { Upload } from './upload.ts';
 
 export type AskedJob = Omit<UpscaleJobData, 'input' | 'requestId' | 'contentKey'>;
 
 const sha256 = (data: Uint8Array | string): string =>
   createHash('sha256').update(data).digest('hex');
 
+/** The digests of the image and of its strength maps. */
+const filesOf = ({ image, maps }: Upload): (string | null)[] =>
+  [image, maps.pix, maps.sem].map((bytes) => (bytes ? sha256(bytes) : null));
+
 /** @returns the digest of the image and of everything that was asked of the job */
-export function requestFingerprint(image: Uint8Array, asked: AskedJob): string {
-  return sha256(JSON.stringify([sha256(image), canonical(asked)]));
+export function requestFingerprint(uploads: Upload, asked: AskedJob): string {
+  return sha256(JSON.stringify([filesOf(uploads), canonical(asked)]));
 }
 
 /**
  * What the bytes of the result depend on, besides the model bundle.
  * @param client results are reused for the client whose job made them, and for nobody else
  */
-export function contentKey(image: Uint8Array, { params }: AskedJob, client: string): string {
+export function contentKey(uploads: Upload, { params }: AskedJob, client: string): string {
   const { quality, ...others } = params;
   const lossy = params.format === 'png' ? {} : { quality };
   return sha256(
-    JSON.stringify([serviceVersion, client, sha256(image), canonical({ ...others, ...lossy })]),
+    JSON.stringify([serviceVersion, client, filesOf(uploads), canonical({ ...others, ...lossy })]),
   );
 }
 

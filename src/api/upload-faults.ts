@@ -3,6 +3,12 @@ import { AppError } from '../errors.ts';
 
 /** The form field that holds the image. */
 export const fileField = 'image';
+/** The form fields of strength maps, by the dial that each is for. */
+export const mapFields = { pix: 'pix_map', sem: 'sem_map' } as const;
+
+/** The files of a form, by the names of their fields. */
+export type FormFile = typeof fileField | (typeof mapFields)[keyof typeof mapFields];
+export type FormFiles = Partial<Record<FormFile, Buffer>>;
 
 export const tooLarge = (maxBytes: number): AppError =>
   new AppError(

@@ -1,24 +1,27 @@
-/** The one file of a multipart form. Whatever else the form carries is refused by name, not dropped. */
+/** The files of a multipart form. Whatever else the form carries is refused by name, not dropped. */
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import type { Readable } from 'node:stream';
 import { Busboy, type BusboyHeaders, type BusboyInstance } from '@fastify/busboy';
 import { AppError, expected } from '../errors.ts';
 import { discardRest } from './unread-body.ts';
-import { endedEarly, fileField, tooLarge } from './upload-faults.ts';
+import { endedEarly, type FormFile, type FormFiles, fileField, tooLarge } from './upload-faults.ts';
+import { escapePointer } from './validation.ts';
 
 /** Room for boundaries and part headers around the file. */
 export const formOverheadBytes = 65_536;
 
 /**
- * @param maxBytes of the file; the form around it may have `formOverheadBytes` more
+ * @param maxBytes of the files together; the form around them may have `formOverheadBytes` more
+ * @param names of the file fields that may be there, each at most once; `image` must be, if it is among them
  * @throws missing_image | too_many_files | upload_too_large | malformed_request | invalid_parameter
  */
 export function readForm(
   raw: IncomingMessage,
   headers: IncomingHttpHeaders,
   maxBytes: number,
-): Promise<Buffer> {
-  const form = openForm(headers as BusboyHeaders, maxBytes);
+  names: readonly FormFile[],
+): Promise<FormFiles> {
+  const form = openForm(headers as BusboyHeaders, maxBytes, names.length);
   return new Promise((resolve, reject) => {
     let received = 0;
     const onData = (chunk: Buffer): void => {
@@ -37,27 +40,27 @@ export function readForm(
       discardRest(raw);
       reject(error);
     };
-    const file = collectParts(form, maxBytes, fail);
+    const files = collectParts(form, maxBytes, names, fail);
     form.on('error', (cause) => fail(endedEarly(cause)));
     form.on('finish', () => {
       stop();
-      if (file.bytes) resolve(file.bytes);
-      else reject(missing('The form has no file.'));
+      if (files[fileField] || !names.includes(fileField)) resolve(files);
+      else reject(missing('The form has no image.'));
     });
     raw.on('data', onData).once('error', onLost).once('close', onLost).pipe(form);
   });
 }
 
-function openForm(headers: BusboyHeaders, maxBytes: number): BusboyInstance {
+function openForm(headers: BusboyHeaders, maxBytes: number, files: number): BusboyInstance {
   try {
     return new Busboy({
       headers,
       // Kept whole so that a path in it is seen and refused.
       preservePath: true,
-      // A field is refused on sight, and so is a second file: the counts need room for one of each.
+      // A field is refused on sight, and so is a file too many: the counts need room for one.
       limits: {
         fileSize: maxBytes,
-        files: 1,
+        files,
         fields: 1,
         fieldSize: 1024,
         parts: 8,
@@ -74,35 +77,39 @@ function openForm(headers: BusboyHeaders, maxBytes: number): BusboyInstance {
   }
 }
 
-/** @returns where the bytes of the file will be once the form has finished */
+/** @returns where the bytes of the files will be once the form has finished */
 function collectParts(
   form: BusboyInstance,
   maxBytes: number,
+  names: readonly FormFile[],
   fail: (error: AppError) => void,
-): { bytes?: Buffer } {
-  const file: { bytes?: Buffer } = {};
+): FormFiles {
+  const files: FormFiles = {};
+  const seen = new Set<string>();
+  const tooMany = (): void =>
+    fail(
+      new AppError(
+        'too_many_files',
+        `Expected each of ${names.join(', ')} at most once in the form but received more. Send one request for each image.`,
+      ),
+    );
   form.on('file', (name: string | undefined, stream: Readable, fileName: string | undefined) => {
     const chunks: Buffer[] = [];
     stream.on('error', (cause) => fail(endedEarly(cause)));
     stream.on('limit', () => fail(tooLarge(maxBytes)));
     stream.on('data', (chunk: Buffer) => chunks.push(chunk));
     stream.on('end', () => {
-      file.bytes = Buffer.concat(chunks);
+      files[name as FormFile] = Buffer.concat(chunks);
     });
-    const fault = fileFault(name, fileName);
+    const fault = fileFault(name, fileName, names);
     if (fault) fail(fault);
+    else if (seen.has(name ?? '')) tooMany();
+    seen.add(name ?? '');
   });
-  form.on('field', (name: string | undefined) => fail(fieldFault(name)));
-  const tooMany = (): void =>
-    fail(
-      new AppError(
-        'too_many_files',
-        'Expected exactly one file in the form but received more. Send one request for each image.',
-      ),
-    );
+  form.on('field', (name: string | undefined) => fail(fieldFault(name, names)));
   form.on('filesLimit', tooMany);
   form.on('partsLimit', tooMany);
-  return file;
+  return files;
 }
 
 const missing = (detail: string): AppError =>
@@ -110,10 +117,12 @@ const missing = (detail: string): AppError =>
     errors: [{ pointer: `#/form/${fileField}`, detail: 'This file field is missing.' }],
   });
 
-function fileFault(name = '', fileName = ''): AppError | undefined {
-  if (name !== fileField) {
-    return missing(`${expected(`"${fileField}"`, 'the name of the file field', name)}.`);
-  }
+function fileFault(
+  name = '',
+  fileName = '',
+  names: readonly FormFile[] = [],
+): AppError | undefined {
+  if (!names.includes(name as FormFile)) return nameFault(name, names);
   // biome-ignore lint/suspicious/noControlCharactersInRegex: NUL is what a path trick would use.
   if (/[/\\\x00]/.test(fileName)) {
     return new AppError(
@@ -124,8 +133,17 @@ function fileFault(name = '', fileName = ''): AppError | undefined {
   return undefined;
 }
 
-function fieldFault(name = ''): AppError {
-  if (name === fileField) {
+function nameFault(name: string, names: readonly FormFile[]): AppError {
+  const allowed = names.map((known) => `"${known}"`).join(', ');
+  const detail = `${expected(allowed, 'the name of the file field', name)}.`;
+  if (names.includes(fileField)) return missing(detail);
+  return new AppError('invalid_parameter', detail, {
+    errors: [{ pointer: `#/form/${escapePointer(name)}`, detail }],
+  });
+}
+
+function fieldFault(name = '', names: readonly FormFile[] = []): AppError {
+  if (name === fileField && names.includes(fileField)) {
     return missing(`The form field "${fileField}" is text. Send it as a file, with a file name.`);
   }
   const detail = `${expected('no field beside the image', 'the form', name)}. Parameters go into the query, as in POST /upscale?pix=1.`;

@@ -6,11 +6,17 @@ import type { IncomingMessage } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { AppError, expected } from '../errors.ts';
 import { announcesBody, discardRest } from './unread-body.ts';
-import { endedEarly, fileField, tooLarge } from './upload-faults.ts';
+import { endedEarly, type FormFiles, fileField, mapFields, tooLarge } from './upload-faults.ts';
 import { formOverheadBytes, readForm } from './upload-form.ts';
 import { jsonTooLarge, maxJsonBytes, parseImageUrl } from './upload-url.ts';
 
-const bodyKinds = `multipart/form-data with one file field "${fileField}", the raw bytes of an image with its image/* type, or application/json {"image_url": "https://…"}`;
+const bodyKinds = `multipart/form-data with a file field "${fileField}", the raw bytes of an image with its image/* type, or application/json {"image_url": "https://…"}`;
+
+export interface Upload {
+  image: Buffer;
+  /** Strength maps, not inspected yet. */
+  maps: { pix?: Buffer; sem?: Buffer };
+}
 
 export interface UploadOptions {
   maxBytes: number;
@@ -19,7 +25,7 @@ export interface UploadOptions {
 }
 
 /**
- * @returns the bytes of the image, at least one, at most `maxBytes`
+ * @returns the bytes of the image, at least one, and of the maps beside it; together at most `maxBytes`
  * @throws missing_image | too_many_files | upload_too_large | unsupported_media_type | malformed_request |
  *   invalid_parameter (a form field beside the image) | url_not_allowed | image_url_failed
  */
@@ -27,7 +33,7 @@ export async function readUpload(
   request: FastifyRequest,
   reply: FastifyReply,
   { maxBytes, fetchImage }: UploadOptions,
-): Promise<Buffer> {
+): Promise<Upload> {
   const mediaType = checkHeaders(request);
   const isForm = mediaType === 'multipart/form-data';
   const isJson = mediaType === 'application/json';
@@ -37,12 +43,54 @@ export async function readUpload(
   // A client that asked first (Expect: 100-continue) sends nothing until now, so that what is refused
   // before this line costs it no upload.
   if (request.headers.expect?.toLowerCase() === '100-continue') reply.raw.writeContinue();
-  if (isJson) return fetchImage(parseImageUrl(await readRaw(request.raw, limit, fault)));
-  const bytes = isForm
-    ? await readForm(request.raw, request.headers, maxBytes)
-    : await readRaw(request.raw, limit, fault);
-  if (bytes.length === 0) throw new AppError('missing_image', 'The image is empty: 0 bytes.');
-  return bytes;
+  if (isForm) {
+    const files = await readForm(request.raw, request.headers, maxBytes, [
+      fileField,
+      ...Object.values(mapFields),
+    ]);
+    return { image: notEmpty(files[fileField]), maps: toMaps(files) };
+  }
+  const bytes = await readRaw(request.raw, limit, fault);
+  const image = isJson ? await fetchImage(parseImageUrl(bytes)) : notEmpty(bytes);
+  return { image, maps: {} };
+}
+
+/**
+ * The strength maps of a request that has no image: a form with one or both, or no body at all.
+ * @throws upload_too_large | unsupported_media_type | malformed_request | too_many_files | invalid_parameter
+ */
+export async function readMaps(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  maxBytes: number,
+): Promise<Upload['maps']> {
+  const { headers } = request;
+  if (!announcesBody(headers)) return {};
+  const mediaType = (headers['content-type'] ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? '';
+  if (mediaType !== 'multipart/form-data') {
+    const wanted = `no body, or multipart/form-data with ${Object.values(mapFields).join(' and ')},`;
+    const detail = expected(wanted, 'the body', mediaType || 'no Content-Type');
+    throw new AppError('unsupported_media_type', `${detail}.`);
+  }
+  if (Number(headers['content-length'] ?? 0) > maxBytes + formOverheadBytes) {
+    throw tooLarge(maxBytes);
+  }
+  if (headers.expect?.toLowerCase() === '100-continue') reply.raw.writeContinue();
+  return toMaps(await readForm(request.raw, headers, maxBytes, Object.values(mapFields)));
+}
+
+/** An empty file is what a browser sends for a field that nobody filled. */
+function toMaps(files: FormFiles): Upload['maps'] {
+  const { pix_map, sem_map } = files;
+  return {
+    ...(pix_map && pix_map.length > 0 ? { pix: pix_map } : {}),
+    ...(sem_map && sem_map.length > 0 ? { sem: sem_map } : {}),
+  };
+}
+
+function notEmpty(bytes: Buffer | undefined): Buffer {
+  if (bytes && bytes.length > 0) return bytes;
+  throw new AppError('missing_image', 'The image is empty: 0 bytes.');
 }
 
 /** @returns the media type of the body, in lower case: multipart/form-data, application/json or image/* */

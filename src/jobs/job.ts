@@ -4,6 +4,7 @@
  */
 import type { OutputFormat, UpscaleParams } from './params.ts';
 import type { Webhook } from './webhook.ts';
+import type { Sweep } from './sheet.ts';
 
 export const upscaleQueueName = 'upscale';
 
@@ -59,6 +60,8 @@ export interface UpscaleJobData {
   params: UpscaleParams;
   /** With a `source`, `key` is that of the source's upload. */
   input: ImageFacts & { key: string };
+  /** The dials of a contact sheet; those of `params` are not used then. */
+  sweep?: Sweep;
   /** Storage keys of the strength maps. */
   maps?: { pix?: string; sem?: string };
   /** Life of the result, in seconds after it is finished. */
@@ -108,7 +111,7 @@ export interface UpscaleJobResult {
 
 export const inputKey = (id: string): string => `input/${id}`;
 export const outputKey = (id: string): string => `output/${id}`;
-const mapKeys = (id: string) => ({ pix: `mappix/${id}`, sem: `mapsem/${id}` });
+export const mapKeys = (id: string) => ({ pix: `mappix/${id}`, sem: `mapsem/${id}` });
 export const tensorKeys = (id: string) => ({
   latents: `latents/${id}`,
   eps_pix: `epspix/${id}`,

@@ -3,13 +3,20 @@ import pino from 'pino';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { JobObject } from '../../src/api/job-object.ts';
+import { contentKey, requestFingerprint } from '../../src/api/request-digest.ts';
 import { type ApiServer, startServer } from '../../src/api/server.ts';
 import type { Problem } from '../../src/errors.ts';
 import { inputKey, sideKeys, tensorKeys } from '../../src/jobs/job.ts';
 import { type Build, buildService } from '../support/build.ts';
 import { expectContract } from '../support/contract.ts';
-import { type Answer, json, send } from '../support/http.ts';
-import { startWorkerBench, testImage, type WorkerBench, workerConfig } from '../support/worker.ts';
+import { type Answer, form, json, type Part, send } from '../support/http.ts';
+import {
+  jobData,
+  startWorkerBench,
+  testImage,
+  type WorkerBench,
+  workerConfig,
+} from '../support/worker.ts';
 
 let build: Build;
 beforeAll(async () => {
@@ -49,8 +56,22 @@ async function start(storage: 'folder' | 'redis', env: Record<string, string> = 
     expectContract(answer, operation);
     return answer;
   };
+  /** As a form; what it answers is a job, unless it is a problem. */
+  const postForm = async (path: string, operation: string, parts: Part[]): Promise<Answer> => {
+    const { headers, ...init } = form(parts);
+    const answer = await send(`${server.url}${path}`, {
+      ...init,
+      headers: { ...headers, prefer: 'wait=60' },
+    });
+    expectContract(answer, operation);
+    return answer;
+  };
   return {
     bench,
+    upscaleForm: (parts: Part[], query = '') =>
+      postForm(`/upscale${query}`, 'createUpscale', parts),
+    adjustForm: (id: string, parts: Part[], query = '') =>
+      postForm(`/upscale/${id}/adjust${query}`, 'adjustUpscale', parts),
     upscale: async (image: Uint8Array, query = ''): Promise<JobObject> =>
       json(await post(`/upscale${query}`, 'createUpscale', image)),
     adjust: (id: string, query = '') => post(`/upscale/${id}/adjust${query}`, 'adjustUpscale'),
@@ -160,6 +181,90 @@ describe.each(['folder', 'redis'] as const)('with images in the %s store', (stor
     expect(refused.status).toBe(409);
     expect(json<Problem>(refused).code).toBe('job_has_no_result');
     expect((await adjust('7f0b7d1c-0000-4000-8000-000000000000')).status).toBe(404);
+  });
+});
+
+describe('strength maps', () => {
+  let service: Service;
+  let image: Buffer;
+  beforeAll(async () => {
+    service = await start('folder');
+    image = await testImage(30);
+  });
+  afterAll(() => service.stop());
+
+  /** A grey PNG of one colour, or black at the left and white at the right. */
+  const map = (left: number, right = left): Promise<Buffer> =>
+    sharp(Uint8Array.of(left, left, right, right), { raw: { width: 4, height: 1, channels: 1 } })
+      .png()
+      .toBuffer();
+  const file = (name: string, bytes: Uint8Array): Part => ({
+    name,
+    fileName: `${name}.png`,
+    type: 'image/png',
+    bytes,
+  });
+
+  test('white is the dial, black is nothing, and the job says that there is one', async () => {
+    const { upscale, upscaleForm, result } = service;
+    const at = async (bytes: Buffer, query = '?pix=1&sem=2') => {
+      const parts = [file('image', image), file('sem_map', bytes)];
+      return json<JobObject>(await upscaleForm(parts, query));
+    };
+    const white = await at(await map(255));
+    expect(white).toMatchObject({ status: 'succeeded', params: { pix_map: false, sem_map: true } });
+    const black = await at(await map(0));
+    const full = await upscale(image, '?pix=1&sem=2');
+    const none = await upscale(image, '?pix=1&sem=0');
+    expect(await levels(await result(white.id), await result(full.id))).toBeLessThanOrEqual(1);
+    expect(await levels(await result(black.id), await result(none.id))).toBeLessThanOrEqual(1);
+    expect(await levels(await result(white.id), await result(black.id))).toBeGreaterThan(1);
+  });
+
+  test('an adjust takes them too, and gives what a fresh job with them gives', async () => {
+    const { upscale, upscaleForm, adjustForm, result, evaluations } = service;
+    const first = await upscale(image, '?pix=1&sem=0.5');
+    const maps = [file('pix_map', await map(0, 255)), file('sem_map', await map(255, 60))];
+    const adjusted = json<JobObject>(await adjustForm(first.id, maps, '?pix=1.5&sem=1.2'));
+    expect(adjusted).toMatchObject({
+      status: 'succeeded',
+      params: { pix_map: true, sem_map: true },
+    });
+    expect(await evaluations(adjusted.id)).toBe(0);
+    const parts = [file('image', image), ...maps];
+    const fresh = json<JobObject>(await upscaleForm(parts, '?pix=1.5&sem=1.2'));
+    expect(await levels(await result(adjusted.id), await result(fresh.id))).toBeLessThanOrEqual(1);
+    const plain = json<JobObject>(await service.adjust(adjusted.id));
+    expect(plain.params).toMatchObject({ pix: 1.5, sem: 1.2, pix_map: false, sem_map: false });
+  });
+
+  test('another map is another request', async () => {
+    const { params } = jobData('', image);
+    const asked = { params, ttlSeconds: 60, timeoutMs: 1000 };
+    const maps = [{}, { pix: await map(40) }, { pix: await map(41) }, { sem: await map(40) }];
+    const digests = maps.flatMap((those) => [
+      contentKey({ image, maps: those }, asked, 'anyone'),
+      requestFingerprint({ image, maps: those }, asked),
+    ]);
+    expect(new Set(digests).size).toBe(8);
+  });
+
+  test('what is no map is refused by name', async () => {
+    const { upscale, upscaleForm, adjustForm } = service;
+    const broken = await upscaleForm([
+      file('image', image),
+      file('sem_map', image.subarray(0, 90)),
+    ]);
+    expect(broken.status).toBe(422);
+    expect(json<Problem>(broken).errors?.[0]?.pointer).toBe('#/form/sem_map');
+    const first = await upscale(image, '?pix=1&sem=1');
+    const white = await map(255);
+    const stray = await adjustForm(first.id, [file('image', image)]);
+    expect([stray.status, json<Problem>(stray).code]).toEqual([422, 'invalid_parameter']);
+    const twice = await adjustForm(first.id, [file('pix_map', white), file('pix_map', white)]);
+    expect([twice.status, json<Problem>(twice).code]).toEqual([400, 'too_many_files']);
+    const text = await adjustForm(first.id, [file('pix_map', Buffer.from('hello'))]);
+    expect([text.status, json<Problem>(text).code]).toEqual([415, 'unsupported_media_type']);
   });
 });
 

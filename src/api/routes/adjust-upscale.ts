@@ -6,10 +6,14 @@ import { checkOutput, checkRoomAndModel } from '../admission.ts';
 import { answerJob, jobResponses } from '../answer-job.ts';
 import { planAnswer } from '../answer-plan.ts';
 import { findSource } from '../derived-job.ts';
+import { mapsOf } from '../enter-job.ts';
 import { jobParamsSchema } from '../find-job.ts';
+import { inspectMaps } from '../inspect-maps.ts';
 import { jobOptions, resolveJobOptions } from '../job-options.ts';
+import { mapProperties } from '../map-properties.ts';
 import { problemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
+import { readMaps } from '../upload.ts';
 
 const { pix, sem, format, quality, colorfix, metadata } = upscaleQuerySchema.properties;
 const querySchema = Type.Object(
@@ -22,7 +26,7 @@ const schema = {
   tags: ['upscale'],
   summary: 'The same image at other dials',
   description: [
-    'Makes a new job that only combines, decodes and encodes: what the encoder and the UNet gave is kept with the first job. A residual that it did not need is computed once, and kept too. What is not in the query is as in the job that is adjusted.',
+    'Makes a new job that only combines, decodes and encodes: what the encoder and the UNet gave is kept with the first job. A residual that it did not need is computed once, and kept too. What is not in the query is as in the job that is adjusted, except its strength maps: send them again.',
     '',
     'Answers as `POST /upscale` does. `410` once the image is no longer kept: send it again.',
   ].join('\n'),
@@ -34,11 +38,23 @@ const schema = {
   },
   params: jobParamsSchema,
   querystring: querySchema,
+  body: {
+    content: {
+      'multipart/form-data': {
+        schema: { type: 'object', properties: mapProperties, additionalProperties: false },
+      },
+    },
+  },
   response: {
     ...jobResponses,
     ...problemResponses(
       'job_not_found',
+      'too_many_files',
       'not_acceptable',
+      'upload_too_large',
+      'unsupported_media_type',
+      'corrupt_image',
+      'animated_image',
       'job_not_finished',
       'job_has_no_result',
       'canceled',
@@ -76,11 +92,20 @@ export function adjustUpscale(app: App, services: Services): void {
     };
     await checkRoomAndModel(queue, params.model, config);
     checkOutput(data.input, params, config.MAX_OUTPUT_PIXELS);
-    const requestId = request.id;
+    const maps = await readMaps(request, reply, config.MAX_UPLOAD_BYTES);
+    await inspectMaps(maps, { maxPixels: config.MAX_INPUT_PIXELS });
+    const id = randomUUID();
     const accepted = await queue.submit(
-      randomUUID(),
-      {},
-      { kind: 'adjust', ...data, params, ...options, requestId },
+      id,
+      { maps },
+      {
+        kind: 'adjust',
+        ...data,
+        ...mapsOf(id, { maps }),
+        params,
+        ...options,
+        requestId: request.id,
+      },
     );
     return answerJob(services, reply, plan, accepted);
   });

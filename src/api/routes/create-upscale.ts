@@ -8,7 +8,9 @@ import { checkOutput, checkRoomAndModel } from '../admission.ts';
 import { answerJob, jobResponses } from '../answer-job.ts';
 import { planAnswer } from '../answer-plan.ts';
 import { type EnteredJob, enterJob, idempotencyHeaderSchema, isRepeated } from '../enter-job.ts';
+import { inspectMaps } from '../inspect-maps.ts';
 import { jobOptions, resolveJobOptions } from '../job-options.ts';
+import { mapProperties } from '../map-properties.ts';
 import { problemResponses } from '../problem-schema.ts';
 import type { AskedJob } from '../request-digest.ts';
 import type { App, Services } from '../services.ts';
@@ -48,7 +50,10 @@ const schema = {
         schema: {
           type: 'object',
           required: ['image'],
-          properties: { image: { type: 'string', format: 'binary' } },
+          properties: {
+            image: { type: 'string', format: 'binary' },
+            ...mapProperties,
+          },
           additionalProperties: false,
         },
       },
@@ -126,14 +131,14 @@ async function accept(
   const { config, queue, imagePolicy } = services;
   const { params } = asked;
   if (!(await isRepeated(queue, request))) await checkRoomAndModel(queue, params.model, config);
-  const image = await readUpload(request, reply, {
+  const uploads = await readUpload(request, reply, {
     maxBytes: config.MAX_UPLOAD_BYTES,
     fetchImage: imageFetcher(config, imagePolicy, reply),
   });
-  const { width, height, contentType } = await inspectImage(image, {
-    maxPixels: config.MAX_INPUT_PIXELS,
-  });
+  const limits = { maxPixels: config.MAX_INPUT_PIXELS };
+  const { width, height, contentType } = await inspectImage(uploads.image, limits);
+  await inspectMaps(uploads.maps, limits);
   checkOutput({ width, height }, params, config.MAX_OUTPUT_PIXELS);
-  const input = { width, height, bytes: image.length, content_type: contentType };
-  return enterJob(services, request, image, asked, input);
+  const input = { width, height, bytes: uploads.image.length, content_type: contentType };
+  return enterJob(services, request, uploads, asked, input);
 }

@@ -1,0 +1,23 @@
+/** What is asked of a strength map before its job is accepted: the same as of an image. */
+import { AppError, toAppError } from '../errors.ts';
+import { type ImageLimits, inspectImage } from '../images/inspect-image.ts';
+import type { Upload } from './upload.ts';
+import { mapFields } from './upload-faults.ts';
+
+/** @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image, naming the field */
+export async function inspectMaps(maps: Upload['maps'], limits: ImageLimits): Promise<void> {
+  for (const dial of ['pix', 'sem'] as const) {
+    const bytes = maps[dial];
+    if (!bytes) continue;
+    try {
+      await inspectImage(bytes, limits);
+    } catch (error) {
+      const { code, message, cause } = toAppError(error);
+      const field = mapFields[dial];
+      throw new AppError(code, `${field}: ${message}`, {
+        cause,
+        errors: [{ pointer: `#/form/${field}`, detail: message }],
+      });
+    }
+  }
+}
