@@ -186,8 +186,8 @@ class Reference:
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         return self.vae.decode(latents / SCALING).sample
 
-    def restore(self, low_res: np.ndarray, pix: float, sem: float, multiple: int) -> np.ndarray:
-        """(h, w, 3) in [0, 1] → (4h, 4w, 3): bicubic, padded, one step of Eq. 8, cropped, AdaIN."""
+    def restore(self, low_res: np.ndarray, pix: float, sem: float, multiple: int, color_fix: str) -> np.ndarray:
+        """(h, w, 3) in [0, 1] → (4h, 4w, 3): bicubic, padded, one step of Eq. 8, cropped, colours fixed."""
         height, width = (4 * side for side in low_res.shape[:2])
         resampled = stages.resample(low_res.transpose(2, 0, 1), height, width)
         pixels = torch.from_numpy(stages.pad_to_multiple(np.clip(resampled, 0, 1), multiple)[None] * 2 - 1)
@@ -195,8 +195,9 @@ class Reference:
         eps_pix, eps_pisa = self.residual(z, "pix"), self.residual(z, "pix", "sem")
         decoded = self.decode(z - (pix * eps_pix + sem * (eps_pisa - eps_pix)))
         image = np.clip((decoded[0, :, :height, :width].numpy() + 1) / 2, 0, 1)
-        fixed = stages.adain(image, np.clip(resampled, 0, 1))
-        return np.clip(fixed, 0, 1).transpose(1, 2, 0)
+        if color_fix != "none":
+            image = {"adain": stages.adain, "wavelet": stages.wavelet}[color_fix](image, np.clip(resampled, 0, 1))
+        return np.clip(image, 0, 1).transpose(1, 2, 0)
 
 
 class Bomb:

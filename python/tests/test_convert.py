@@ -136,14 +136,14 @@ def test_gate_acts_per_sample(model, bundles):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("dials", [(1.0, 1.0), (0.6, 1.4), (1.0, 0.0)])
-@pytest.mark.parametrize("size", [(16, 20), (13, 11)])
-def test_whole_image_equals_the_plain_pipeline(model, bundles, dtype, dials, size):
+@pytest.mark.parametrize("size, color_fix", [((16, 20), "adain"), ((13, 11), "wavelet"), ((9, 16), "none")])
+def test_whole_image_equals_the_plain_pipeline(model, bundles, dtype, dials, size, color_fix):
     _, _, reference = model
     low_res = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
     manifest, _, bundle = bundles[dtype]
     assert manifest["multipleOf"] == MULTIPLE
-    found = bundle.restore(bundle.prepare(low_res), *dials)
-    expected = reference.restore(low_res, *dials, MULTIPLE)
+    found = bundle.restore(bundle.prepare(low_res), *dials, color_fix)
+    expected = reference.restore(low_res, *dials, MULTIPLE, color_fix)
     assert found.shape == expected.shape == (4 * size[0], 4 * size[1], 3)
     assert psnr(found, expected) > DECIBELS[dtype]
 

@@ -56,6 +56,8 @@ def resave(path, change) -> None:
 def test_a_folder_of_something_else(ours, tmp_path):
     assert "lacks unet/config.json, vae/config.json, text_encoder/config.json" in fault(ours, base=tmp_path)
     assert "is no folder" in fault(ours, base=tmp_path / "nowhere")
+    assert "No base model is given" in fault(ours, base=" ")
+    assert "is a folder" in fault(ours, lora=tmp_path)
 
 
 def test_a_hub_that_does_not_answer(ours, monkeypatch):
@@ -226,4 +228,4 @@ def test_a_bundle_is_replaced_when_the_new_one_is_ready(ours, capsys):
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["name"] == "pisa-small" and manifest["graphs"]["unet"]["tileLatents"] == 64
     assert [path.name for path in out.parent.iterdir()] == ["pisa-small"]
-    assert "GB in 3 files" in capsys.readouterr().out
+    assert "MB in 3 files" in capsys.readouterr().out

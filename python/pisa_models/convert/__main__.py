@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     files = [file for graph in manifest["graphs"].values() for file in (graph, *graph.get("externalData", ()))]
-    print(f"{given.out}: {sum(file['bytes'] for file in files) / 1e9:.2f} GB in {len(files)} files")
+    print(f"{given.out}: {sum(file['bytes'] for file in files) / 1e6:.1f} MB in {len(files)} files")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,8 @@ class Adapters:
 
 
 def _load(path: Path) -> dict:
+    if path.is_dir():
+        raise ConversionError(f"{path} is a folder. Give --lora (make: LORA=…) the path of pisa_sr.pkl.")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

@@ -61,6 +61,8 @@ def open_base(base: str) -> Base:
 
     Raises ConversionError when it is neither, or the layout is another one.
     """
+    if not base.strip():
+        raise ConversionError(f"No base model is given. Give --base (make: BASE=…) a folder with {LAYOUT}.")
     folder = Path(base).expanduser()
     name = folder.resolve().name
     if not folder.is_dir():

@@ -111,7 +111,17 @@ def _cast(feed: dict[str, torch.Tensor], dtype: str) -> dict[str, torch.Tensor]:
     return {name: value.to(getattr(torch, dtype)) for name, value in feed.items()}
 
 
-def _write(network: nn.Module, found: ranges.Probe, output: str, path: Path, options: Options) -> str:
+def _smaller(feed: dict[str, torch.Tensor], divisor: int) -> dict[str, torch.Tensor]:
+    """A corner of each image: tracing needs no more, and PyTorch is slow at float16 on most CPUs."""
+    return {
+        name: value[..., : value.shape[-2] // divisor, : value.shape[-1] // divisor] if value.dim() == 4 else value
+        for name, value in feed.items()
+    }
+
+
+def _write(
+    network: nn.Module, found: ranges.Probe, example: dict[str, torch.Tensor], output: str, path: Path, options: Options
+) -> str:
     """Write one graph; returns its type, which is float32 where activations would not fit float16."""
     dtype = options.dtype
     if dtype == "float16" and not found.fits_half:
@@ -122,7 +132,7 @@ def _write(network: nn.Module, found: ranges.Probe, output: str, path: Path, opt
         dtype = "float32"
     if dtype == "float16":
         to_half(network)
-    onnx_file.write(network, _cast(found.feeds[0], dtype), output, path, options.inline_limit)
+    onnx_file.write(network, _cast(example, dtype), output, path, options.inline_limit)
     return dtype
 
 
@@ -185,7 +195,7 @@ def _convert_unet(unet, adapters, prompt, folder: Path, options: Options) -> str
     for feed in feeds:
         feed["semantic"] = torch.tensor([0.0, 1.0])
     found = ranges.probe(network, feeds, "UNet")
-    dtype = _write(network, found, "residual", folder / "unet.onnx", options)
+    dtype = _write(network, found, _smaller(feeds[0], 2), "residual", folder / "unet.onnx", options)
     network.to("meta")  # ONNX Runtime is about to load all weights again
     _check_graph(folder / "unet.onnx", found, dtype, options.say)
     return dtype
@@ -204,7 +214,7 @@ def _convert_vae(autoencoder, folder: Path, options: Options) -> tuple[str, str]
         path = folder / f"{name}.onnx"
         network = kind(autoencoder)
         found = ranges.probe(network, feeds, name)
-        dtypes.append(_write(network, found, output, path, options))
+        dtypes.append(_write(network, found, _smaller(feeds[0], 4), output, path, options))
         _check_graph(path, found, dtypes[-1], options.say)
     return dtypes[0], dtypes[1]
 
