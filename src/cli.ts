@@ -130,4 +130,23 @@ models
     process.exitCode = (await verifyModels(settingsOrExit(), names)) > 0 ? 1 : 0;
   });
 
+const keys = program.command('keys').description('API keys of the service (docs/api-keys.md)');
+keys
+  .command('create')
+  .description('make a key, print it, and add its digest to a file for API_KEYS_FILE')
+  .argument(
+    '<name>',
+    'of the client: a-z, 0-9, dot, dash; a second key of a name is the same client',
+  )
+  .requiredOption('--file <file>', 'the key file; made if it is not there')
+  .option('--requests-per-minute <n>', 'default: the setting', numberIn(0, 1_000_000, true))
+  .option('--concurrent-jobs <n>', 'default: the setting', numberIn(0, 100_000, true))
+  .action(async (name: string, { file, ...limits }) => {
+    if (!/^[a-z0-9][a-z0-9._-]{0,63}$/.test(name)) {
+      fail(new AppError('invalid_parameter', `Not a name for a client: ${name}`));
+    }
+    const { createKey } = await import('./commands/keys.ts');
+    await createKey(name, file, limits);
+  });
+
 program.parseAsync().catch(fail);

@@ -80,6 +80,31 @@ const devicePattern = /^(cpu|webgpu|cuda:\d{1,2})$/;
 export const settings = {
   PORT: integer(0, 65535, 8080, 'Port of the HTTP API. 0 picks a free one.'),
   HOST: text('127.0.0.1', 'Address that the HTTP API and the worker probes listen on.'),
+  API_KEYS_FILE: text(
+    '',
+    'File with the digests and limits of API keys, see docs/api-keys.md. Read again when it changes. Unset: no keys are asked for.',
+    'a file',
+    /^.+$/,
+    'unset',
+  ),
+  OPEN_ACCESS: text(
+    'loopback',
+    'Where a service that asks for no keys may listen: `loopback`, so that only this machine reaches it, or `anywhere`.',
+    'loopback or anywhere',
+    /^(loopback|anywhere)$/,
+  ),
+  REQUESTS_PER_MINUTE_PER_CLIENT: integer(
+    0,
+    1_000_000,
+    0,
+    'Requests that make jobs, in a minute, of each key that has no limit of its own, or of each address where no keys are asked for. A sixth of them may come at once. 0: no limit.',
+  ),
+  CONCURRENT_JOBS_PER_CLIENT: integer(
+    0,
+    100_000,
+    0,
+    'Jobs that have not ended, of each key that has no limit of its own, or of each address where no keys are asked for. 0: no limit.',
+  ),
   WORKER_PORT: integer(
     0,
     65535,

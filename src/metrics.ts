@@ -112,6 +112,13 @@ export const metrics = {
     labelNames: ['outcome'] as const,
     registers,
   }),
+  /** `client` is the name of a key, or `anyone`; empty for a key that is not known. */
+  requestsRefused: new Counter({
+    name: 'pisa_requests_refused_total',
+    help: 'Requests refused for their key or its limits, by error code and client.',
+    labelNames: ['code', 'client'] as const,
+    registers,
+  }),
   eventStreams: new Gauge({
     name: 'pisa_event_streams',
     help: 'Open streams of GET /upscale/{id}/events.',

@@ -9,6 +9,8 @@ import { AppError } from '../errors.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
 import { AddressPolicy } from '../net/address-policy.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
+import { ApiKeys } from './clients/api-keys.ts';
+import { registerClients } from './clients/register-clients.ts';
 import { registerDocs } from './docs.ts';
 import { registerOpenapi } from './openapi.ts';
 import { answerFrameworkError, clientErrorHandler, registerProblems } from './problems.ts';
@@ -41,7 +43,10 @@ const timeoutCheckMs = 1000;
 /** A connection on which nothing moves for longer than any request may wait is given up. */
 const idleMarginMs = 60_000;
 
+/** @throws invalid_config for a faulty API_KEYS_FILE */
 export async function buildApp({ config, queue, store, logger }: AppOptions): Promise<App> {
+  const keys =
+    config.API_KEYS_FILE === '' ? undefined : await ApiKeys.open(config.API_KEYS_FILE, logger);
   const requestTimeout = config.REQUEST_TIMEOUT_SECONDS * 1000;
   const app: App = Fastify({
     loggerInstance: logger,
@@ -76,6 +81,8 @@ export async function buildApp({ config, queue, store, logger }: AppOptions): Pr
   };
   registerUnreadBodies(app);
   registerRequestChecks(app);
+  registerClients(app, services, keys);
+  app.addHook('onClose', async () => keys?.close());
   await app.register(accepts);
   await registerOpenapi(app);
   await registerDocs(app);

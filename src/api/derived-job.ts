@@ -10,7 +10,8 @@ import type { Services } from './services.ts';
 export interface Source {
   readonly job: FinishedJob;
   /** What the data of every job from this source begin with. */
-  readonly data: Pick<UpscaleJobData, 'input'> & Required<Pick<UpscaleJobData, 'source'>>;
+  readonly data: Pick<UpscaleJobData, 'input' | 'client'> &
+    Required<Pick<UpscaleJobData, 'source'>>;
 }
 
 /**
@@ -19,10 +20,10 @@ export interface Source {
  */
 export async function findSource({ queue, store }: Services, id: string): Promise<Source> {
   const job = await findFinishedJob(queue, id);
-  const { input } = job.data;
+  const { input, client } = job.data;
   const source = job.data.source ?? { id, expiresAt: job.result.output.expiresAt };
   const kept = source.expiresAt > Date.now() && (await orUnavailable(() => store.has(input.key)));
-  if (kept) return { job, data: { input, source } };
+  if (kept) return { job, data: { input, source, ...(client === undefined ? {} : { client }) } };
   throw new AppError(
     'input_expired',
     'The image of this job is no longer kept: its time has passed, it gave way to newer ones (KEEP_MAX_MEGABYTES), or its job was deleted. Send it again, with these dials.',

@@ -9,6 +9,7 @@ import { type ImageFacts, inputKey, mapKeys, type UpscaleJobData } from '../jobs
 import type { JobSnapshot } from '../jobs/job-snapshot.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
 import { metrics } from '../metrics.ts';
+import { countedFor } from './clients/client.ts';
 import { type AskedJob, contentKey, requestFingerprint } from './request-digest.ts';
 import type { Services } from './services.ts';
 import type { Upload } from './upload.ts';
@@ -18,9 +19,6 @@ export interface EnteredJob {
   /** What the client learns of where the job came from. */
   headers: Record<string, string>;
 }
-
-/** Whose keys and results are shared: everybody's, as long as nobody has to say who they are. */
-const client = 'anyone';
 
 export const idempotencyHeaderSchema = {
   'idempotency-key': {
@@ -55,10 +53,10 @@ const keyOf = (raw: IncomingMessage): string | undefined =>
 /** True when a request with this Idempotency-Key has come before: it takes no new place in the queue. */
 export async function isRepeated(queue: UpscaleQueue, request: FastifyRequest): Promise<boolean> {
   const key = keyOf(request.raw);
-  return key !== undefined && (await queue.isClaimed({ client, key }));
+  return key !== undefined && (await queue.isClaimed({ client: request.client.name, key }));
 }
 
-/** @throws idempotency_key_reused | redis_unavailable */
+/** @throws idempotency_key_reused | too_many_jobs | redis_unavailable */
 export async function enterJob(
   { config, queue }: Services,
   request: FastifyRequest,
@@ -66,6 +64,7 @@ export async function enterJob(
   asked: AskedJob,
   input: ImageFacts,
 ): Promise<EnteredJob> {
+  const { name: client } = request.client;
   const newId = randomUUID();
   const key = keyOf(request.raw);
   const claimed: { id: string; job?: JobSnapshot } =
@@ -85,10 +84,16 @@ export async function enterJob(
     ...(keep ? { contentKey: contentKey(uploads, asked, client) } : {}),
     input: { key: inputKey(id), ...input },
     ...mapsOf(id, uploads),
+    client,
     requestId: request.id,
   };
   const reused = outcome === 'miss' ? await queue.reuse(id, data) : undefined;
-  const job = reused ?? (await queue.submit(id, uploads, data, { mayExist: key !== undefined }));
+  const job =
+    reused ??
+    (await queue.submit(id, uploads, data, {
+      mayExist: key !== undefined,
+      within: countedFor(request.client),
+    }));
   if (outcome === undefined) return { job, headers: {} };
   const found = reused ? 'hit' : outcome;
   metrics.resultCache.inc({ outcome: found });

@@ -25,7 +25,14 @@ export async function registerOpenapi(app: App): Promise<void> {
         license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
       },
       servers: [{ url: '/', description: 'The service that answers this document.' }],
-      security: [],
+      // Where API_KEYS_FILE is set one of the two is asked for, else none.
+      components: {
+        securitySchemes: {
+          bearer: { type: 'http', scheme: 'bearer' },
+          apiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key' },
+        },
+      },
+      security: [{}, { bearer: [] }, { apiKey: [] }],
       tags: [
         { name: 'upscale', description: 'Upscale images.' },
         { name: 'service', description: 'About the service itself.' },

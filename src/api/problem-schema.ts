@@ -47,11 +47,22 @@ const everywhere: ErrorCode[] = [
   'shutting_down',
 ];
 
+/** Routes that ask for a key, where keys are in use. */
+const guarded: ErrorCode[] = ['unauthorized', 'forbidden'];
+/** Whoever can meet a full queue can meet a client's own limits first. */
+const limits: ErrorCode[] = ['rate_limited', 'too_many_jobs'];
+
 /**
  * The `response` entries of a route for the problems it can answer, one for each status, its codes listed.
- * @param codes what this route can answer besides what every route can
+ * @param codes what this route can answer besides what every route that asks for a key can
  */
 export function problemResponses(...codes: ErrorCode[]): Record<number, object> {
+  const limited = codes.includes('queue_full') ? limits : [];
+  return openProblemResponses(...codes, ...limited, ...guarded);
+}
+
+/** The same for a route that asks for no key. */
+export function openProblemResponses(...codes: ErrorCode[]): Record<number, object> {
   const byStatus = new Map<number, ErrorCode[]>();
   for (const code of new Set([...codes, ...everywhere])) {
     const { status } = errorCatalogue[code];

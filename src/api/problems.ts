@@ -17,6 +17,7 @@ export function sendProblem(reply: FastifyReply, error: AppError): FastifyReply 
   if (error.retryAfterSeconds !== undefined || (error.retryable && error.status !== 500)) {
     reply.header('retry-after', String(error.retryAfterSeconds ?? defaultRetryAfterSeconds));
   }
+  if (error.status === 401) reply.header('www-authenticate', 'Bearer realm="pisa-serve"');
   return reply
     .code(error.status)
     .header('cache-control', 'no-store')

@@ -4,7 +4,7 @@ import type { UpscaleJobData } from '../jobs/job.ts';
 import { serviceVersion } from './package-version.ts';
 import type { Upload } from './upload.ts';
 
-export type AskedJob = Omit<UpscaleJobData, 'input' | 'requestId' | 'contentKey'>;
+export type AskedJob = Omit<UpscaleJobData, 'input' | 'requestId' | 'contentKey' | 'client'>;
 
 const sha256 = (data: Uint8Array | string): string =>
   createHash('sha256').update(data).digest('hex');

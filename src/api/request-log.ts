@@ -35,6 +35,7 @@ export function registerRequestLog(app: App): void {
         status,
         durationMs: Math.round(reply.elapsedTime * 10) / 10,
         ...(jobId === undefined ? {} : { jobId }),
+        ...(request.client.name === '' ? {} : { client: request.client.name }),
       },
       'request',
     );

@@ -1,6 +1,7 @@
 /** Listens and shuts down. */
 import type { AddressInfo } from 'node:net';
 import { type AppOptions, buildApp } from './app.ts';
+import { checkOpenAccess } from './clients/open-access.ts';
 
 export interface ApiServer {
   readonly port: number;
@@ -15,9 +16,10 @@ export interface ApiServer {
 
 const defaultCloseLimitMs = 5000;
 
-/** @throws the listen error of Node, such as EADDRINUSE */
+/** @throws invalid_config, or the listen error of Node, such as EADDRINUSE */
 export async function startServer(options: AppOptions): Promise<ApiServer> {
   const { HOST: host, PORT: port } = options.config;
+  checkOpenAccess(options.config);
   const app = await buildApp(options);
   try {
     await app.listen({ host, port });

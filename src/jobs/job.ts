@@ -38,7 +38,7 @@ export interface ImageFacts {
 
 /** `batch` jobs run when no `interactive` one waits. */
 export const jobPriorities = ['interactive', 'batch'] as const;
-type JobPriority = (typeof jobPriorities)[number];
+export type JobPriority = (typeof jobPriorities)[number];
 
 /** What a job makes of its photo: one image, one at other dials, a sheet of many, a map of what was invented. */
 export const jobKinds = ['upscale', 'adjust', 'sweep', 'heatmap'] as const;
@@ -73,6 +73,8 @@ export interface UpscaleJobData {
    * be answered from.
    */
   contentKey?: string;
+  /** Name of the client whose job this is. */
+  client?: string;
   /** Absent: interactive. */
   priority?: JobPriority;
   /** Who is told when the job has ended. */

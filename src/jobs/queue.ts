@@ -14,6 +14,7 @@ import {
   readCancelRecord,
   writeCancelRecord,
 } from './cancellation.ts';
+import { ClientLimits } from './client-limits.ts';
 import { bindKey, type IdempotencyClaim, isKeyBound } from './idempotency.ts';
 import { inputTtlSeconds, outputKey, sideKeys, type UpscaleJobData } from './job.ts';
 import { JobEvents } from './job-events.ts';
@@ -60,6 +61,13 @@ interface JobUploads {
   maps?: { pix?: Uint8Array; sem?: Uint8Array };
 }
 
+interface SubmitOptions {
+  /** Somebody else may be submitting the same job under the same id. */
+  mayExist?: boolean;
+  /** Counts the job among those of a client that have not ended. `concurrentJobs` 0: no limit. */
+  within?: { client: string; concurrentJobs: number };
+}
+
 interface QueueCounts {
   /** Waiting, or delayed before a retry. */
   queued: number;
@@ -73,6 +81,8 @@ type RemoveOutcome =
 
 /** Every method throws `redis_unavailable` when Redis is away. */
 export interface UpscaleQueue {
+  /** What each client may do. */
+  readonly limits: ClientLimits;
   /** Resolves when connected; rejects with `redis_unavailable` after the time limit. */
   ready(timeoutMs: number): Promise<void>;
   /** One round trip. */
@@ -86,8 +96,7 @@ export interface UpscaleQueue {
     id: string,
     uploads: JobUploads,
     data: UpscaleJobData,
-    /** `mayExist`: somebody else may be submitting the same job under the same id. */
-    options?: { mayExist: boolean },
+    options?: SubmitOptions,
   ): Promise<JobSnapshot>;
   /**
    * Binds an idempotency key to a job id.
@@ -147,6 +156,7 @@ export function createUpscaleQueue(options: UpscaleQueueOptions): UpscaleQueue {
 }
 
 class BullUpscaleQueue implements UpscaleQueue {
+  readonly limits: ClientLimits;
   readonly #redis: Redis;
   readonly #bull: BullQueue;
   readonly #events: JobEvents;
@@ -158,6 +168,7 @@ class BullUpscaleQueue implements UpscaleQueue {
     this.#store = store;
     this.#recordTtlSeconds = resultTtlSeconds + recordMarginSeconds;
     this.#redis = connectRedis(redisUrl, 'producer', onError);
+    this.limits = new ClientLimits(this.#redis);
     this.#bull = new BullQueue(this.#redis, this.#recordTtlSeconds, onError);
     this.#events = new JobEvents(redisUrl, onError);
     this.#watches = new JobWatches({
@@ -189,8 +200,9 @@ class BullUpscaleQueue implements UpscaleQueue {
     id: string,
     uploads: JobUploads,
     data: UpscaleJobData,
-    { mayExist } = { mayExist: false },
+    { mayExist = false, within }: SubmitOptions = {},
   ): Promise<JobSnapshot> {
+    if (within) await this.limits.reserveJob(within.client, within.concurrentJobs, id);
     try {
       await orUnavailable(() => this.#storeUploads(uploads, data));
       const options = data.priority === 'batch' ? { priority: batchPriority } : {};
@@ -206,6 +218,7 @@ class BullUpscaleQueue implements UpscaleQueue {
     } catch (error) {
       // Nobody will ever read it, unless the job is in the queue all the same. Its time to live ends it.
       if (!mayExist) await this.#deleteObjects(sideKeys(id)).catch(() => {});
+      if (within) await this.limits.releaseJob(within.client, id).catch(() => {});
       throw error;
     }
   }

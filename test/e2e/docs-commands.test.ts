@@ -26,7 +26,7 @@ const runElsewhere = [
   /^make convert BASE=/, // with small random weights: python/tests/test_convert.py
   /^(python\/)?\.venv\/bin\/python -m pisa_models\.\w+( |$)/, // python/tests
   /^docker (build|run) /, // CI has no container engine, and the page says that it was not run
-  /^REDIS_URL=\S+ (HOST=\S+ |DEVICES=\S+ )*node dist\/cli\.js (api|worker)$/,
+  /^REDIS_URL=\S+ (HOST=\S+ |DEVICES=\S+ |API_KEYS_FILE=\S+ )*node dist\/cli\.js (api|worker)$/,
 ];
 
 const pages = ['README.md', ...readdirSync(path.join(root, 'docs')).map((name) => `docs/${name}`)]

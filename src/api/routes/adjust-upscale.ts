@@ -5,6 +5,7 @@ import { upscaleQuerySchema } from '../../jobs/params.ts';
 import { checkOutput, checkRoomAndModel } from '../admission.ts';
 import { answerJob, jobResponses } from '../answer-job.ts';
 import { planAnswer } from '../answer-plan.ts';
+import { countedFor } from '../clients/client.ts';
 import { findSource } from '../derived-job.ts';
 import { mapsOf } from '../enter-job.ts';
 import { jobParamsSchema } from '../find-job.ts';
@@ -106,6 +107,7 @@ export function adjustUpscale(app: App, services: Services): void {
         ...options,
         requestId: request.id,
       },
+      { within: countedFor(request.client) },
     );
     return answerJob(services, reply, plan, accepted);
   });

@@ -1,5 +1,5 @@
 /** GET /healthz: this process answers. Nothing else is asked, so a Redis that is away restarts no api. */
-import { problemResponses } from '../problem-schema.ts';
+import { openProblemResponses } from '../problem-schema.ts';
 import type { App } from '../services.ts';
 
 const schema = {
@@ -20,7 +20,7 @@ const schema = {
         },
       },
     },
-    ...problemResponses(),
+    ...openProblemResponses(),
   },
 };
 

@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { UpscaleQueue } from '../../jobs/queue.ts';
 import { metrics, registry } from '../../metrics.ts';
-import { problemResponses } from '../problem-schema.ts';
+import { openProblemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
 
 /** A scrape has a time limit of its own, 10 s by default; what Redis says in this time is in it. */
@@ -17,7 +17,7 @@ const schema = {
       description: 'Text exposition format.',
       content: { 'text/plain': { schema: { type: 'string' } } },
     },
-    ...problemResponses(),
+    ...openProblemResponses(),
   },
 };
 

@@ -1,6 +1,6 @@
 /** GET /readyz: Redis answers and at least one device takes jobs. */
 import { AppError } from '../../errors.ts';
-import { problemResponses } from '../problem-schema.ts';
+import { openProblemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
 
 const schema = {
@@ -28,7 +28,7 @@ const schema = {
         },
       },
     },
-    ...problemResponses('not_ready', 'redis_unavailable'),
+    ...openProblemResponses('not_ready', 'redis_unavailable'),
   },
 };
 

@@ -1,0 +1,82 @@
+/**
+ * In front of every route: who sends the request, whether it is within its rate, and, where keys are asked for,
+ * that a client sees no job but its own.
+ */
+import type { FastifyRequest } from 'fastify';
+import { AppError } from '../../errors.ts';
+import type { JobPriority } from '../../jobs/job.ts';
+import { metrics } from '../../metrics.ts';
+import { jobNotFound } from '../find-job.ts';
+import type { App, Services } from '../services.ts';
+import type { ApiKeys } from './api-keys.ts';
+import { type Client, checkPriority, identify } from './client.ts';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    client: Client;
+  }
+}
+
+/** Probes, scrapes and the documents say nothing of anybody's images. */
+const openPaths = /^\/(healthz|readyz|metrics|docs(\/.*)?)?$/;
+
+/** Whom a request is from until it is known. */
+const nobody: Client = { name: '', countedAs: '', requestsPerMinute: 0, concurrentJobs: 0 };
+
+export function registerClients(
+  app: App,
+  { config, queue }: Pick<Services, 'config' | 'queue'>,
+  keys: ApiKeys | undefined,
+): void {
+  const clients = new WeakMap<FastifyRequest, Client>();
+  app.decorateRequest('client', {
+    getter() {
+      return clients.get(this) ?? nobody;
+    },
+    setter(client: Client) {
+      clients.set(this, client);
+    },
+  });
+
+  app.addHook('onRequest', async (request) => {
+    const path = request.routeOptions.url;
+    // A path that does not exist is 404 to anybody.
+    if (path === undefined || openPaths.test(path)) return;
+    request.client = counted(request, () => identify(keys, request.headers, request.ip, config));
+    if (request.method !== 'POST') return;
+    const { client } = request;
+    await queue.limits.takeRequest(client.countedAs, client.requestsPerMinute).catch(count(client));
+    await queue.limits.checkJobs(client.countedAs, client.concurrentJobs).catch(count(client));
+  });
+
+  if (!keys) return;
+  app.addHook('preHandler', async (request) => {
+    if (request.method === 'POST') {
+      const { priority = 'interactive' } = request.query as { priority?: JobPriority };
+      counted(request, () => checkPriority(request.client, priority));
+    }
+    const id = (request.params as { id?: string } | undefined)?.id;
+    if (id === undefined || openPaths.test(request.routeOptions.url ?? '')) return;
+    const job = await queue.get(id);
+    // As if it did not exist: an id tells nothing to whom it does not belong.
+    if (!job || job.data.client !== request.client.name) throw jobNotFound(id);
+  });
+}
+
+function counted<T>(request: FastifyRequest, check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    return count(request.client)(error);
+  }
+}
+
+/** Counts a refusal, and lets it go on its way. */
+const count =
+  (client: Client) =>
+  (error: unknown): never => {
+    if (error instanceof AppError && error.status < 500) {
+      metrics.requestsRefused.inc({ code: error.code, client: client.name });
+    }
+    throw error;
+  };
