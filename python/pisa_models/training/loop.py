@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pisa_models.paths import cache_dir
 
 CHECKPOINT_SECONDS = 120
-OUTLIER = 5.0  # times the usual gradient norm: such a step is left out
+OUTLIER = 3.0  # times the usual gradient norm: such a step is left out
 LONGEST_STEP_SECONDS = 10.0  # a paused process (SIGSTOP) must not use up its time budget
 
 
@@ -158,7 +158,7 @@ class Trainer:
                 with self.averaged(), torch.no_grad():
                     checked = validate()
                 row = {"step": self.step, "seconds": round(self.seconds)}
-                row |= {k: round(v / count, 6) for k, v in sums.items()} | checked
+                row |= {k: float(f"{v:.5g}") for k, v in ({k: v / count for k, v in sums.items()} | checked).items()}
                 self._log(row)
                 sums, count = {}, 0
             if time.monotonic() - saved > CHECKPOINT_SECONDS or ended or self.stopping:
