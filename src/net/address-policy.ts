@@ -47,6 +47,10 @@ const isOrdinaryPort = (port: number): boolean => port === 80 || port === 443 ||
 /** IPv6 addresses that the registries hand out (RFC 4291, section 2.5.4); all else has a special use. */
 const globalUnicast = ipaddr.parseCIDR('2000::/3') as [ipaddr.IPv6, number];
 
+/** The one spelling of an address; IPv4 within IPv6 is IPv4. Empty when it is none. */
+export const canonicalAddress = (address: string): string =>
+  isIP(address) === 0 ? '' : ipaddr.process(address).toString();
+
 /** @param address as text, without brackets */
 function isPublicAddress(address: string): boolean {
   if (isIP(address) === 0) return false;

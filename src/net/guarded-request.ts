@@ -4,9 +4,8 @@
  * nothing. Redirects are not followed: who wants to, checks the next URL and asks again.
  */
 import { isIP } from 'node:net';
-import type { TLSSocket } from 'node:tls';
 import { buildConnector, Client, type Dispatcher } from 'undici';
-import type { Reach } from './address-policy.ts';
+import { canonicalAddress, type Reach } from './address-policy.ts';
 import { checkUrl, hostOf, needsTls, notPublic, portOf, type UrlRules } from './checked-url.ts';
 import { type Address, type Resolve, resolveByDns, resolveBySystem } from './resolve.ts';
 
@@ -95,7 +94,7 @@ async function exchange<T>(
 
 /** Connects to `addresses` whatever the host's name says by then. */
 function connectTo(addresses: readonly Address[], timeoutMs: number): buildConnector.connector {
-  const allowed = new Set(addresses.map(({ address }) => address));
+  const allowed = new Set(addresses.map(({ address }) => canonicalAddress(address)));
   const connect = buildConnector({
     timeout: timeoutMs,
     autoSelectFamily: true,
@@ -110,14 +109,11 @@ function connectTo(addresses: readonly Address[], timeoutMs: number): buildConne
       const [error, socket] = outcome;
       if (error || !socket) return done(error ?? new Error('No connection.'), null);
       // Belt and braces: before the first byte of the request.
-      if (allowed.has(plainAddress(socket))) return done(null, socket);
+      if (allowed.has(canonicalAddress(socket.remoteAddress ?? ''))) return done(null, socket);
       socket.destroy();
       done(notPublic(), null);
     });
 }
-
-const plainAddress = (socket: { remoteAddress?: string | undefined } | TLSSocket): string =>
-  (socket.remoteAddress ?? '').replace(/^::ffff:(?=\d+\.)/i, '');
 
 /** @throws url_not_allowed when the host has no address, or any that may not be reached */
 async function resolveChecked(

@@ -42,6 +42,20 @@ test.each([
   ['REDIS_URL', 'localhost:6379'],
   ['STORAGE', 'folder:'],
   ['MODEL', '../etc'],
+  ['WEBHOOK_RETRY_SECONDS', '5,,60'],
+  ['WEBHOOK_RETRY_SECONDS', '-1'],
+  ['WEBHOOK_RETRY_SECONDS', '1e3'],
+  ['WEBHOOK_ALLOWED_HOSTS', 'http://hooks.internal'],
+  ['IMAGE_URL_ALLOWED_HOSTS', '10.0.0.0/99'],
+  ['PUBLIC_URL', 'upscale.example'],
 ])('%s=%j is refused', (name, value) => {
   expect(() => loadConfig({ [name]: value })).toThrow(name);
+});
+
+test('a faulty secret is named, not shown', () => {
+  const good = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;
+  expect(loadConfig({ WEBHOOK_SECRET: `${good}, ${good}` }).WEBHOOK_SECRET).toEqual([good, good]);
+  const load = () => loadConfig({ WEBHOOK_SECRET: `${good},my-password` });
+  expect(load).toThrow(/whsec_ and the base64 of 24 to 64 bytes for WEBHOOK_SECRET/);
+  expect(load).not.toThrow(/my-password/);
 });

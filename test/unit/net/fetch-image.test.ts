@@ -48,6 +48,14 @@ test('brings the bytes, and asks for no encoding', async () => {
   expect(await host.openConnections()).toBe(0);
 });
 
+test('a listed host is reached under every spelling of its address', async () => {
+  const host = await hostThat(answers(200, {}, 'here'));
+  for (const name of ['127.1', '0x7f.1', '2130706433', '[::ffff:127.0.0.1]', '[::ffff:7f00:1]']) {
+    const bytes = await fetchImage(`http://${name}:${host.port}/`, options(listing(host)));
+    expect(bytes.toString()).toBe('here');
+  }
+});
+
 test('a host that is not listed is never connected to', async () => {
   const host = await hostThat(answers(200, {}, 'x'));
   for (const url of [
