@@ -79,7 +79,11 @@ test('api alone is alive but not ready; with a worker it serves; without one aga
   await end(worker);
   expect(worker.exitCode).toBe(0);
   await expect.poll(() => statusOf(`${api}/readyz`), { timeout: 30_000 }).toBe(503);
-  const waiting = (await (await send({})).json()) as { id: string; status: string };
+  // The stored result of the same image would answer at once.
+  const waiting = (await (await send({ 'cache-control': 'no-cache' })).json()) as {
+    id: string;
+    status: string;
+  };
   expect(waiting.status).toBe('queued');
   start('worker', { WORKER_PORT: '0' });
   const result = `${api}/upscale/${waiting.id}/result`;
