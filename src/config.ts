@@ -304,6 +304,7 @@ export const settings = {
     8,
     'Of these, how many to one host: a slow one leaves room for the others.',
   ),
+  SWEEP_MAX_CELLS: integer(1, 1024, 25, 'Most cells of a contact sheet (`sweep`): pix × sem.'),
   SHUTDOWN_GRACE_SECONDS: integer(
     1,
     86_400,

@@ -3,6 +3,7 @@ import type { Config } from '../config.ts';
 import { AppError, expected } from '../errors.ts';
 import { maxSidePixels, outputSize, type UpscaleParams } from '../jobs/params.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
+import { planSheet, type Sweep } from '../jobs/sheet.ts';
 
 const queueFullRetrySeconds = 10;
 
@@ -60,6 +61,36 @@ export function checkOutput(
       'unsupported_output',
       `${size}; ${params.format} holds at most ${maxSide} on a side. Choose format=png, or a smaller scale.`,
       { errors: [{ pointer: '#/query/format', detail: `${size}.` }] },
+    );
+  }
+}
+
+/**
+ * The same of a contact sheet, whose cells have the size of the output.
+ * @throws too_many_pixels | unsupported_output
+ */
+export function checkSheet(
+  input: { width: number; height: number },
+  { scale, format }: UpscaleParams,
+  sweep: Sweep,
+  maxOutputPixels: number,
+): void {
+  const { width, height } = planSheet(outputSize(input, scale), sweep);
+  const size = `The sheet would have ${width} × ${height} pixels`;
+  const errors = [{ pointer: '#/query/pix', detail: `${size}.` }];
+  if (width * height > maxOutputPixels) {
+    throw new AppError(
+      'too_many_pixels',
+      `${size}; this service makes at most ${maxOutputPixels} (MAX_OUTPUT_PIXELS). Ask for fewer dials, or sweep an image of smaller scale.`,
+      { errors },
+    );
+  }
+  const maxSide = maxSidePixels[format];
+  if (Math.max(width, height) > maxSide) {
+    throw new AppError(
+      'unsupported_output',
+      `${size}; ${format} holds at most ${maxSide} on a side. Choose format=png, or fewer dials.`,
+      { errors },
     );
   }
 }

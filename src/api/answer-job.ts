@@ -58,7 +58,7 @@ export async function answerJob(
 }
 
 /** @throws job_not_found when it was deleted meanwhile */
-async function waitForEnd(
+export async function waitForEnd(
   { queue, closing }: Services,
   reply: FastifyReply,
   id: string,

@@ -47,6 +47,10 @@ export const jobSchema = Type.Object(
       Type.Unsafe<string>({ type: 'string', format: 'uuid' }),
       'The job whose upload this one uses; null when it has its own.',
     ),
+    sweep: orNull(
+      Type.Object({ pix: Type.Array(Type.Number()), sem: Type.Array(Type.Number()) }, strict),
+      'The columns and rows of a contact sheet; present when `kind` is sweep.',
+    ),
     params: Type.Object(
       {
         pix: Type.Number(),
@@ -139,6 +143,8 @@ export const jobSchema = Type.Object(
         result: path('The image, once the job has succeeded.'),
         events: path('Its changes, as server-sent events.'),
         adjust: path('POST to it for the same image at other dials.'),
+        sweep: path('POST to it for a sheet of the same image at many dials.'),
+        heatmap: path('Where detail was invented, as a PNG.'),
         cancel: path('DELETE it to cancel the job, or to delete it once it has ended.'),
       },
       strict,
@@ -166,6 +172,7 @@ export function toJobObject(job: JobSnapshot): JobObject {
     completed_at: isoOrNull(job.completedAt),
     kind: data.kind ?? 'upscale',
     source_id: data.source?.id ?? null,
+    sweep: data.sweep ? { pix: [...data.sweep.pix], sem: [...data.sweep.sem] } : null,
     params: {
       ...data.params,
       pix_map: data.maps?.pix !== undefined,
@@ -188,6 +195,8 @@ export function toJobObject(job: JobSnapshot): JobObject {
       result: resultUrl(id),
       events: `${jobUrl(id)}/events`,
       adjust: `${jobUrl(id)}/adjust`,
+      sweep: `${jobUrl(id)}/sweep`,
+      heatmap: `${jobUrl(id)}/heatmap`,
       cancel: jobUrl(id),
     },
   };

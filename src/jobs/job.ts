@@ -2,9 +2,10 @@
  * The job contract: what travels through Redis between api and worker. Images never do: job data holds
  * storage keys, return values hold references.
  */
+import { createHash } from 'node:crypto';
 import type { OutputFormat, UpscaleParams } from './params.ts';
-import type { Webhook } from './webhook.ts';
 import type { Sweep } from './sheet.ts';
+import type { Webhook } from './webhook.ts';
 
 export const upscaleQueueName = 'upscale';
 
@@ -119,6 +120,12 @@ export const tensorKeys = (id: string) => ({
   eps_pix: `epspix/${id}`,
   eps_pisa: `epspisa/${id}`,
 });
+
+/** The job that makes the heat map of a job: one and the same for all who ask. A UUID of version 8 (RFC 9562). */
+export function heatmapId(id: string): string {
+  const hex = createHash('sha256').update(`heatmap:${id}`).digest('hex');
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
+}
 
 /** Every object that can be there because of a job, except its result. */
 export const sideKeys = (id: string): string[] => [

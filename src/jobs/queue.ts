@@ -16,7 +16,7 @@ import {
 } from './cancellation.ts';
 import { ClientLimits } from './client-limits.ts';
 import { bindKey, type IdempotencyClaim, isKeyBound } from './idempotency.ts';
-import { inputTtlSeconds, outputKey, sideKeys, type UpscaleJobData } from './job.ts';
+import { heatmapId, inputTtlSeconds, outputKey, sideKeys, type UpscaleJobData } from './job.ts';
 import { JobEvents } from './job-events.ts';
 import {
   isFinal,
@@ -452,8 +452,13 @@ class BullUpscaleQueue implements UpscaleQueue {
     // What was deleted can still be told of.
     const [ended, delivery] = await Promise.all([this.get(id), this.#delivery(id)]);
     if (ended && delivery && isFinal(ended.status)) await recordEnd(delivery, ended);
-    const keys = [...sideKeys(id), outputKey(id)];
-    await Promise.all([this.#deleteObjects(keys), forgetKept(this.#redis, keys), queue.remove(id)]);
+    const keys = [...sideKeys(id), outputKey(id), outputKey(heatmapId(id))];
+    await Promise.all([
+      this.#deleteObjects(keys),
+      forgetKept(this.#redis, keys),
+      queue.remove(id),
+      queue.remove(heatmapId(id)),
+    ]);
     await deleteCancelRecord(this.#redis, id);
     await deleteReuseRecord(this.#redis, id);
     this.#events.notify(id);

@@ -103,9 +103,25 @@ export async function encodeImage(
     const size = { width, height, channels: flat ? 3 : channels } as const;
     image = await keepMetadata(image, size, lowRes.metadata);
   }
+  return encode(image, params, recipe);
+}
+
+/** @param samples interleaved, 8 bits */
+export function encodeSamples(
+  samples: Uint8ClampedArray,
+  { width, height, channels }: PixelSize & { channels: 3 | 4 },
+  params: Pick<UpscaleParams, 'format' | 'quality'>,
+  recipe: Recipe,
+): Promise<Uint8Array> {
+  const raw = { width, height, channels };
+  return encode(sharp(samples, { raw, limitInputPixels: false }), params, recipe);
+}
+
+function encode(
+  image: Sharp,
+  { format, quality }: Pick<UpscaleParams, 'format' | 'quality'>,
+  recipe: Recipe,
+): Promise<Uint8Array> {
   const software = { Software: recipe.software, ImageDescription: recipe.description };
-  return encoders[params.format](
-    image.withExifMerge({ IFD0: software }),
-    params.quality,
-  ).toBuffer();
+  return encoders[format](image.withExifMerge({ IFD0: software }), quality).toBuffer();
 }

@@ -56,7 +56,7 @@ export async function upscale(
   return toResult(image, geometry.output, params, run, evaluations);
 }
 
-function toResult(
+export function toResult(
   image: Uint8Array,
   size: { width: number; height: number },
   { format }: UpscaleParams,

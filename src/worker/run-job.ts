@@ -6,6 +6,8 @@ import {
   type UpscaleJobData,
   type UpscaleJobResult,
 } from '../jobs/job.ts';
+import { contactSheet } from '../pipeline/contact-sheet.ts';
+import { heatmap } from '../pipeline/heatmap.ts';
 import type { StrengthMaps, UpscaleContext } from '../pipeline/run.ts';
 import { type UpscaleResult, upscale } from '../pipeline/upscale.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
@@ -84,10 +86,12 @@ export async function runJob(
 }
 
 function make(
-  { params }: UpscaleJobData,
+  { kind, params, sweep }: UpscaleJobData,
   lowRes: Uint8Array,
   context: UpscaleContext,
 ): Promise<UpscaleResult> {
+  if (kind === 'sweep' && sweep) return contactSheet(lowRes, params, sweep, context);
+  if (kind === 'heatmap') return heatmap(lowRes, params, context);
   return upscale(lowRes, params, context);
 }
 

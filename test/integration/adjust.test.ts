@@ -77,6 +77,12 @@ async function start(storage: 'folder' | 'redis', env: Record<string, string> = 
     adjust: (id: string, query = '') => post(`/upscale/${id}/adjust${query}`, 'adjustUpscale'),
     result: async (id: string): Promise<Buffer> =>
       (await send(`${server.url}/upscale/${id}/result`)).body,
+    sweep: (id: string, query = '') => post(`/upscale/${id}/sweep${query}`, 'sweepUpscale'),
+    heatmap: async (id: string): Promise<Answer> => {
+      const answer = await send(`${server.url}/upscale/${id}/heatmap`);
+      expectContract(answer, 'getHeatmap');
+      return answer;
+    },
     remove: (id: string) => send(`${server.url}/upscale/${id}`, { method: 'DELETE' }),
     evaluations: async (id: string) => (await bench.queue.get(id))?.result?.evaluations,
     stop: async () => {
@@ -181,6 +187,79 @@ describe.each(['folder', 'redis'] as const)('with images in the %s store', (stor
     expect(refused.status).toBe(409);
     expect(json<Problem>(refused).code).toBe('job_has_no_result');
     expect((await adjust('7f0b7d1c-0000-4000-8000-000000000000')).status).toBe(404);
+  });
+});
+
+describe('pictures about a job', () => {
+  let service: Service;
+  let image: Buffer;
+  beforeAll(async () => {
+    service = await start('redis', { SWEEP_MAX_CELLS: '6', MAX_OUTPUT_PIXELS: '200000' });
+    image = await testImage(30);
+  });
+  afterAll(() => service.stop());
+
+  test('a sweep is one sheet, from what the job has kept', async () => {
+    const { upscale, sweep, result, evaluations } = service;
+    const first = await upscale(image, '?pix=1&sem=0.5&scale=2&format=webp');
+    const sheet = json<JobObject>(await sweep(first.id, '?pix=0,1.5,2&sem=0.5,1'));
+    expect(sheet).toMatchObject({
+      status: 'succeeded',
+      kind: 'sweep',
+      source_id: first.id,
+      sweep: { pix: [0, 1.5, 2], sem: [0.5, 1] },
+      params: { format: 'png' },
+    });
+    expect(await evaluations(sheet.id)).toBe(0);
+    const { width = 0, height = 0 } = await sharp(await result(sheet.id)).metadata();
+    expect([sheet.output?.width, sheet.output?.height]).toEqual([width, height]);
+    expect(width).toBeGreaterThan(3 * 60);
+    expect(height).toBeGreaterThan(2 * 60);
+  });
+
+  test.each([
+    ['?pix=1,2,3&sem=1', 422, 'invalid_parameter'],
+    ['?pix=1,1,1&sem=1,1,1', 422, 'invalid_parameter'],
+    ['?pix=1,,2', 422, 'invalid_parameter'],
+    ['?pix=0.1234', 422, 'invalid_parameter'],
+    ['?pix=1,2&sem=0,1,2', 413, 'too_many_pixels'],
+  ])('a sweep %s is refused', async (query, status, code) => {
+    const { upscale, sweep } = service;
+    const first = await upscale(await testImage(100), '?pix=1&sem=1&scale=2');
+    const refused = await sweep(first.id, query);
+    expect([refused.status, json<Problem>(refused).code]).toEqual([status, code]);
+  });
+
+  test('a heat map is made once, has the size of the result, and goes with its job', async () => {
+    const { bench, upscale, heatmap, remove } = service;
+    const first = await upscale(image, '?pix=1&sem=1');
+    const [one, other] = await Promise.all([heatmap(first.id), heatmap(first.id)]);
+    expect(one.status).toBe(200);
+    expect(one.headers.get('content-type')).toBe('image/png');
+    expect(one.body.equals(other.body)).toBe(true);
+    expect(one.headers.get('x-job-id')).toBe(other.headers.get('x-job-id'));
+    expect(await sharp(one.body).metadata()).toMatchObject({ width: 120, height: 120 });
+    const made = one.headers.get('x-job-id') ?? '';
+    // One evaluation was there, the other was added.
+    expect((await bench.queue.get(made))?.result?.evaluations).toBe(1);
+    expect(await bench.store.has(tensorKeys(first.id).eps_pix)).toBe(true);
+    const again = await heatmap(first.id);
+    expect(again.headers.get('x-job-id')).toBe(made);
+    expect((await remove(first.id)).status).toBe(204);
+    expect((await heatmap(first.id)).status).toBe(404);
+    expect(await bench.queue.get(made)).toBeUndefined();
+    expect(await bench.store.has(`output/${made}`)).toBe(false);
+  });
+
+  test('a heat map of what is no longer kept is 410, unless it was made before', async () => {
+    const { bench, upscale, heatmap } = service;
+    const first = await upscale(image, '?pix=1&sem=1');
+    const second = await upscale(image, '?pix=1&sem=1');
+    expect((await heatmap(first.id)).status).toBe(200);
+    for (const { id } of [first, second]) await bench.store.delete(inputKey(id));
+    expect((await heatmap(first.id)).status).toBe(200);
+    const refused = await heatmap(second.id);
+    expect([refused.status, json<Problem>(refused).code]).toEqual([410, 'input_expired']);
   });
 });
 

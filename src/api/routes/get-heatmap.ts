@@ -1,0 +1,126 @@
+/** GET /upscale/{id}/heatmap: where a job has invented detail. Made by a job of its own at the first request. */
+import type { FastifyReply } from 'fastify';
+import { heatmapId } from '../../jobs/job.ts';
+import { isFinal, type JobSnapshot } from '../../jobs/job-snapshot.ts';
+import { checkRoomAndModel } from '../admission.ts';
+import { waitForEnd } from '../answer-job.ts';
+import { findSource } from '../derived-job.ts';
+import { findFinishedJob, jobParamsSchema, noQuerySchema } from '../find-job.ts';
+import { toJobObject } from '../job-object.ts';
+import { problemResponses } from '../problem-schema.ts';
+import { sendProblem } from '../problems.ts';
+import { readResult } from '../read-result.ts';
+import {
+  type FinishedJob,
+  isSucceeded,
+  resultHeaderSchemas,
+  resultHeaders,
+} from '../result-headers.ts';
+import type { App, Services } from '../services.ts';
+
+const retryAfterSeconds = 5;
+
+const schema = {
+  operationId: 'getHeatmap',
+  tags: ['upscale'],
+  summary: 'Where detail was invented',
+  description:
+    'A PNG of the size of the result: |λ_sem (ε_PiSA − ε_pix)|, the mean over latent channels, black for nothing, the brightest colour for the most in this image; its ImageDescription has the value. The first request computes it (a residual that the job did not need included) and waits up to MAX_WAIT_SECONDS: `202` and the job that makes it when that is not enough.',
+  params: jobParamsSchema,
+  querystring: noQuerySchema,
+  response: {
+    200: {
+      description: 'The heat map.',
+      headers: { ...resultHeaderSchemas, 'Cache-Control': { type: 'string' } },
+      content: { 'image/png': { schema: { type: 'string', format: 'binary' } } },
+    },
+    202: {
+      description: 'It is being made: ask again.',
+      headers: { 'Retry-After': { type: 'integer', description: 'Seconds.' } },
+      content: { 'application/json': { schema: { $ref: 'Job#' } } },
+    },
+    ...problemResponses(
+      'job_not_found',
+      'job_not_finished',
+      'job_has_no_result',
+      'canceled',
+      'input_expired',
+      'result_expired',
+      'invalid_parameter',
+      'unknown_model',
+      'too_many_pixels',
+      'queue_full',
+      'redis_unavailable',
+      'device_lost',
+      'job_timeout',
+    ),
+  },
+};
+
+export function getHeatmap(app: App, services: Services): void {
+  app.get('/upscale/:id/heatmap', { schema }, async (request, reply) => {
+    const { config, queue } = services;
+    const job = await findFinishedJob(queue, request.params.id);
+    const id = heatmapId(job.id);
+    let heatmap = await queue.get(id);
+    if (!heatmap || isOver(heatmap)) heatmap = await enterHeatmap(services, job, request.id);
+    if (!isFinal(heatmap.status)) {
+      heatmap = await waitForEnd(services, reply, id, config.MAX_WAIT_SECONDS * 1000);
+    }
+    return answer(services, reply, heatmap);
+  });
+}
+
+/** It ended without a picture, or the picture has gone: it may be made again. */
+const isOver = (heatmap: JobSnapshot): boolean =>
+  isFinal(heatmap.status) &&
+  !(isSucceeded(heatmap) && heatmap.result.output.expiresAt > Date.now());
+
+async function enterHeatmap(
+  services: Services,
+  job: FinishedJob,
+  requestId: string,
+): Promise<JobSnapshot> {
+  const { config, queue } = services;
+  const { data } = await findSource(services, job.id);
+  const { params, maps, timeoutMs } = job.data;
+  await checkRoomAndModel(queue, params.model, config);
+  const id = heatmapId(job.id);
+  await queue.remove(id);
+  const leftMs = data.source.expiresAt - Date.now();
+  return queue.submit(
+    id,
+    {},
+    {
+      kind: 'heatmap',
+      ...data,
+      params: { ...params, format: 'png', metadata: 'none' },
+      ...(maps ? { maps } : {}),
+      ttlSeconds: Math.max(1, Math.ceil(leftMs / 1000)),
+      timeoutMs,
+      requestId,
+    },
+    { mayExist: true },
+  );
+}
+
+async function answer(
+  { store }: Services,
+  reply: FastifyReply,
+  heatmap: JobSnapshot,
+): Promise<FastifyReply> {
+  if (isSucceeded(heatmap)) {
+    const leftMs = heatmap.result.output.expiresAt - Date.now();
+    const bytes = await readResult(store, heatmap);
+    return reply
+      .headers(resultHeaders(heatmap))
+      .header('cache-control', `private, max-age=${Math.max(0, Math.floor(leftMs / 1000))}`)
+      .send(bytes);
+  }
+  reply.header('cache-control', 'no-store');
+  if (heatmap.error) return sendProblem(reply, heatmap.error);
+  return reply
+    .code(202)
+    .header('retry-after', String(retryAfterSeconds))
+    .send(toJobObject(heatmap));
+}

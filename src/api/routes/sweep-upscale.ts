@@ -1,0 +1,127 @@
+/** POST /upscale/{id}/sweep: one sheet of the same image at many dials, labelled. */
+import { randomUUID } from 'node:crypto';
+import Type from 'typebox';
+import type { Config } from '../../config.ts';
+import { AppError, expected } from '../../errors.ts';
+import { upscaleQuerySchema } from '../../jobs/params.ts';
+import type { Sweep } from '../../jobs/sheet.ts';
+import { checkRoomAndModel, checkSheet } from '../admission.ts';
+import { answerJob, jobResponses } from '../answer-job.ts';
+import { planAnswer } from '../answer-plan.ts';
+import { findSource } from '../derived-job.ts';
+import { jobParamsSchema } from '../find-job.ts';
+import { jobOptions, resolveJobOptions } from '../job-options.ts';
+import { problemResponses } from '../problem-schema.ts';
+import type { App, Services } from '../services.ts';
+
+const maxDial = 2;
+/** Three decimals are what a label has room for. */
+const list = (example: string, description: string) =>
+  Type.Optional(
+    Type.String({
+      pattern: '^\\d(\\.\\d{1,3})?(,\\d(\\.\\d{1,3})?)*$',
+      maxLength: 1000,
+      default: example,
+      description,
+    }),
+  );
+
+const { format, quality, colorfix } = upscaleQuerySchema.properties;
+const querySchema = Type.Object(
+  {
+    pix: list('0.5,1,1.5', 'λ_pix of each column, from 0 to 2, separated by commas.'),
+    sem: list('0,0.5,1,1.5', 'λ_sem of each row, from 0 to 2, separated by commas.'),
+    format,
+    quality,
+    colorfix,
+    ...jobOptions,
+  },
+  { additionalProperties: false },
+);
+
+const schema = {
+  operationId: 'sweepUpscale',
+  tags: ['upscale'],
+  summary: 'The same image at many dials, on one sheet',
+  description:
+    'Makes a new job whose image is a contact sheet: a column for each `pix`, a row for each `sem`, labelled. At most SWEEP_MAX_CELLS cells and MAX_OUTPUT_PIXELS pixels. Answers as `POST /upscale` does; `410` once the image is no longer kept.',
+  headers: {
+    type: 'object',
+    properties: {
+      prefer: { type: 'string', description: 'wait=N, respond-async (RFC 7240).' },
+    },
+  },
+  params: jobParamsSchema,
+  querystring: querySchema,
+  response: {
+    ...jobResponses,
+    ...problemResponses(
+      'job_not_found',
+      'not_acceptable',
+      'job_not_finished',
+      'job_has_no_result',
+      'canceled',
+      'input_expired',
+      'result_expired',
+      'too_many_pixels',
+      'invalid_parameter',
+      'unknown_model',
+      'unsupported_output',
+      'queue_full',
+      'redis_unavailable',
+      'device_lost',
+      'job_timeout',
+    ),
+  },
+};
+
+export function sweepUpscale(app: App, services: Services): void {
+  app.post('/upscale/:id/sweep', { schema }, async (request, reply) => {
+    const { config, queue } = services;
+    const { query } = request;
+    const plan = planAnswer(request, query.format, config.MAX_WAIT_SECONDS);
+    const options = resolveJobOptions(query, config);
+    const sweep = readSweep(query.pix, query.sem, config);
+    const { job, data } = await findSource(services, request.params.id);
+    const params = {
+      ...job.data.params,
+      format: plan.format ?? query.format ?? 'png',
+      ...(query.quality ? { quality: query.quality } : {}),
+      ...(query.colorfix ? { colorfix: query.colorfix } : {}),
+      metadata: 'none' as const,
+    };
+    await checkRoomAndModel(queue, params.model, config);
+    checkSheet(data.input, params, sweep, config.MAX_OUTPUT_PIXELS);
+    const accepted = await queue.submit(
+      randomUUID(),
+      {},
+      { kind: 'sweep', ...data, sweep, params, ...options, requestId: request.id },
+    );
+    return answerJob(services, reply, plan, accepted);
+  });
+}
+
+/** @throws invalid_parameter */
+function readSweep(
+  pix = '0.5,1,1.5',
+  sem = '0,0.5,1,1.5',
+  { SWEEP_MAX_CELLS }: Pick<Config, 'SWEEP_MAX_CELLS'>,
+): Sweep {
+  const sweep = { pix: readDials('pix', pix), sem: readDials('sem', sem) };
+  const cells = sweep.pix.length * sweep.sem.length;
+  if (cells <= SWEEP_MAX_CELLS) return sweep;
+  const limit = `at most ${SWEEP_MAX_CELLS} cells (SWEEP_MAX_CELLS)`;
+  throw invalid('pix', expected(limit, 'pix × sem', `${cells} cells`));
+}
+
+function readDials(name: string, text: string): number[] {
+  const dials = text.split(',').map(Number);
+  const wrong = dials.find((dial) => !(dial <= maxDial));
+  if (wrong === undefined) return dials;
+  throw invalid(name, expected(`numbers from 0 to ${maxDial}`, name, wrong));
+}
+
+const invalid = (name: string, detail: string): AppError =>
+  new AppError('invalid_parameter', `${detail}.`, {
+    errors: [{ pointer: `#/query/${name}`, detail }],
+  });

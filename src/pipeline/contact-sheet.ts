@@ -1,0 +1,139 @@
+/**
+ * One photo at many dials on one labelled sheet (the paper's Figure 1): what the encoder and the UNet give is
+ * computed once, or found kept; each cell costs a decode.
+ */
+import type { Evaluations } from '../jobs/job.ts';
+import type { UpscaleParams } from '../jobs/params.ts';
+import { planSheet, type SheetLayout, type Sweep } from '../jobs/sheet.ts';
+import { bandsOf } from './bands.ts';
+import { fixColors } from './color-fix/color-fix.ts';
+import { planEvaluations, subtractResidual } from './combine.ts';
+import { decodeLatents } from './decode-latents.ts';
+import { checkOutput, encodeSamples } from './encode-image.ts';
+import { drawLabel, type Sheet } from './label.ts';
+import { Planar } from './planar.ts';
+import { Resampled } from './resample.ts';
+import { combineResiduals, keptLatents, keptResiduals } from './residuals.ts';
+import { prepareRun, type Run, recipeOf, type UpscaleContext } from './run.ts';
+import { largeImages } from './turns.ts';
+import { toResult, type UpscaleResult } from './upscale.ts';
+
+/** What all cells share. */
+interface Cells {
+  readonly latents: Planar;
+  /** By the entry of an evaluation plan that each stands for. */
+  readonly residuals: ReadonlyMap<number, Planar>;
+  readonly resampled: Resampled;
+}
+
+/**
+ * @param params its dials are not used; alpha and metadata have no place on a sheet
+ * @throws as `upscale` does
+ */
+export async function contactSheet(
+  lowRes: Uint8Array,
+  params: UpscaleParams,
+  sweep: Sweep,
+  context: UpscaleContext,
+): Promise<UpscaleResult> {
+  const run = await prepareRun(lowRes, params, context);
+  const { geometry, control } = run;
+  const layout = planSheet(geometry.output, sweep);
+  checkOutput(layout, params.format);
+  const { sheet, evaluations } = await largeImages.take(layout, context.signal, () =>
+    paintSheet(run, sweep, layout),
+  );
+  const recipe = recipeOf(params, run, context);
+  const description = JSON.stringify({ ...JSON.parse(recipe.description), ...sweep });
+  const image = await control.stage('encode_image', () =>
+    encodeSamples(sheet.data, { ...layout, channels: 3 }, params, { ...recipe, description }),
+  );
+  return toResult(image, layout, params, run, evaluations);
+}
+
+async function paintSheet(
+  run: Run,
+  sweep: Sweep,
+  layout: SheetLayout,
+): Promise<{ sheet: Sheet; evaluations: Evaluations }> {
+  const { model, input, geometry, keeper, control } = run;
+  const resampled = new Resampled(input.rgb, geometry.output);
+  const latents = await control.stage('encode_latents', () =>
+    keptLatents(resampled, geometry, model, keeper, control),
+  );
+  const pairs = sweep.sem.flatMap((sem, row) =>
+    sweep.pix.map((pix, column) => ({ pix, sem, row, column })),
+  );
+  const semantic = [
+    ...new Set(pairs.flatMap(({ pix, sem }) => planEvaluations(pix, sem).semantic)),
+  ];
+  const { tensors, evaluations } = await control.stage('predict_residual', () =>
+    keptResiduals(latents, semantic, model, keeper, control),
+  );
+  const residuals = new Map(semantic.map((which, i) => [which, tensors[i] as Planar]));
+  const { width, height, dot } = layout;
+  const data = new Uint8ClampedArray(3 * width * height).fill(255);
+  const sheet: Sheet = { width, height, data };
+  for (const [column, pix] of sweep.pix.entries()) {
+    drawLabel(sheet, `pix ${pix}`, { x: layout.cell(column, 0).x, y: 4 * dot }, dot);
+  }
+  for (const [row, sem] of sweep.sem.entries()) {
+    const { y } = layout.cell(0, row);
+    drawLabel(
+      sheet,
+      `sem ${sem}`,
+      { x: 4 * dot, y: y + Math.floor(geometry.output.height / 2) },
+      dot,
+    );
+  }
+  for (const { pix, sem, row, column } of pairs) {
+    const cell = await restoreCell(pix, sem, run, { latents, residuals, resampled });
+    await paste(sheet, cell, layout.cell(column, row), run);
+  }
+  return { sheet, evaluations };
+}
+
+/** @returns [3,H,W] of one pair of dials */
+async function restoreCell(
+  pix: number,
+  sem: number,
+  { model, geometry, colorfix, control }: Run,
+  { latents, residuals, resampled }: Cells,
+): Promise<Planar> {
+  const plan = planEvaluations(pix, sem);
+  const { channels, height, width } = latents;
+  const restored = new Planar(channels, height, width);
+  restored.data.set(latents.data);
+  if (plan.evaluations > 0) {
+    const epsilon = new Planar(channels, height, width);
+    const tensors = plan.semantic.map((which) => residuals.get(which) as Planar);
+    const dials = { lambdaPix: pix, lambdaSem: sem };
+    await combineResiduals(tensors, plan, dials, epsilon, control);
+    await subtractResidual(restored, epsilon, control);
+  }
+  const superRes = await control.stage('decode_latents', () =>
+    decodeLatents(restored, geometry, model, control),
+  );
+  await control.stage('color_fix', () => fixColors(superRes, resampled, colorfix, control));
+  return superRes;
+}
+
+/** Copies [3,H,W] in about [0,1] to a place on the sheet, rounded and clipped. */
+async function paste(
+  sheet: Sheet,
+  { data, width, height }: Planar,
+  at: { x: number; y: number },
+  { control }: Run,
+): Promise<void> {
+  for (const band of bandsOf({ width, height })) {
+    for (let y = band.y; y < band.y + band.height; y++) {
+      for (let x = 0; x < width; x++) {
+        const to = 3 * ((at.y + y) * sheet.width + at.x + x);
+        for (let c = 0; c < 3; c++) {
+          sheet.data[to + c] = 255 * (data[(c * height + y) * width + x] as number);
+        }
+      }
+    }
+    await control.breathe();
+  }
+}

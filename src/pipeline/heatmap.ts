@@ -1,0 +1,118 @@
+/** Where detail was invented: |λ_sem (ε_PiSA − ε_pix)|, the size of the semantic term of Eq. 8, as a picture. */
+import type { UpscaleParams } from '../jobs/params.ts';
+import { bandsOf } from './bands.ts';
+import type { Lambda } from './combine.ts';
+import { checkOutput, encodeSamples } from './encode-image.ts';
+import { Planar } from './planar.ts';
+import { Resampled } from './resample.ts';
+import { keptLatents, keptResiduals, type Residuals } from './residuals.ts';
+import { prepareRun, type Run, recipeOf, type UpscaleContext } from './run.ts';
+import { largeImages } from './turns.ts';
+import { toResult, type UpscaleResult } from './upscale.ts';
+
+/** From nothing to the most: five colours, evenly spaced, each brighter than the one before. */
+const colors = [
+  [0, 0, 0],
+  [80, 20, 110],
+  [185, 50, 85],
+  [245, 140, 30],
+  [255, 255, 190],
+] as const;
+
+/**
+ * @param params `format` is that of the picture
+ * @returns a picture of the output's size; its ImageDescription says what its brightest colour stands for
+ */
+export async function heatmap(
+  lowRes: Uint8Array,
+  params: UpscaleParams,
+  context: UpscaleContext,
+): Promise<UpscaleResult> {
+  const run = await prepareRun(lowRes, params, context);
+  const { geometry, control } = run;
+  const { output } = geometry;
+  checkOutput(output, params.format);
+  const { samples, most, evaluations } = await largeImages.take(
+    output,
+    context.signal,
+    async () => {
+      const residuals = await bothResiduals(run);
+      const size = await semanticSize(residuals, run.dials.lambdaSem, run);
+      return { ...(await paint(size, run)), evaluations: residuals.evaluations };
+    },
+  );
+  const recipe = recipeOf(params, run, context);
+  const facts = { heatmap: 'mean over channels of |sem (eps_pisa - eps_pix)|', brightest: most };
+  const description = JSON.stringify({ ...facts, ...JSON.parse(recipe.description) });
+  const image = await control.stage('encode_image', () =>
+    encodeSamples(samples, { ...output, channels: 3 }, params, { ...recipe, description }),
+  );
+  return toResult(image, output, params, run, evaluations);
+}
+
+/** ε_pix and ε_PiSA, [C,h,w] each. */
+async function bothResiduals({ model, input, geometry, keeper, control }: Run): Promise<Residuals> {
+  const resampled = new Resampled(input.rgb, geometry.output);
+  const latents = await control.stage('encode_latents', () =>
+    keptLatents(resampled, geometry, model, keeper, control),
+  );
+  return control.stage('predict_residual', () =>
+    keptResiduals(latents, [0, 1], model, keeper, control),
+  );
+}
+
+/** @returns [1,h,w], the mean over channels of |λ_sem (ε_PiSA − ε_pix)| */
+async function semanticSize(
+  { tensors }: Residuals,
+  sem: Lambda,
+  { control }: Run,
+): Promise<Planar> {
+  const [epsPix, epsPisa] = tensors as [Planar, Planar];
+  const { channels, height, width } = epsPix;
+  const size = new Planar(1, height, width);
+  const cells = height * width;
+  for (let c = 0; c < channels; c++) {
+    for (let i = 0; i < cells; i++) {
+      const lambda = typeof sem === 'number' ? sem : (sem[i] as number);
+      const difference =
+        (epsPisa.data[c * cells + i] as number) - (epsPix.data[c * cells + i] as number);
+      size.data[i] = (size.data[i] as number) + Math.abs(lambda * difference) / channels;
+    }
+    await control.breathe();
+  }
+  return size;
+}
+
+/** @returns interleaved RGB of the output's size, and the value of the brightest colour */
+async function paint(
+  size: Planar,
+  { model, geometry, control }: Run,
+): Promise<{ samples: Uint8ClampedArray; most: number }> {
+  const { width, height } = geometry.output;
+  const { downscale } = model.manifest.latents;
+  const padded = { width: size.width * downscale, height: size.height * downscale };
+  const resampled = new Resampled(size, padded);
+  let most = 0;
+  for (const value of size.data) most = Math.max(most, value);
+  const samples = new Uint8ClampedArray(3 * width * height);
+  for (const { y, height: rows } of bandsOf(geometry.output)) {
+    const band = new Float32Array(rows * width);
+    resampled.read({ y, x: 0, height: rows, width }, band);
+    for (const [i, value] of band.entries()) {
+      const share = most > 0 ? Math.min(1, Math.max(0, value / most)) : 0;
+      putColor(samples, 3 * (y * width + i), share);
+    }
+    await control.breathe();
+  }
+  return { samples, most };
+}
+
+function putColor(samples: Uint8ClampedArray, at: number, share: number): void {
+  const position = share * (colors.length - 1);
+  const below = Math.min(Math.floor(position), colors.length - 2);
+  const [from, to] = [colors[below], colors[below + 1]];
+  for (let c = 0; c < 3; c++) {
+    const [a, b] = [from?.[c] ?? 0, to?.[c] ?? 0];
+    samples[at + c] = a + (b - a) * (position - below);
+  }
+}
