@@ -56,7 +56,7 @@ openapi: $(NODE_STAMP) ## Write openapi.yaml from the route schemas
 	@npm run -s openapi
 
 docs: $(NODE_STAMP) ## Write the generated pages of docs/
-	@npx --no-install vitest run -u test/unit/docs.test.ts
+	@npx --no-install vitest run --project unit test/unit/docs.test.ts --update
 
 test-models: ## All set-up (PyPI), then the tests of python/
 	@$(MAKE) --no-print-directory -C python test
