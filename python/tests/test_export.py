@@ -146,7 +146,7 @@ def test_committed_unet_tiles_agree_with_the_whole(committed):
     """At least 50 dB between pixels decoded from tiled and from whole residuals."""
     manifest, graphs = committed
     entry = manifest["graphs"]["unet"]
-    latents = run(graphs["encoder"], pixels=picture(64, 4 * 224))
+    latents = run(graphs["encoder"], pixels=picture(64, 4 * (entry["tileLatents"] + 96)))
     whole = run(graphs["unet"], latents=latents, semantic=np.ones(1, np.float32))
     tiled = tiled_unet(graphs["unet"], latents, entry["tileLatents"], entry["overlapLatents"])
     a, b = (run(graphs["decoder"], latents=(latents - e).astype(np.float32)) for e in (whole, tiled))

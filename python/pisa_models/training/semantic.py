@@ -52,7 +52,7 @@ def statistics_penalty(found: Tensor, wanted: Tensor) -> Tensor:
 def main() -> None:
     options = parse_options(
         __doc__, steps=6000, batch=8, size=128, lr=3.5e-4, seed=5,
-        extra={"fidelity": 0.5, "perceptual": 1.0, "csd": 0.05, "texture": 0.4, "grid": 20000.0, "statistics": 0.5},
+        extra={"fidelity": 0.5, "perceptual": 2.0, "csd": 0.015, "texture": 0.4, "grid": 20000.0, "statistics": 0.5},
     )  # fmt: skip
     weights = options.extra
     torch.set_num_threads(options.threads)
