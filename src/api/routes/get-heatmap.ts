@@ -1,9 +1,10 @@
 /** GET /upscale/{id}/heatmap: where a job has invented detail. Made by a job of its own at the first request. */
-import type { FastifyReply } from 'fastify';
+import type { FastifyReply, FastifyRequest } from 'fastify';
 import { heatmapId } from '../../jobs/job.ts';
 import { isFinal, type JobSnapshot } from '../../jobs/job-snapshot.ts';
 import { checkRoomAndModel } from '../admission.ts';
 import { waitForEnd } from '../answer-job.ts';
+import { countedFor } from '../clients/client.ts';
 import { findSource } from '../derived-job.ts';
 import { findFinishedJob, jobParamsSchema, noQuerySchema } from '../find-job.ts';
 import { toJobObject } from '../job-object.ts';
@@ -63,7 +64,7 @@ export function getHeatmap(app: App, services: Services): void {
     const job = await findFinishedJob(queue, request.params.id);
     const id = heatmapId(job.id);
     let heatmap = await queue.get(id);
-    if (!heatmap || isOver(heatmap)) heatmap = await enterHeatmap(services, job, request.id);
+    if (!heatmap || isOver(heatmap)) heatmap = await enterHeatmap(services, job, request);
     if (!isFinal(heatmap.status)) {
       heatmap = await waitForEnd(services, reply, id, config.MAX_WAIT_SECONDS * 1000);
     }
@@ -79,7 +80,7 @@ const isOver = (heatmap: JobSnapshot): boolean =>
 async function enterHeatmap(
   services: Services,
   job: FinishedJob,
-  requestId: string,
+  { id: requestId, client }: Pick<FastifyRequest, 'id' | 'client'>,
 ): Promise<JobSnapshot> {
   const { config, queue } = services;
   const { data } = await findSource(services, job.id);
@@ -100,7 +101,7 @@ async function enterHeatmap(
       timeoutMs,
       requestId,
     },
-    { mayExist: true },
+    { mayExist: true, within: countedFor(client) },
   );
 }
 

@@ -8,6 +8,7 @@ import type { Sweep } from '../../jobs/sheet.ts';
 import { checkRoomAndModel, checkSheet } from '../admission.ts';
 import { answerJob, jobResponses } from '../answer-job.ts';
 import { planAnswer } from '../answer-plan.ts';
+import { countedFor } from '../clients/client.ts';
 import { findSource } from '../derived-job.ts';
 import { jobParamsSchema } from '../find-job.ts';
 import { jobOptions, resolveJobOptions } from '../job-options.ts';
@@ -96,6 +97,7 @@ export function sweepUpscale(app: App, services: Services): void {
       randomUUID(),
       {},
       { kind: 'sweep', ...data, sweep, params, ...options, requestId: request.id },
+      { within: countedFor(request.client) },
     );
     return answerJob(services, reply, plan, accepted);
   });
