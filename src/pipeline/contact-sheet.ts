@@ -14,7 +14,7 @@ import { drawLabel, type Sheet } from './label.ts';
 import { Planar } from './planar.ts';
 import { Resampled } from './resample.ts';
 import { combineResiduals, keptLatents, keptResiduals } from './residuals.ts';
-import { prepareRun, type Run, recipeOf, type UpscaleContext } from './run.ts';
+import { prepareRun, type Run, recipeOf, stageWeights, type UpscaleContext } from './run.ts';
 import { largeImages } from './turns.ts';
 import { toResult, type UpscaleResult } from './upscale.ts';
 
@@ -86,9 +86,18 @@ async function paintSheet(
       dot,
     );
   }
-  for (const { pix, sem, row, column } of pairs) {
-    const cell = await restoreCell(pix, sem, run, { latents, residuals, resampled });
-    await paste(sheet, cell, layout.cell(column, row), run);
+  const weights = stageWeights(geometry, evaluations);
+  control.setWeights({ ...weights, decode_latents: pairs.length * weights.decode_latents });
+  const cells = { latents, residuals, resampled };
+  for (const [index, { pix, sem, row, column }] of pairs.entries()) {
+    const part = { index, count: pairs.length };
+    // One stage for all of a cell, colour fix included, so that progress is that of the sheet.
+    await control.stage(
+      'decode_latents',
+      async () =>
+        paste(sheet, await restoreCell(pix, sem, run, cells), layout.cell(column, row), run),
+      part,
+    );
   }
   return { sheet, evaluations };
 }
@@ -111,10 +120,8 @@ async function restoreCell(
     await combineResiduals(tensors, plan, dials, epsilon, control);
     await subtractResidual(restored, epsilon, control);
   }
-  const superRes = await control.stage('decode_latents', () =>
-    decodeLatents(restored, geometry, model, control),
-  );
-  await control.stage('color_fix', () => fixColors(superRes, resampled, colorfix, control));
+  const superRes = await decodeLatents(restored, geometry, model, control);
+  await fixColors(superRes, resampled, colorfix, control);
   return superRes;
 }
 

@@ -7,6 +7,12 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Progress, Stage, StageTimings } from '../jobs/job.ts';
 import { stages } from '../jobs/job.ts';
 
+/** One of several equal parts of a stage, counted from 0. */
+export interface StagePart {
+  readonly index: number;
+  readonly count: number;
+}
+
 /** A pixel loop blocks for at most about this long. */
 const sliceMs = 25;
 
@@ -20,6 +26,7 @@ export class RunControl {
   readonly #onProgress: ((progress: Progress) => void) | undefined;
   #weights: StageWeights | undefined;
   #stage: Stage = stages[0];
+  #part: StagePart = { index: 0, count: 1 };
   #doneOfStage = 0;
   #fraction = 0;
   #turnStartedAt = performance.now();
@@ -39,13 +46,18 @@ export class RunControl {
 
   /**
    * Runs one stage: times it and looks for cancellation after it.
+   * @param part when the stage runs several times in one job
    * @throws the reason of the signal
    */
-  async stage<T>(stage: Stage, work: () => T | Promise<T>): Promise<T> {
+  async stage<T>(
+    stage: Stage,
+    work: () => T | Promise<T>,
+    part: StagePart = { index: 0, count: 1 },
+  ): Promise<T> {
     this.#signal?.throwIfAborted();
     this.#stage = stage;
-    this.#doneOfStage = 0;
-    this.#report();
+    this.#part = part;
+    this.advanceTo(0);
     const startedAt = performance.now();
     const result = await work();
     this.timingsMs[stage] += performance.now() - startedAt;
@@ -54,9 +66,9 @@ export class RunControl {
     return result;
   }
 
-  /** @param share of the running stage that is done, 0..1 */
+  /** @param share of the running stage (or part of it) that is done, 0..1 */
   advanceTo(share: number): void {
-    this.#doneOfStage = share;
+    this.#doneOfStage = (this.#part.index + share) / this.#part.count;
     this.#report();
   }
 

@@ -95,7 +95,7 @@ function checkSizes({ output, latents }: Geometry, model: Model, maxPixels: numb
 }
 
 /** Shares of the work, measured on a CPU with the embedded model: relative costs per output pixel. */
-function stageWeights({ output }: Geometry, evaluations: Evaluations): StageWeights {
+export function stageWeights({ output }: Geometry, evaluations: Evaluations): StageWeights {
   const pixels = output.width * output.height;
   return {
     decode_image: 0.02 * pixels,

@@ -73,6 +73,22 @@ describe('a contact sheet', () => {
     expect(await descriptionOf(result.image)).toMatchObject({ ...sweep, model: 'identity' });
   });
 
+  it('reports progress cell by cell, colour fix or not', async () => {
+    for (const colorfix of ['none', 'adain'] as const) {
+      const fractions: number[] = [];
+      await contactSheet(photo, { ...params, colorfix }, sweep, {
+        ...context,
+        onProgress: ({ fraction }) => fractions.push(fraction),
+      });
+      expect(fractions).toEqual([...fractions].sort((a, b) => a - b));
+      const steps = [...new Set(fractions)];
+      const widest = Math.max(...steps.slice(1).map((step, i) => step - (steps[i] ?? 0)));
+      // Six cells are nearly all of the work: none may be more than a quarter of it.
+      expect(widest).toBeLessThan(0.25);
+      expect(fractions.at(-1)).toBeCloseTo(1, 5);
+    }
+  });
+
   it('evaluates the UNet once for all cells, as often as the dials need', async () => {
     const of = async (pix: number[], sem: number[]) =>
       (await contactSheet(photo, params, { pix, sem }, context)).evaluations;
