@@ -1,7 +1,8 @@
 /**
  * `make bench`: per-stage times, one against both evaluations, HTTP overhead, event-loop lag, cancel latency
  * and peak memory of the real service. Prints Markdown tables; writes bench/results/service.{json,md}.
- * `make bench BENCH_FLAGS=--huge` adds 2048² → 8192² (minutes); `BENCH_FLAGS=--adjust` prints the cost of other dials only.
+ * `make bench BENCH_FLAGS=--huge` adds 2048² → 8192² (minutes); `BENCH_FLAGS=--adjust` prints the cost of other dials only,
+ * `BENCH_FLAGS=--webhooks` what bad webhook receivers cost.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
@@ -20,6 +21,7 @@ import {
   upscaleSync,
 } from './service.ts';
 import { median, quantile } from './statistics.ts';
+import { measureWebhooks, webhookTable } from './webhooks.ts';
 
 const root = path.resolve(import.meta.dirname, '..');
 const results = path.join(root, 'bench/results');
@@ -139,6 +141,10 @@ async function measureAdjusts(service: Service): Promise<AdjustRow[]> {
 }
 
 async function main(): Promise<void> {
+  if (process.argv.includes('--webhooks')) {
+    console.log(webhookTable(await measureWebhooks(await photo(64), 10, 5)));
+    return;
+  }
   const service = await startService();
   const adjusts = await measureAdjusts(service);
   if (adjustOnly) {
