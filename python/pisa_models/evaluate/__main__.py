@@ -126,11 +126,10 @@ def main() -> int:
     limit = _QUICK_SIDE if arguments.quick else photos.SIDE
     selection = chosen_photos(per_group, limit)
     records = run(bundle, selection, upscalers, arguments.quick, arguments.minutes * 60)
-    # The grid score of a small crop is mostly chance: always whole photos here, all if there is time.
-    everything = 10_000
+    # The grid score of a small crop is mostly chance: always whole photos here.
     stability = [
         measure.stability(photo, bundle, photos.DEGRADED[index % len(photos.DEGRADED)])
-        for index, photo in enumerate(chosen_photos(per_group if arguments.quick else everything, photos.SIDE))
+        for index, photo in enumerate(chosen_photos(per_group, photos.SIDE))
     ]
     times = measure.times(bundle, upscalers)
     reconstruction = {
