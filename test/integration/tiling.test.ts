@@ -1,6 +1,6 @@
 /**
  * The embedded bundle on a photo larger than its tiles, against one run of each graph on the whole image.
- * `TILING_SIDE=512` measures 512² → 2048² (minutes on two cores); the default is 256² → 1024².
+ * At 512² → 2048²; `TILING_SIDE` chooses another side of the input, in pixels.
  */
 import { readFileSync } from 'node:fs';
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -14,7 +14,7 @@ import { loadModel, type Model } from '../../src/pipeline/model.ts';
 import { planTiles } from '../../src/pipeline/tiles.ts';
 import { upscale } from '../../src/pipeline/upscale.ts';
 
-const side = Number(process.env.TILING_SIDE ?? 256);
+const side = Number(process.env.TILING_SIDE ?? 512);
 const outputSide = 4 * side;
 const bundle = fileURLToPath(new URL('../../models/pisa-tiny', import.meta.url));
 const photo = fileURLToPath(new URL('../photos/coffee-150x100.jpg', import.meta.url));
