@@ -7,7 +7,7 @@ import pytest
 
 from pisa_models.evaluate import __main__ as command
 from pisa_models.evaluate import photos, report, sheets
-from pisa_models.evaluate.measure import DIALS, BaselineCache, Record, Stability
+from pisa_models.evaluate.measure import DIALS, BaselineCache, Record, Stability, interleaved_medians
 
 GOOD = Record("a", "unseen", "heavy", "pisa", 1.0, 1.0, "adain", 26.0, 0.8, 0.10, 5.0, 0.01)
 
@@ -167,3 +167,11 @@ def test_save_jpeg_keeps_the_limit_or_says_so(tmp_path):
     assert (tmp_path / "sheet.jpg").stat().st_size <= 60_000
     with pytest.raises(ValueError, match="crops smaller"):
         sheets.save_jpeg(sheet, tmp_path / "sheet.jpg", 100)
+
+
+def test_times_are_taken_in_turn_and_leave_out_the_first_round():
+    order = []
+    runs = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    found = interleaved_medians(runs, 3)
+    assert order == ["a", "b"] * 4
+    assert set(found) == {"a", "b"} and all(seconds >= 0 for seconds in found.values())

@@ -178,17 +178,19 @@ def reconstruction_psnr(photo: EvaluationPhoto, bundle: Bundle) -> float:
     return float(-10 * np.log10(np.mean((decoded.astype(np.float64) - photo.original) ** 2)))
 
 
-def _median_seconds(run: Callable[[], object], repeats: int) -> float:
-    run()  # the first run of a shape allocates
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+def interleaved_medians(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each run; in turn, so that what else the machine does falls on all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if number > 0:  # the first run of a shape allocates
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def times(bundle: Bundle, upscalers: dict[str, peers.Upscaler], repeats: int = 5) -> dict[str, float]:
+def times(bundle: Bundle, upscalers: dict[str, peers.Upscaler], repeats: int = 7) -> dict[str, float]:
     """Median seconds for 128² → 512² on the session's threads, image coding left out."""
     low_res = np.random.default_rng(0).random((128, 128, 3), dtype=np.float32)
 
@@ -199,10 +201,10 @@ def times(bundle: Bundle, upscalers: dict[str, peers.Upscaler], repeats: int = 5
         prepared = Prepared(*resampled.shape[1:], resampled, latents, eps[:1], eps[-1:])
         bundle.restore(prepared, 1, 1, "adain")
 
-    found = {
-        "pisa, one evaluation": _median_seconds(lambda: ours([1.0]), repeats),
-        "pisa, two evaluations": _median_seconds(lambda: ours([0.0, 1.0]), repeats),
+    runs: dict[str, Callable[[], object]] = {
+        "pisa, one evaluation": lambda: ours([1.0]),
+        "pisa, two evaluations": lambda: ours([0.0, 1.0]),
     }
     for method, upscale in upscalers.items():
-        found[method] = _median_seconds(lambda upscale=upscale: upscale(low_res), min(repeats, 3))
-    return found
+        runs[method] = lambda upscale=upscale: upscale(low_res)
+    return interleaved_medians(runs, repeats)
