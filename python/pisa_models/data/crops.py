@@ -1,16 +1,19 @@
-"""Cuts the fetched photos into detailed training crops and 512 px validation photos.
+"""Cuts the fetched photos into training crops and 512 px validation photos.
 
     python -m pisa_models.data.crops
 
 Writes into `<cache>/crops`: `train.npy` (N, 192, 192, 3) uint8 RGB, `validation.npy` (same shape, of
 other photos), `validation-512/*.png`, and `sources.csv` (crops per photo). Train and validation are
-split by photo: no photo gives crops to both.
+split by photo: no photo gives crops to both. Most training crops are full of detail; some are soft (out
+of focus, low contrast, sky with clouds), because a model that never sees those paints over faint texture.
 """
 
+import argparse
 import csv
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -24,12 +27,23 @@ LARGE = 2200  # longest side in pixels above which a photo is halved (hides sens
 MIN_DETAIL = 6.0  # standard deviation of the Laplacian of luma, 8-bit units: below, a crop is flat
 MIN_BUSY = 0.45  # share of 24 px blocks that must hold some detail
 MAX_PER_PHOTO = 420  # so that a few huge photos do not dominate
-MAX_PER_TEXTURE = 10
+MAX_PER_DRAWN = 60  # of a drawn or rendered background
+MAX_PER_TEXTURE = 3
+MIN_FAINT = 1.2  # standard deviation, 8-bit units, of the 2-12 px band in a 24 px block that is not flat
+MIN_FAINT_SHARE = 0.3  # share of such blocks in a soft crop
+MAX_SOFT_PER_PHOTO = 60
+MAX_SOFT_PER_TEXTURE = 3
 SEED = 20_260
 
 # Computer-drawn backgrounds: speckles, polygons or gradients at every scale, which teach no photo detail.
 DRAWN = re.compile(
     r"ubuntu-mate-|mate-stripes|focal-ubuntukylin|/stripes|/gulp|/silk|/waves|/spring|arc-colors|/flow$|/cluster$"
+    r"|lxqt-themes/(kde-plasma|lxqt-|origami|plasma|simple|triangles|waves)|gogh|peretanguy|auvers"
+)
+# More backgrounds that are drawn: some of their detail is used, but their soft parts are only gradients.
+RENDERED = re.compile(
+    r"ukui-wallpapers/|mate-backgrounds/float|lomiri-wallpapers/|lomiri-wallpapers-20.04/(fossa|painting)"
+    r"|plasma-workspace-wallpapers/(?!(autumn|bythewater|coldripple|eveningglow|onestandsout|path)$)"
 )
 
 # Whole photos kept out of training: chosen by subject, before any training, for variety.
@@ -51,12 +65,25 @@ VALIDATION_PHOTOS = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Job:
+    """One photo to cut: its id, its file and the package it is of."""
+
+    key: str
+    path: Path
+    package: PhotoPackage
+
+    @property
+    def held_out(self) -> bool:
+        return self.key in VALIDATION_PHOTOS
+
+
 def photo_id(package: PhotoPackage, path: Path) -> str:
     """Name shared by all files that show the same photo (other sizes, dark variants)."""
     parts = path.parts
     name = parts[parts.index("contents") - 1] if "contents" in parts else path.stem
     name = re.sub(r"[_-]?\d{3,4}x\d{3,4}", "", name)
-    folder = "" if package.photos else path.parent.name + "-"
+    folder = "" if package.photos and not package.archives else path.parent.name + "-"
     return f"{package.name}/{folder}{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}"
 
 
@@ -66,9 +93,10 @@ def photo_files(package: PhotoPackage) -> dict[str, Path]:
     for path in sorted(unpacked(package).rglob("*")):
         if path.suffix.lower() not in {".jpg", ".jpeg", ".png", ".webp"} or not path.is_file():
             continue
-        if path.is_symlink() or path.stem == "screenshot" or path.stat().st_size < 60_000 or "cartoon" in path.parts:
+        least = 60_000 if package.shrink is None else 40_000
+        if path.is_symlink() or path.stem == "screenshot" or path.stat().st_size < least or "cartoon" in path.parts:
             continue
-        if path.stem.lower().endswith(("_normal", "_nm", "normalmap", "_gloss", "_mask")):
+        if path.stem.lower().endswith(("_normal", "_nm", "normalmap", "_gloss", "_gm", "_sm", "_rm", "_mask")):
             continue  # surface maps of the game textures, no pictures
         key = photo_id(package, path)
         if DRAWN.search(key):
@@ -96,9 +124,11 @@ def scaled(image: np.ndarray, opaque: np.ndarray, factor: float) -> tuple[np.nda
     return shrunk, cv2.resize(opaque.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.999
 
 
-def working_scales(path: Path, longest: int, photos: bool) -> list[float]:
+def working_scales(path: Path, longest: int, photos: bool, shrink: float | None = None) -> list[float]:
     """Factors at which crops are cut: the finest clean one, and two coarser ones of large photos."""
-    if longest > 2 * LARGE:
+    if shrink is not None:
+        first = shrink
+    elif longest > 2 * LARGE:
         first = 0.4
     elif longest > LARGE:
         first = 0.5
@@ -109,34 +139,67 @@ def working_scales(path: Path, longest: int, photos: bool) -> list[float]:
     return [first, 0.7 * first, 0.45 * first] if longest * first > 900 else [first]
 
 
+def is_surface_map(crop: np.ndarray) -> bool:
+    """Whether a crop is of a game texture's map of normals, which is blue all over, and no picture."""
+    red, green, blue = crop.reshape(-1, 3).mean(0)
+    return bool(blue > 190 and abs(red - 128) < 25 and abs(green - 128) < 25)
+
+
 def is_detailed(crop: np.ndarray) -> bool:
     """Whether a crop (H, W, 3) has enough fine detail, spread over enough of it, to teach anything."""
-    red, green, blue = crop.reshape(-1, 3).mean(0)
-    if blue > 190 and abs(red - 128) < 25 and abs(green - 128) < 25:
-        return False  # a surface normal map, not a picture
+    if is_surface_map(crop):
+        return False
     luma = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
     laplacian = cv2.Laplacian(luma, cv2.CV_32F)
     blocks = laplacian.reshape(CROP // 24, 24, CROP // 24, 24).std(axis=(1, 3))
     return bool(laplacian.std() > MIN_DETAIL and (blocks > 2.5).mean() > MIN_BUSY)
 
 
-def crops_of(path: Path, photos: bool, rng: np.random.Generator) -> list[np.ndarray]:
-    """All detailed crops of one photo, at most the limit, chosen by `rng`."""
-    read = read_photo(path)
+def is_soft(crop: np.ndarray) -> bool:
+    """Whether a crop without fine detail still has structure: faint texture, blur, clouds.
+
+    Measured between blurs of 1 and 4 px, where sensor noise and smooth gradients leave next to nothing.
+    """
+    if is_surface_map(crop):
+        return False
+    luma = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    band = cv2.GaussianBlur(luma, (0, 0), 1) - cv2.GaussianBlur(luma, (0, 0), 4)
+    blocks = band.reshape(CROP // 24, 24, CROP // 24, 24).std(axis=(1, 3))
+    return bool((blocks > MIN_FAINT).mean() > MIN_FAINT_SHARE)
+
+
+def chosen(crops: list[np.ndarray], limit: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """At most `limit` of the crops, drawn by `rng`, in their order."""
+    return [crops[i] for i in sorted(rng.permutation(len(crops))[:limit])]
+
+
+def crops_of(job: Job, rng: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Detailed and soft crops of one photo, at most the limits, chosen by `rng`. Validation has no soft ones."""
+    detailed: list[np.ndarray] = []
+    soft: list[np.ndarray] = []
+    read = read_photo(job.path)
     if read is None:
-        return []
-    found = []
-    for factor in working_scales(path, max(read[0].shape), photos):
+        return detailed, soft
+    photos = job.package.photos
+    step = CROP // 2 if photos and not job.held_out else CROP * 3 // 4
+    for factor in working_scales(job.path, max(read[0].shape), photos, job.package.shrink):
         image, opaque = scaled(*read, factor) if factor < 1 else read
-        step = CROP * 3 // 4
         for y in range(0, image.shape[0] - CROP + 1, step):
             for x in range(0, image.shape[1] - CROP + 1, step):
                 window = (slice(y, y + CROP), slice(x, x + CROP))
-                if opaque[window].all() and is_detailed(image[window]):
-                    found.append(image[window].copy())
+                if not opaque[window].all():
+                    continue
+                if is_detailed(image[window]):
+                    detailed.append(image[window].copy())
+                elif not job.held_out and not RENDERED.search(job.key) and is_soft(image[window]):
+                    soft.append(image[window].copy())
     limit = MAX_PER_PHOTO if photos else MAX_PER_TEXTURE
-    keep = rng.permutation(len(found))[:limit]
-    return [found[i] for i in sorted(keep)]
+    if RENDERED.search(job.key) and not job.held_out:
+        limit = min(limit, MAX_PER_DRAWN)
+    return (
+        chosen(detailed, limit, rng),
+        chosen(soft, MAX_SOFT_PER_PHOTO if photos else MAX_SOFT_PER_TEXTURE, rng),
+    )
 
 
 def write_validation_512(key: str, path: Path) -> None:
@@ -170,34 +233,42 @@ def load_crops(split: str) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Save under another name and rename: a training may have the old file mapped."""
+    partial = path.with_name(f"{path.stem}.partial.npy")
+    np.save(partial, array)
+    partial.replace(path)
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--again", action="store_true", help="replace what is there, low-resolution crops included")
+    again = parser.parse_args().again
     target = cache_dir("crops")
-    if (target / "train.npy").exists():
-        print(f"{target}/train.npy exists already; delete it to cut the crops again")
+    if (target / "train.npy").exists() and not again:
+        print(f"{target}/train.npy exists already; --again cuts the crops anew")
         return
     cv2.setNumThreads(1)
-    jobs = [(key, path, p.photos) for p in PACKAGES for key, path in sorted(photo_files(p).items())]
+    jobs = [Job(key, path, p) for p in PACKAGES for key, path in sorted(photo_files(p).items())]
     if not jobs:
         sys.exit("no photos found: run `python -m pisa_models.data.fetch` first")
     seeds = np.random.SeedSequence(SEED).spawn(len(jobs))
     with ThreadPoolExecutor(2) as pool:
-        results = list(
-            pool.map(lambda j: crops_of(j[0][1], j[0][2], np.random.default_rng(j[1])), zip(jobs, seeds, strict=True))
-        )
+        results = list(pool.map(lambda job, seed: crops_of(job, np.random.default_rng(seed)), jobs, seeds))
     split: dict[str, list[np.ndarray]] = {"train": [], "validation": []}
     with open(target / "sources.csv", "w", newline="") as handle:
         rows = csv.writer(handle)
-        rows.writerow(["photo", "split", "crops"])
-        for (key, path, _), crops in zip(jobs, results, strict=True):
-            name = "validation" if key in VALIDATION_PHOTOS else "train"
-            split[name] += crops
-            rows.writerow([key, name, len(crops)])
-            if name == "validation":
-                write_validation_512(key, path)
-    rng = np.random.default_rng(SEED)
+        rows.writerow(["photo", "split", "detailed", "soft"])
+        for job, (detailed, soft) in zip(jobs, results, strict=True):
+            name = "validation" if job.held_out else "train"
+            split[name] += detailed + soft
+            rows.writerow([job.key, name, len(detailed), len(soft)])
+            if job.held_out:
+                write_validation_512(job.key, job.path)
     for name, crops in split.items():
-        order = rng.permutation(len(crops))
-        np.save(target / f"{name}.npy", np.stack([crops[i] for i in order]))
+        order = np.random.default_rng(SEED).permutation(len(crops))
+        save_array(target / f"{name}.npy", np.stack([crops[i] for i in order]))
+        (target / f"{name}-low-res.npy").unlink(missing_ok=True)  # they would be of other crops
         print(f"{name}: {len(crops)} crops")
     print(f"validation photos: {len(validation_images())} windows of 512 px")
 

