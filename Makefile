@@ -46,7 +46,7 @@ check: $(NODE_STAMP) ## Types, lint, import rules, dead code
 bench: $(BUILD_STAMP) ## Measure, print a table, write bench/results/
 	@scripts/setup.sh redis always
 	@npx --no-install tsc -p tsconfig.bench.json
-	@node .bench/run.js $(BENCH_FLAGS)
+	@node .bench/bench/run.js $(BENCH_FLAGS)
 
 bench-fresh: ## Time a fresh clone: first image, second start
 	@bench/fresh-clone.sh

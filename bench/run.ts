@@ -9,12 +9,13 @@ import { cpus } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import sharp from 'sharp';
+import { residentMegabytes } from '../test/support/processes.ts';
 import { type AdjustRow, adjustTable, measureAdjust } from './adjust.ts';
 import {
   cancelJob,
   getJob,
   metric,
-  peakMegabytes,
+  root,
   type Service,
   startService,
   submit,
@@ -23,7 +24,6 @@ import {
 import { median, quantile } from './statistics.ts';
 import { measureWebhooks, webhookTable } from './webhooks.ts';
 
-const root = path.resolve(import.meta.dirname, '..');
 const results = path.join(root, 'bench/results');
 const huge = process.argv.includes('--huge');
 const adjustOnly = process.argv.includes('--adjust');
@@ -153,7 +153,7 @@ async function main(): Promise<void> {
     return;
   }
   const rows = await measureStages(service);
-  const peak1024 = peakMegabytes(service.pids().device);
+  const peak1024 = residentMegabytes(service.pids().device, 'VmHWM');
   const longJob = await measureLongJob(service);
   await service.stop();
 
@@ -167,7 +167,7 @@ async function main(): Promise<void> {
       if (status === 'failed') throw new Error(JSON.stringify(error));
       await delay(500);
     }
-    memory['2048² → 8192²'] = peakMegabytes(fresh.pids().device);
+    memory['2048² → 8192²'] = residentMegabytes(fresh.pids().device, 'VmHWM');
     await fresh.stop();
   }
 

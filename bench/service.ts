@@ -1,11 +1,11 @@
 /** Starts the real service (dist/cli.js serve) on a free port with a data folder of its own, and asks it things. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { devicesOf, freePort } from '../test/support/processes.ts';
 
 export interface Service {
   url: string;
@@ -16,17 +16,8 @@ export interface Service {
   stop: () => Promise<void>;
 }
 
-const root = path.resolve(import.meta.dirname, '..');
-
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
-}
+/** Compiled, this file is in `.bench/bench`. */
+export const root = path.resolve(import.meta.dirname, '../..');
 
 export async function startService(env: Record<string, string> = {}): Promise<Service> {
   const dataDir = mkdtempSync(path.join(tmpdir(), 'pisa-bench-'));
@@ -49,7 +40,7 @@ export async function startService(env: Record<string, string> = {}): Promise<Se
   return {
     url,
     readyMs: performance.now() - startedAt,
-    pids: () => ({ main: child.pid ?? 0, device: deviceProcess(child.pid ?? 0) }),
+    pids: () => ({ main: child.pid ?? 0, device: devicesOf(child.pid ?? 0)[0] ?? 0 }),
     stop: async () => {
       const exited = once(child, 'exit');
       child.kill('SIGTERM');
@@ -69,29 +60,6 @@ async function untilReady(child: ChildProcess, url: string): Promise<void> {
     if (ok) return;
     await delay(25);
   }
-}
-
-/** The child of `parent` that runs device-main.js. */
-function deviceProcess(parent: number): number {
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/.test(name)) continue;
-    try {
-      const status = readFileSync(`/proc/${name}/status`, 'utf8');
-      const command = readFileSync(`/proc/${name}/cmdline`, 'utf8');
-      if (status.includes(`PPid:\t${parent}\n`) && command.includes('device-main')) {
-        return Number(name);
-      }
-    } catch {
-      // The process ended while we looked.
-    }
-  }
-  throw new Error('no device process found');
-}
-
-/** Peak resident size of a process since its start, in megabytes (VmHWM). */
-export function peakMegabytes(pid: number): number {
-  const match = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
-  return Number(match?.[1] ?? Number.NaN) / 1024;
 }
 
 /** What the benchmark reads of a job object (openapi.yaml has all of it). */

@@ -5,37 +5,20 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Redis } from 'ioredis';
 import { AppError } from '../errors.ts';
-import { metrics } from '../metrics.ts';
-import type { ObjectStore } from '../storage/object-store.ts';
+import { deleteObjects, type ObjectStore } from '../storage/object-store.ts';
 import { BullQueue } from './bull-queue.ts';
-import {
-  deleteCancelRecord,
-  publishCancel,
-  readCancelRecord,
-  writeCancelRecord,
-} from './cancellation.ts';
 import { ClientLimits } from './client-limits.ts';
 import { bindKey, type IdempotencyClaim, isKeyBound } from './idempotency.ts';
-import { heatmapId, inputTtlSeconds, outputKey, sideKeys, type UpscaleJobData } from './job.ts';
+import { inputTtlSeconds, outputKey, sideKeys, type UpscaleJobData } from './job.ts';
 import { JobEvents } from './job-events.ts';
-import {
-  isFinal,
-  type JobSnapshot,
-  snapshotOfCancelRecord,
-  snapshotOfJob,
-  snapshotOfReuseRecord,
-  type UpscaleJob,
-} from './job-snapshot.ts';
+import { JobLookup } from './job-lookup.ts';
+import { JobRemoval, type RemoveOutcome } from './job-removal.ts';
+import { isFinal, type JobSnapshot, snapshotOfReuseRecord } from './job-snapshot.ts';
 import { JobWatches, type WatchListener } from './job-watches.ts';
-import { forgetKept } from './kept-objects.ts';
 import { connectRedis, orUnavailable } from './redis.ts';
-import {
-  deleteReuseRecord,
-  findResult,
-  readReuseRecord,
-  writeReuseRecord,
-} from './stored-results.ts';
-import { type DeliveryJob, newDelivery, recordEnd, stateOfDelivery } from './webhook.ts';
+import { findResult, writeReuseRecord } from './stored-results.ts';
+import { waitForJob } from './wait-for-job.ts';
+import { newDelivery } from './webhook.ts';
 import { within } from './within.ts';
 import {
   findModel,
@@ -73,11 +56,6 @@ interface QueueCounts {
   queued: number;
   processing: number;
 }
-
-type RemoveOutcome =
-  | { outcome: 'canceled'; job: JobSnapshot }
-  /** It had ended before: its images and its record are gone now. */
-  | { outcome: 'deleted' };
 
 /** Every method throws `redis_unavailable` when Redis is away. */
 export interface UpscaleQueue {
@@ -141,8 +119,6 @@ export interface UpscaleQueue {
   close(): Promise<void>;
 }
 
-/** Events can be lost (a trimmed stream, a Redis that restarts): a waiting request looks by itself this often. */
-const lookAgainMs = 5000;
 const pingAgainMs = 100;
 /** For so long after its result has expired a job is still known, and answers 410. */
 const recordMarginSeconds = 86_400;
@@ -159,6 +135,8 @@ class BullUpscaleQueue implements UpscaleQueue {
   readonly limits: ClientLimits;
   readonly #redis: Redis;
   readonly #bull: BullQueue;
+  readonly #lookup: JobLookup;
+  readonly #removal: JobRemoval;
   readonly #events: JobEvents;
   readonly #watches: JobWatches;
   readonly #store: ObjectStore;
@@ -170,11 +148,20 @@ class BullUpscaleQueue implements UpscaleQueue {
     this.#redis = connectRedis(redisUrl, 'producer', onError);
     this.limits = new ClientLimits(this.#redis);
     this.#bull = new BullQueue(this.#redis, this.#recordTtlSeconds, onError);
+    this.#lookup = new JobLookup(this.#redis, this.#bull);
     this.#events = new JobEvents(redisUrl, onError);
     this.#watches = new JobWatches({
       events: this.#events,
       look: (id) => this.get(id),
-      order: () => this.#order(),
+      order: () => orUnavailable(() => this.#lookup.order()),
+    });
+    this.#removal = new JobRemoval({
+      redis: this.#redis,
+      bull: this.#bull,
+      lookup: this.#lookup,
+      store,
+      recordTtlSeconds: this.#recordTtlSeconds,
+      onRemoved: (id) => this.#events.notify(id),
     });
   }
 
@@ -217,7 +204,7 @@ class BullUpscaleQueue implements UpscaleQueue {
       return mayExist ? await this.#asItIs(added) : added;
     } catch (error) {
       // Nobody will ever read it, unless the job is in the queue all the same. Its time to live ends it.
-      if (!mayExist) await this.#deleteObjects(sideKeys(id)).catch(() => {});
+      if (!mayExist) await deleteObjects(this.#store, sideKeys(id)).catch(() => {});
       if (within) await this.limits.releaseJob(within.client, id).catch(() => {});
       throw error;
     }
@@ -232,16 +219,12 @@ class BullUpscaleQueue implements UpscaleQueue {
     await put(data.maps?.sem, maps.sem);
   }
 
-  async #deleteObjects(keys: readonly string[]): Promise<void> {
-    await Promise.all(keys.map((key) => this.#store.delete(key)));
-  }
-
   /** BullMQ adds no second job under an id, and does not say so: look. */
   async #asItIs(added: JobSnapshot): Promise<JobSnapshot> {
     const job = (await this.get(added.id)) ?? added;
     // The other one was quicker, and has done with its input: ours came after it.
     if (isFinal(job.status) && !job.result?.kept.length) {
-      await this.#deleteObjects(sideKeys(added.id)).catch(() => {});
+      await deleteObjects(this.#store, sideKeys(added.id)).catch(() => {});
     }
     return job;
   }
@@ -290,52 +273,16 @@ class BullUpscaleQueue implements UpscaleQueue {
       await writeReuseRecord(this.#redis, id, record, this.#recordTtlSeconds);
       // It has ended already: told at once. Until both are written, the client has no answer.
       if (data.webhook) await this.#bull.addDelivery(id, data.webhook);
-      return this.#withWebhook(snapshotOfReuseRecord(id, record));
+      return this.#lookup.withWebhook(snapshotOfReuseRecord(id, record));
     });
   }
 
   async get(id: string): Promise<JobSnapshot | undefined> {
-    return orUnavailable(async () => {
-      const [record, reused, state, job] = await this.#read(id);
-      if (record) return this.#withWebhook(snapshotOfCancelRecord(id, record));
-      if (reused) return this.#withWebhook(snapshotOfReuseRecord(id, reused));
-      if (!job) return undefined;
-      const snapshot = await this.#withWebhook(snapshotOfJob(job, state));
-      if (snapshot.status !== 'queued') return snapshot;
-      const queuePosition = await this.#position(id);
-      return queuePosition === undefined ? snapshot : { ...snapshot, queuePosition };
-    });
+    return orUnavailable(() => this.#lookup.get(id));
   }
 
-  async #withWebhook(job: JobSnapshot): Promise<JobSnapshot> {
-    if (!job.data.webhook) return job;
-    const webhook = stateOfDelivery(job.data.webhook, await this.#delivery(job.id));
-    return webhook ? { ...job, webhook } : job;
-  }
-
-  async #delivery(id: string): Promise<DeliveryJob | undefined> {
-    return (await this.#bull.deliveries().getJob(id)) as DeliveryJob | undefined;
-  }
-
-  async waitFor(
-    id: string,
-    timeoutMs: number,
-    signal?: AbortSignal,
-  ): Promise<JobSnapshot | undefined> {
-    const deadline = Date.now() + timeoutMs;
-    let last: JobSnapshot | undefined;
-    for (;;) {
-      // Subscribe before looking, so that nothing that happens after the look is missed.
-      const change = this.#nextChange(id, signal);
-      try {
-        last = last ? await this.#getUnlessAway(id, last) : await this.get(id);
-        const leftMs = deadline - Date.now();
-        if (!last || isFinal(last.status) || leftMs <= 0 || signal?.aborted) return last;
-        await change.within(Math.min(leftMs, lookAgainMs));
-      } finally {
-        change.end();
-      }
-    }
+  waitFor(id: string, timeoutMs: number, signal?: AbortSignal): Promise<JobSnapshot | undefined> {
+    return waitForJob(id, { events: this.#events, look: () => this.get(id), timeoutMs, signal });
   }
 
   watch(id: string, listener: WatchListener): () => void {
@@ -343,19 +290,7 @@ class BullUpscaleQueue implements UpscaleQueue {
   }
 
   async remove(id: string): Promise<RemoveOutcome | undefined> {
-    return orUnavailable(async () => {
-      const [record, reused, state, job] = await this.#read(id);
-      if (reused) return this.#delete(id);
-      if (record) {
-        const job = snapshotOfCancelRecord(id, record);
-        // Still stopping: the record is the flag that stops it, so it has to stay.
-        if (state === 'active') return { outcome: 'canceled', job };
-        return this.#delete(id);
-      }
-      if (!job) return undefined;
-      if (isFinal(snapshotOfJob(job, state).status)) return this.#delete(id);
-      return this.#cancel(id, job, state);
-    });
+    return orUnavailable(() => this.#removal.remove(id));
   }
 
   async counts(): Promise<QueueCounts> {
@@ -389,126 +324,5 @@ class BullUpscaleQueue implements UpscaleQueue {
     this.#watches.close();
     await Promise.allSettled([this.#events.close(), within(this.#bull.close(), closeLimitMs)]);
     this.#redis.disconnect();
-  }
-
-  /** The job was accepted and Redis will be back: a short absence is no reason to give up a wait. */
-  async #getUnlessAway(id: string, last: JobSnapshot): Promise<JobSnapshot | undefined> {
-    try {
-      return await this.get(id);
-    } catch (error) {
-      if (error instanceof AppError && error.code === 'redis_unavailable') return last;
-      throw error;
-    }
-  }
-
-  /** One connection answers in order, so the state is never newer than the job (see `snapshotOfJob`). */
-  #read(id: string) {
-    const queue = this.#bull.get();
-    return Promise.all([
-      readCancelRecord(this.#redis, id),
-      readReuseRecord(this.#redis, id),
-      queue.getJobState(id),
-      queue.getJob(id) as Promise<UpscaleJob | undefined>,
-    ]);
-  }
-
-  async #cancel(id: string, job: UpscaleJob, state: string): Promise<RemoveOutcome> {
-    const record = {
-      data: job.data,
-      createdAt: job.timestamp,
-      ...(state === 'active' && job.processedOn ? { startedAt: job.processedOn } : {}),
-      canceledAt: Date.now(),
-    };
-    await writeCancelRecord(this.#redis, id, record, this.#recordTtlSeconds);
-    if (await this.#takeOut(job)) {
-      metrics.jobs.inc({ status: 'canceled', code: 'canceled', model: job.data.params.model });
-      await this.#deleteObjects(sideKeys(id));
-    } else if ((await this.#bull.get().getJobState(id)) === 'active') {
-      await publishCancel(this.#redis, id);
-    } else {
-      // It ended while we looked: then this was the removal of a finished job.
-      return this.#delete(id);
-    }
-    this.#events.notify(id);
-    return { outcome: 'canceled', job: snapshotOfCancelRecord(id, record) };
-  }
-
-  /** @returns false when a worker holds the job or it has ended, so that it cannot be taken out of the queue */
-  async #takeOut(job: UpscaleJob): Promise<boolean> {
-    const state = await job.getState();
-    if (state !== 'waiting' && state !== 'prioritized' && state !== 'delayed') return false;
-    try {
-      await job.remove();
-      return true;
-    } catch (error) {
-      // BullMQ has no class for this one. A worker took the job in the meantime.
-      if (error instanceof Error && error.message.includes('locked')) return false;
-      throw error;
-    }
-  }
-
-  async #delete(id: string): Promise<RemoveOutcome> {
-    const queue = this.#bull.get();
-    // What was deleted can still be told of.
-    const [ended, delivery] = await Promise.all([this.get(id), this.#delivery(id)]);
-    if (ended && delivery && isFinal(ended.status)) await recordEnd(delivery, ended);
-    const keys = [...sideKeys(id), outputKey(id), outputKey(heatmapId(id))];
-    await Promise.all([
-      this.#deleteObjects(keys),
-      forgetKept(this.#redis, keys),
-      queue.remove(id),
-      queue.remove(heatmapId(id)),
-    ]);
-    await deleteCancelRecord(this.#redis, id);
-    await deleteReuseRecord(this.#redis, id);
-    this.#events.notify(id);
-    return { outcome: 'deleted' };
-  }
-
-  /** @returns how many jobs will be taken before this one; undefined when it does not wait */
-  async #position(id: string): Promise<number | undefined> {
-    const queue = this.#bull.get();
-    const waiting = queue.toKey('wait');
-    // Workers take from the tail, new jobs come in at the head; then by priority.
-    const [length, index, rank] = await Promise.all([
-      this.#redis.llen(waiting),
-      this.#redis.lpos(waiting, id, 'RANK', -1),
-      this.#redis.zrank(queue.toKey('prioritized'), id),
-    ]);
-    if (index !== null) return Math.max(0, length - 1 - index);
-    return rank === null ? undefined : length + rank;
-  }
-
-  /** The ids of all jobs that wait, the next one first. */
-  async #order(): Promise<string[]> {
-    const queue = this.#bull.get();
-    const [waiting, prioritized] = await orUnavailable(() =>
-      Promise.all([
-        this.#redis.lrange(queue.toKey('wait'), 0, -1),
-        this.#redis.zrange(queue.toKey('prioritized'), 0, '-1'),
-      ]),
-    );
-    return [...waiting.reverse(), ...prioritized];
-  }
-
-  #nextChange(id: string, signal?: AbortSignal) {
-    let wake = () => {};
-    const changed = new Promise<void>((resolve) => {
-      wake = resolve;
-    });
-    const unsubscribe = this.#events.subscribe(id, wake);
-    signal?.addEventListener('abort', wake);
-    let timer: NodeJS.Timeout | undefined;
-    return {
-      within: (ms: number) => {
-        timer = setTimeout(wake, ms);
-        return changed;
-      },
-      end: () => {
-        clearTimeout(timer);
-        unsubscribe();
-        signal?.removeEventListener('abort', wake);
-      },
-    };
   }
 }

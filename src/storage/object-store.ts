@@ -25,3 +25,7 @@ export function checkKey(key: string): string {
   if (!/^[a-z]+\/[A-Za-z0-9-]{1,64}$/.test(key)) throw new Error(`Not a storage key: ${key}`);
   return key;
 }
+
+export async function deleteObjects(store: ObjectStore, keys: readonly string[]): Promise<void> {
+  await Promise.all(keys.map((key) => store.delete(key)));
+}

@@ -7,7 +7,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Redis } from 'ioredis';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
-import { cli, freePort, photo } from './service.ts';
+import { freePort, residentMegabytes } from '../support/processes.ts';
+import { cli, photo } from './service.ts';
 
 const clientCount = 1000;
 const jobCount = 100;
@@ -66,11 +67,7 @@ async function follow(id: string, agent: Agent): Promise<Client> {
   return client;
 }
 
-/** Resident memory of the api, in megabytes: now (`VmRSS`) or at its highest (`VmHWM`). */
-const memoryOf = (field: 'VmRSS' | 'VmHWM'): number => {
-  const status = readFileSync(`/proc/${api.pid}/status`, 'utf8');
-  return Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(status)?.[1]) / 1024;
-};
+const memoryOf = (field: 'VmRSS' | 'VmHWM'): number => residentMegabytes(api.pid ?? 0, field);
 
 /** Connections of Redis by the command that they ran last. */
 async function connectionsOf(command: string): Promise<number> {

@@ -7,7 +7,8 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import sharp, { type Sharp } from 'sharp';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { cli, descendants, isAlive, photo, type RunningService, startService } from './service.ts';
+import { descendants, isAlive, procFile } from '../support/processes.ts';
+import { cli, photo, type RunningService, startService } from './service.ts';
 
 const run = promisify(execFile);
 let service: RunningService;
@@ -212,7 +213,7 @@ test('a service killed outright leaves no orphan process', async () => {
 });
 
 function isRedis(pid: number): boolean {
-  return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('redis-server');
+  return procFile(pid, 'cmdline').includes('redis-server');
 }
 
 test('help reads well', async () => {

@@ -5,7 +5,8 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { cli, freePort, photo } from './service.ts';
+import { freePort } from '../support/processes.ts';
+import { cli, photo } from './service.ts';
 
 let redis: ChildProcess;
 let redisUrl: string;

@@ -4,7 +4,8 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect, test } from 'vitest';
-import { freePort, photo, root, startService } from './service.ts';
+import { freePort } from '../support/processes.ts';
+import { photo, root, startService } from './service.ts';
 
 test('the receiver of the docs verifies what the service sends, and refuses what it does not', async () => {
   const page = readFileSync(path.join(root, 'docs/webhooks.md'), 'utf8');

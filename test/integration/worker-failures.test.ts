@@ -4,9 +4,8 @@ import { outputKey } from '../../src/jobs/job.ts';
 import { metrics } from '../../src/metrics.ts';
 import type { RunningWorker } from '../../src/worker/start-worker.ts';
 import { type Build, buildService } from '../support/build.ts';
+import { devicesOf, isAlive } from '../support/processes.ts';
 import {
-  devicesOf,
-  isRunning,
   startWorkerBench,
   startWorkerProcess,
   testImage,
@@ -31,7 +30,7 @@ afterEach(() => bench?.stop());
 const startReady = async (...args: Parameters<WorkerBench['startWorker']>) => {
   const worker = await bench.startWorker(...args);
   await worker.ready;
-  const [device = 0] = await devicesOf(process.pid);
+  const [device = 0] = devicesOf(process.pid);
   return { worker, device };
 };
 
@@ -65,7 +64,7 @@ describe('a device process', () => {
     expect(await Promise.all(ids.map(attemptsMade))).toEqual([2, 2]);
     expect(await restarts('crashed')).toBe(crashed + 1);
     expect(worker.state().devices).toEqual([{ name: 'cpu', status: 'ready', jobs: 0 }]);
-    expect(await devicesOf(process.pid)).not.toContain(device);
+    expect(devicesOf(process.pid)).not.toContain(device);
   });
 
   test('that dies at every attempt fails its job in the end, with a reason', async () => {
@@ -73,7 +72,7 @@ describe('a device process', () => {
     const id = await bench.submit(await testImage(400));
     for (let attempt = 1; attempt <= 3; attempt += 1) {
       await bench.event(id, 'progress');
-      const [device = 0] = await devicesOf(process.pid);
+      const [device = 0] = devicesOf(process.pid);
       process.kill(device, 'SIGKILL');
     }
     expect(await bench.ended(id)).toMatchObject({
@@ -92,7 +91,7 @@ describe('a device process', () => {
     process.kill(device, 'SIGSTOP');
     expect((await bench.ended(id)).status).toBe('succeeded');
     expect(await restarts('hung')).toBe(hung + 1);
-    expect(await isRunning(device)).toBe(false);
+    expect(isAlive(device)).toBe(false);
   });
 
   test('that does not obey a cancel is killed; the other job in it loses no attempt', async () => {
@@ -118,7 +117,7 @@ describe('a device process', () => {
       status: 'failed',
       error: { code: 'job_timeout' },
     });
-    expect(await isRunning(device)).toBe(false);
+    expect(isAlive(device)).toBe(false);
   });
 
   test('that has grown too large is replaced once its jobs are done', async () => {
@@ -151,7 +150,7 @@ describe('a device that cannot start', () => {
     const id = await bench.submit(await testImage(24));
     expect(await bench.queue.get(id)).toMatchObject({ status: 'queued' });
     await worker.close();
-    expect(await devicesOf(process.pid)).toEqual([]);
+    expect(devicesOf(process.pid)).toEqual([]);
     expect(await bench.queue.get(id)).toMatchObject({ status: 'queued' });
     expect(await bench.queue.workers()).toEqual([]);
   });
@@ -187,7 +186,7 @@ describe('a supervisor', () => {
     expect(await bench.queue.get(id)).toMatchObject({ status: 'succeeded' });
     expect((await bench.queue.get(waiting))?.status).not.toBe('failed');
     expect(await bench.queue.get(third)).toMatchObject({ status: 'queued' });
-    expect(await isRunning(device)).toBe(false);
+    expect(isAlive(device)).toBe(false);
     expect(await bench.queue.workers()).toEqual([]);
   });
 
@@ -197,7 +196,7 @@ describe('a supervisor', () => {
     await worker.close();
     expect(await bench.queue.get(id)).toMatchObject({ status: 'queued', queuePosition: 0 });
     expect(await attemptsMade(id)).toBe(0);
-    expect(await isRunning(device)).toBe(false);
+    expect(isAlive(device)).toBe(false);
     await startReady();
     expect(await bench.ended(id)).toMatchObject({ status: 'succeeded' });
     expect(await attemptsMade(id)).toBe(1);
@@ -208,7 +207,7 @@ describe('a supervisor', () => {
     const id = await submitAndStart(450);
     expect(await first.kill('SIGTERM')).toBe(0);
     expect(await bench.queue.get(id)).toMatchObject({ status: 'queued' });
-    expect(await Promise.all(first.devices.map(isRunning))).toEqual([false]);
+    expect(first.devices.map(isAlive)).toEqual([false]);
     expect(await bench.queue.workers()).toEqual([]);
     await startReady();
     expect(await bench.ended(id)).toMatchObject({ status: 'succeeded' });
@@ -225,7 +224,7 @@ describe('a supervisor', () => {
     await bench.redis.client.del(`bull:upscale:${id}:lock`);
     expect(await bench.ended(id)).toMatchObject({ status: 'succeeded' });
     expect(bench.log.some(({ msg }) => msg === 'the lock of the job was lost')).toBe(true);
-    expect(await devicesOf(process.pid)).toEqual([device]);
+    expect(devicesOf(process.pid)).toEqual([device]);
     expect(await bench.redis.client.llen('bull:upscale:active')).toBe(0);
   });
 
@@ -236,7 +235,7 @@ describe('a supervisor', () => {
     process.kill(device, 'SIGTERM');
     expect(await bench.ended(id)).toMatchObject({ status: 'succeeded' });
     expect(await attemptsMade(id)).toBe(1);
-    expect(await devicesOf(process.pid)).toEqual([device]);
+    expect(devicesOf(process.pid)).toEqual([device]);
   });
 });
 
@@ -255,7 +254,7 @@ describe('Redis', () => {
     await submitAndStart(800);
     await bench.redis.kill();
     await worker.close();
-    expect(await isRunning(device)).toBe(false);
+    expect(isAlive(device)).toBe(false);
     await bench.redis.restart();
   });
 });

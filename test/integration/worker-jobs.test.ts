@@ -5,13 +5,8 @@ import { inputKey, outputKey, stages, tensorKeys } from '../../src/jobs/job.ts';
 import type { JobSnapshot } from '../../src/jobs/job-snapshot.ts';
 import { metrics } from '../../src/metrics.ts';
 import { type Build, buildService } from '../support/build.ts';
-import {
-  devicesOf,
-  jobData,
-  startWorkerBench,
-  testImage,
-  type WorkerBench,
-} from '../support/worker.ts';
+import { devicesOf } from '../support/processes.ts';
+import { jobData, startWorkerBench, testImage, type WorkerBench } from '../support/worker.ts';
 
 let build: Build;
 let bench: WorkerBench;
@@ -22,7 +17,7 @@ beforeAll(async () => {
   bench = await startWorkerBench(build);
   const worker = await bench.startWorker();
   await worker.ready;
-  [device] = (await devicesOf(process.pid)) as [number];
+  [device] = devicesOf(process.pid) as [number];
 });
 afterAll(async () => {
   await bench?.stop();
@@ -196,7 +191,7 @@ describe('stopping a job that runs', () => {
     expect(await bench.queue.get(id)).toMatchObject({ status: 'canceled' });
     expect(await bench.store.get(outputKey(id))).toBeUndefined();
     await expect.poll(() => bench.store.get(inputKey(id))).toBeUndefined();
-    expect(await devicesOf(process.pid)).toEqual([device]);
+    expect(devicesOf(process.pid)).toEqual([device]);
   });
 
   test('a cancel whose message got lost is found with the next report', async () => {
@@ -248,7 +243,7 @@ describe('stopping a job that runs', () => {
     expect(job).toMatchObject({ status: 'failed', error: { code: 'job_timeout' } });
     expect(await bench.redis.client.hget(`bull:upscale:${job.id}`, 'atm')).toBe('1');
     expect((await run(await testImage(24))).status).toBe('succeeded');
-    expect(await devicesOf(process.pid)).toEqual([device]);
+    expect(devicesOf(process.pid)).toEqual([device]);
   });
 });
 

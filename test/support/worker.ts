@@ -5,7 +5,6 @@
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as nextLook } from 'node:timers/promises';
 import { Job, Queue, QueueEvents } from 'bullmq';
@@ -27,6 +26,7 @@ import {
   type WorkerOptions,
 } from '../../src/worker/start-worker.ts';
 import { type Build, root } from './build.ts';
+import { devicesOf, isAlive } from './processes.ts';
 import { startRedis, type TestRedis } from './redis.ts';
 
 /** Short enough for a test, long enough for a busy machine. */
@@ -186,35 +186,9 @@ export async function testImage(edge: number): Promise<Buffer> {
     .toBuffer();
 }
 
-/** The device processes of a worker's process. */
-export async function devicesOf(parent: number): Promise<number[]> {
-  const devices: number[] = [];
-  for (const pid of await childrenOf(parent)) {
-    const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-    if (command.includes('device-main')) devices.push(pid);
-  }
-  return devices;
-}
-
-async function childrenOf(parent: number): Promise<number[]> {
-  const children: number[] = [];
-  // Per thread: a child belongs to the thread that forked it.
-  for (const thread of await readdir(`/proc/${parent}/task`)) {
-    const text = await readFile(`/proc/${parent}/task/${thread}/children`, 'utf8');
-    children.push(...text.split(' ').filter(Boolean).map(Number));
-  }
-  return children;
-}
-
-/** True while the process runs. One that has ended but was not yet reaped does not. */
-export async function isRunning(pid: number): Promise<boolean> {
-  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
-  return text !== undefined && !/\) [ZX] /.test(text);
-}
-
 /** Resolves when the process has ended; for one that is not our child, so that no event tells. */
 export async function untilGone(pid: number): Promise<void> {
-  while (await isRunning(pid)) await nextLook(20);
+  while (isAlive(pid)) await nextLook(20);
 }
 
 export interface WorkerProcess {
@@ -247,7 +221,7 @@ export async function startWorkerProcess(
   const pid = child.pid ?? 0;
   return {
     pid,
-    devices: await devicesOf(pid),
+    devices: devicesOf(pid),
     kill: async (signal) => {
       child.kill(signal);
       const [code] = (await exited) as [number | null];

@@ -1,0 +1,111 @@
+/** Takes jobs away: cancels one that has not ended, deletes one that has. */
+import type { Redis } from 'ioredis';
+import { metrics } from '../metrics.ts';
+import { deleteObjects, type ObjectStore } from '../storage/object-store.ts';
+import type { BullQueue } from './bull-queue.ts';
+import { deleteCancelRecord, publishCancel, writeCancelRecord } from './cancellation.ts';
+import { heatmapId, outputKey, sideKeys } from './job.ts';
+import type { JobLookup } from './job-lookup.ts';
+import {
+  isFinal,
+  type JobSnapshot,
+  snapshotOfCancelRecord,
+  snapshotOfJob,
+  type UpscaleJob,
+} from './job-snapshot.ts';
+import { forgetKept } from './kept-objects.ts';
+import { deleteReuseRecord } from './stored-results.ts';
+import { recordEnd } from './webhook.ts';
+
+export type RemoveOutcome =
+  | { outcome: 'canceled'; job: JobSnapshot }
+  /** It had ended before: its images and its record are gone now. */
+  | { outcome: 'deleted' };
+
+export interface JobRemovalOptions {
+  redis: Redis;
+  bull: BullQueue;
+  lookup: JobLookup;
+  store: ObjectStore;
+  /** How long a canceled job can be looked up. */
+  recordTtlSeconds: number;
+  /** Told of every job that was canceled or deleted. */
+  onRemoved: (id: string) => void;
+}
+
+export class JobRemoval {
+  readonly #options: JobRemovalOptions;
+
+  constructor(options: JobRemovalOptions) {
+    this.#options = options;
+  }
+
+  /** @returns undefined when there is no such job */
+  async remove(id: string): Promise<RemoveOutcome | undefined> {
+    const [record, reused, state, job] = await this.#options.lookup.read(id);
+    if (reused) return this.#delete(id);
+    if (record) {
+      // Still stopping: the record is the flag that stops it, so it has to stay.
+      if (state !== 'active') return this.#delete(id);
+      return { outcome: 'canceled', job: snapshotOfCancelRecord(id, record) };
+    }
+    if (!job) return undefined;
+    if (isFinal(snapshotOfJob(job, state).status)) return this.#delete(id);
+    return this.#cancel(id, job, state);
+  }
+
+  async #cancel(id: string, job: UpscaleJob, state: string): Promise<RemoveOutcome> {
+    const { redis, bull, store, recordTtlSeconds, onRemoved } = this.#options;
+    const record = {
+      data: job.data,
+      createdAt: job.timestamp,
+      ...(state === 'active' && job.processedOn ? { startedAt: job.processedOn } : {}),
+      canceledAt: Date.now(),
+    };
+    await writeCancelRecord(redis, id, record, recordTtlSeconds);
+    if (await this.#takeOut(job)) {
+      metrics.jobs.inc({ status: 'canceled', code: 'canceled', model: job.data.params.model });
+      await deleteObjects(store, sideKeys(id));
+    } else if ((await bull.get().getJobState(id)) === 'active') {
+      await publishCancel(redis, id);
+    } else {
+      // It ended while we looked: then this was the removal of a finished job.
+      return this.#delete(id);
+    }
+    onRemoved(id);
+    return { outcome: 'canceled', job: snapshotOfCancelRecord(id, record) };
+  }
+
+  /** @returns false when a worker holds the job or it has ended, so that it cannot be taken out of the queue */
+  async #takeOut(job: UpscaleJob): Promise<boolean> {
+    const state = await job.getState();
+    if (state !== 'waiting' && state !== 'prioritized' && state !== 'delayed') return false;
+    try {
+      await job.remove();
+      return true;
+    } catch (error) {
+      // BullMQ has no class for this one. A worker took the job in the meantime.
+      if (error instanceof Error && error.message.includes('locked')) return false;
+      throw error;
+    }
+  }
+
+  async #delete(id: string): Promise<RemoveOutcome> {
+    const { redis, bull, store, lookup, onRemoved } = this.#options;
+    const queue = bull.get();
+    // What was deleted can still be told of.
+    const [ended, delivery] = await Promise.all([lookup.get(id), lookup.delivery(id)]);
+    if (ended && delivery && isFinal(ended.status)) await recordEnd(delivery, ended);
+    const keys = [...sideKeys(id), outputKey(id), outputKey(heatmapId(id))];
+    await Promise.all([
+      deleteObjects(store, keys),
+      forgetKept(redis, keys),
+      queue.remove(id),
+      queue.remove(heatmapId(id)),
+    ]);
+    await deleteCancelRecord(redis, id);
+    await deleteReuseRecord(redis, id);
+    onRemoved(id);
+    return { outcome: 'deleted' };
+  }
+}
