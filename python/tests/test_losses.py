@@ -85,8 +85,10 @@ def test_grid_penalty_is_zero_for_what_the_target_has():
     assert (grid_penalty(target, target) == 0).all()
     planted = target.clone()
     planted[..., 1::4, ::4] += 0.3
-    noisy = target + 0.05 * torch.randn_like(target)
-    assert (grid_penalty(planted, target) > 20 * grid_penalty(noisy, target)).all()
+    assert (grid_penalty(planted, target) > 0.1).all()
+    # Texture that is wrong but not locked to the grid is none of its business, however strong.
+    noisy = target + 0.3 * torch.randn_like(target)
+    assert (grid_penalty(noisy, target) < 0.01).all()
 
 
 def test_perceptual_distance_orders_faults():

@@ -56,6 +56,19 @@ def test_encoder_is_an_orthonormal_transform_scaled_to_unit_variance():
     assert torch.allclose(squares, centred.square().sum((1, 2)), rtol=1e-3)
 
 
+def test_untrained_decoder_inverts_the_encoder():
+    crops = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8).numpy()
+    components = principal_components(crops)
+    model = Autoencoder()
+    model.encoder.set_components(*components)
+    model.decoder.set_components(*components)
+    latents = torch.randn(2, LATENT_CHANNELS, 6, 5)
+    assert torch.allclose(model.encoder(model.decoder(latents)), latents, atol=1e-3)
+    assert torch.equal(model.decoder(latents), model.decoder.blocks(latents))
+    # As trained: the fixed part stays what it is.
+    assert not model.decoder.inverse.weight.requires_grad
+
+
 def test_decoder_radius_bounds_its_receptive_field():
     decoder = Decoder().requires_grad_(False)
     randomise(decoder)

@@ -1,6 +1,8 @@
 """The training loop: resume gives the same state, averages, schedule; and the data it draws."""
 
 import math
+import os
+import socket
 import zipfile
 
 import cv2
@@ -54,6 +56,36 @@ def test_resume_gives_the_same_state(cache):
         assert torch.equal(second.parameters[key], whole.parameters[key])
         assert torch.equal(second.average[key], whole.average[key])
         assert not torch.equal(first.parameters[key], whole.parameters[key])
+
+
+def _train_in_parallel(rank: int, folder: str, port: int) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ["PISA_CACHE"] = folder
+    torch.manual_seed(1)
+    run = Trainer("toy", nn.Linear(3, 2), options(steps=6))
+    seen = []
+    loss_of = toy_loss(run)
+
+    def recorded(step):
+        seen.append(step)
+        return loss_of(step)
+
+    run.run(recorded, lambda: {"score": 1.0}, every=3)
+    torch.save((run.step, seen, {k: p.detach() for k, p in run.parameters.items()}), f"{folder}/rank-{rank}.pt")
+
+
+def test_two_processes_see_other_batches_and_keep_the_same_weights(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(_train_in_parallel, (str(tmp_path), port), nprocs=2)
+    (steps, seen, weights), (other_steps, other_seen, other_weights) = (
+        torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)
+    )
+    assert steps == other_steps == 6
+    assert not set(seen) & set(other_seen)
+    assert all(torch.equal(weights[key], other_weights[key]) for key in weights)
+    assert len((tmp_path / "logs" / "toy.csv").read_text().splitlines()) == 3
 
 
 def test_run_writes_curve_and_checkpoint_and_resumes(cache):

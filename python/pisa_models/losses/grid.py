@@ -30,8 +30,14 @@ def grid_score(pixels: Tensor) -> Tensor:
 
 
 def grid_penalty(pixels: Tensor, target: Tensor) -> Tensor:
-    """Mean square of the 16 phase means of what the output adds to the target's high-pass, [N,3,H,W] → [N].
+    """Squared grid score of what the output adds to the target, as far as chance does not explain it; → [N].
 
-    A pattern locked to the grid has a phase mean of its full height; other errors average out.
+    A pattern locked to the grid has a phase mean of its full height, any other difference one of its deviation
+    over √cells. Without the latter's allowance the penalty would fall on all invented texture, grid or not.
+    In units of the target's high-pass variance.
     """
-    return phase_means(high_pass(pixels) - high_pass(target)).square().mean(1)
+    added = high_pass(pixels) - high_pass(target)
+    cells = (added.shape[2] // 4) * (added.shape[3] // 4)
+    chance = added.square().mean((1, 2, 3)) / cells
+    excess = F.relu(phase_means(added).square().mean(1) - 2 * chance)
+    return excess / high_pass(target).square().mean((1, 2, 3)).clamp_min(1e-4)

@@ -2,8 +2,10 @@
 
 The encoder is the principal component analysis of 4 x 4 pixel blocks, linear and orthonormal up to the
 scale of each channel: a latent cell depends on its own 16 pixels only, so tiling is exact, distances in
-latents are distances in pixels, and it costs next to nothing. The decoder has all the capacity: it undoes
-the blocks, which needs context and hence resize + convolution (no pixel shuffle, which paints a grid).
+latents are distances in pixels, and it costs next to nothing. The decoder starts from the exact inverse of
+that analysis, so that it reconstructs almost perfectly before any training, and adds a learned correction: the
+inverse paints blocks of 4 x 4 as soon as latents are predicted, and undoing them needs context and hence
+resize + convolution (no learned pixel shuffle, which paints a grid of its own).
 """
 
 import torch
@@ -14,7 +16,7 @@ DOWNSCALE = 4
 LATENT_CHANNELS = 16
 # Receptive radii in latent cells, checked against the networks in the tests.
 ENCODER_RADIUS = 0
-DECODER_RADIUS = 8
+DECODER_RADIUS = 12
 
 
 class Encoder(nn.Module):
@@ -52,26 +54,44 @@ class ResidualBlock(nn.Module):
 class Decoder(nn.Module):
     """scaled latents [N,C,h,w] -> pixels [N,3,4h,4w] RGB, about [-1,1] (not clamped).
 
-    `widths`: channels at latent, double and full resolution; `blocks`: residual blocks at each.
+    `widths`: channels at latent, double and full resolution; `blocks`: residual blocks at the first two.
     """
 
-    def __init__(self, channels: int = LATENT_CHANNELS, widths=(96, 48, 24), blocks=(2, 1, 0)):
+    def __init__(self, channels: int = LATENT_CHANNELS, widths=(96, 48, 24), blocks=(4, 1)):
         super().__init__()
-        self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
-        self.coarse = nn.Sequential(*[ResidualBlock(widths[0]) for _ in range(blocks[0])])
-        self.to_middle = nn.Conv2d(widths[0], widths[1], 3, padding=1)
-        self.middle = nn.Sequential(*[ResidualBlock(widths[1]) for _ in range(blocks[1])])
-        self.to_fine = nn.Conv2d(widths[1], widths[2], 3, padding=1)
-        self.fine = nn.Sequential(*[ResidualBlock(widths[2]) for _ in range(blocks[2])])
-        self.last = nn.Conv2d(widths[2], 3, 3, padding=1)
+        w0, w1, w2 = widths
+        self.inverse = nn.Conv2d(channels, 3 * DOWNSCALE**2, 1)
+        self.first = nn.Conv2d(channels, w0, 3, padding=1)
+        self.coarse = nn.Sequential(*[ResidualBlock(w0) for _ in range(blocks[0])])
+        self.to_middle = nn.Conv2d(w0, w1, 3, padding=1)
+        self.middle = nn.Sequential(*[ResidualBlock(w1) for _ in range(blocks[1])])
+        self.to_fine = nn.Conv2d(w1, w2, 3, padding=1)
+        self.see = nn.Conv2d(3, w2, 3, padding=1)
+        self.mix = nn.Conv2d(w2, w2, 3, padding=1)
+        self.last = nn.Conv2d(w2, 3, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    @torch.no_grad()
+    def set_components(self, mean: Tensor, components: Tensor, deviations: Tensor) -> None:
+        """The inverse of `Encoder.set_components`, which is not trained."""
+        self.inverse.weight.copy_((components * deviations)[:, :, None, None])
+        self.inverse.bias.copy_(mean)
+        self.inverse.requires_grad_(False)
+
+    def blocks(self, latents: Tensor) -> Tensor:
+        """The inverse of the encoder without the correction, [N,C,h,w] -> [N,3,4h,4w]."""
+        with torch.autocast("cpu", enabled=False):  # bfloat16 would cost the reconstruction 10 dB
+            return F.pixel_shuffle(self.inverse(latents.float()), DOWNSCALE)
 
     def forward(self, latents: Tensor) -> Tensor:
+        blocky = self.blocks(latents)  # (N, 3, 4h, 4w)
         x = self.coarse(self.first(latents))  # (N, w0, h, w)
         x = F.relu(self.to_middle(F.interpolate(F.relu(x), scale_factor=2.0, mode="nearest")))
         x = self.middle(x)  # (N, w1, 2h, 2w)
-        x = F.relu(self.to_fine(F.interpolate(F.relu(x), scale_factor=2.0, mode="nearest")))
-        x = self.fine(x)  # (N, w2, 4h, 4w)
-        return self.last(x)
+        x = self.to_fine(F.interpolate(F.relu(x), scale_factor=2.0, mode="nearest"))
+        x = F.relu(x + self.see(blocky))  # (N, w2, 4h, 4w)
+        return blocky + self.last(F.relu(self.mix(x)))
 
 
 class Autoencoder(nn.Module):

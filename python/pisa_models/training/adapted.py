@@ -7,7 +7,10 @@ from pisa_models.networks.unet import UNet
 from pisa_models.paths import cache_dir
 from pisa_models.training import prior
 
-SEMANTIC_RANK = 16  # its branches are evaluated at inference: a quarter of the narrowest width
+
+def semantic_rank(conv: AdaptableConv2d) -> int:
+    """A quarter of the width: its branches are evaluated at inference."""
+    return max(16, conv.out_channels // 4)
 
 
 def pixel_rank(conv: AdaptableConv2d) -> int:
@@ -19,7 +22,7 @@ def build_adapted(unet: UNet) -> UNet:
     """Add both (zero) adapters to the prior, reproducibly."""
     torch.manual_seed(3)
     add_adapters(unet, PIXEL, pixel_rank)
-    add_adapters(unet, SEMANTIC, lambda _: SEMANTIC_RANK)
+    add_adapters(unet, SEMANTIC, semantic_rank)
     return unet
 
 
@@ -53,7 +56,7 @@ def load_adapted() -> UNet:
 def trained_steps() -> dict[str, int]:
     """Steps of every stage that has a checkpoint."""
     found = {}
-    for stage in ("vae", "prior", "pixel", "semantic"):
+    for stage in ("prior", "pixel", "decoder", "semantic"):
         path = cache_dir("checkpoints") / f"{stage}.pt"
         if path.exists():
             found[stage] = torch.load(path, weights_only=True)["step"]

@@ -1,9 +1,10 @@
-"""Stage d: the semantic LoRA, with prior and pixel LoRA frozen: ℓ2 + perceptual + CSD (paper, stage 2).
+"""Stage e: the semantic LoRA, with prior and pixel LoRA frozen: ℓ2 + perceptual + CSD (paper, stage 2).
 
     python -m pisa_models.training.semantic [--steps N] [--minutes M]
 
-To the paper's three terms come two guards for what those do not see: a penalty on a 4-pixel grid, and one
-on each channel's mean and standard deviation.
+To the paper's three terms come two that ask for detail of the right strength (MS-SSIM's contrast and
+structure in pixels, local strength in latents), and two guards for what all of those do not see: a penalty on
+a 4-pixel grid, and one on each channel's mean and standard deviation.
 
 The weights were set by the size of each term's gradient in the latents at the start: perceptual and
 fidelity alike there, but fidelity pulls on the leading channels (brightness, colour) and hardly on the
@@ -18,6 +19,7 @@ from pisa_models.data.batches import Batches
 from pisa_models.losses.csd import csd_gradient, csd_loss, keep_statistics
 from pisa_models.losses.grid import grid_penalty, grid_score
 from pisa_models.losses.perceptual import PerceptualDistance, random_rescale
+from pisa_models.losses.structure import structure_loss
 from pisa_models.networks.lora import PIXEL, SEMANTIC, set_gates, train_only
 from pisa_models.networks.unet import DEGRADED, HIGH
 from pisa_models.schedule import alphas_cumprod
@@ -26,7 +28,7 @@ from pisa_models.training.adapted import build_adapted, load_average
 from pisa_models.training.loop import Trainer, bf16, parse_options
 from pisa_models.training.pixel import channel_variances, one_step, pixel_rmse
 
-CSD_EVERY = 2  # steps: a third of the step's time for a noisy gradient
+CSD_EVERY = 4  # steps: it is a third of a step's time for a noisy gradient
 
 
 def texture_distance(found: Tensor, wanted: Tensor, first: int = 3, cells: int = 4) -> Tensor:
@@ -51,8 +53,11 @@ def statistics_penalty(found: Tensor, wanted: Tensor) -> Tensor:
 
 def main() -> None:
     options = parse_options(
-        __doc__, steps=6000, batch=8, size=128, lr=3.5e-4, seed=5,
-        extra={"fidelity": 0.5, "perceptual": 2.0, "csd": 0.015, "texture": 0.4, "grid": 20000.0, "statistics": 0.5},
+        __doc__, steps=6000, batch=8, size=128, lr=4e-4, seed=5,
+        extra={
+            "fidelity": 0.1, "perceptual": 0.5, "structure": 4.0, "csd": 0.01, "texture": 0.2, "grid": 20.0,
+            "statistics": 0.5,
+        },
     )  # fmt: skip
     weights = options.extra
     torch.set_num_threads(options.threads)
@@ -65,7 +70,7 @@ def main() -> None:
     variances = channel_variances(encode)
     perceptual = PerceptualDistance().to(memory_format=torch.channels_last)
     batches = Batches("train", options.seed, options.batch, options.size, low_res=True)
-    trainer = Trainer(SEMANTIC, unet, options, decay=0.995)
+    trainer = Trainer(SEMANTIC, unet, options, decay=0.998)
 
     def teacher(noisy: Tensor, timestep: Tensor, good: bool) -> Tensor:
         quality = torch.full_like(timestep, HIGH if good else DEGRADED)
@@ -87,11 +92,13 @@ def main() -> None:
             gradient = keep_statistics(csd_gradient(z.detach(), alphas, teacher), z.detach())
             distilled = csd_loss(z, gradient).mean() * CSD_EVERY
         texture = texture_distance(z, z_high).mean()
+        structure = structure_loss(pixels, high).mean()
         grid = grid_penalty(pixels, high).mean()
         shift = statistics_penalty(pixels, high).mean()
         terms = {
             "fidelity": fidelity,
             "perceptual": seen,
+            "structure": structure,
             "csd": distilled,
             "texture": texture,
             "grid": grid,

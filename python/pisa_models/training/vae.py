@@ -1,25 +1,22 @@
-"""Stage a: the autoencoder. The encoder is computed (principal components), the decoder is trained.
+"""Stage a: the autoencoder as it is before any training, encoder and inverse both computed.
 
-    python -m pisa_models.training.vae [--steps N] [--minutes M]
+    python -m pisa_models.training.vae
 
-The latents get a little noise, so that the decoder forgives a UNet that is not exact.
+Principal components of the training crops give the encoder, and their transpose the decoder's fixed part.
+What the decoder learns on top is trained when there are predicted latents to learn from (`decoder`).
 """
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from pisa_models.data.batches import Batches, to_pixels
+from pisa_models.data.batches import to_pixels
 from pisa_models.data.crops import load_crops
-from pisa_models.losses.grid import grid_penalty, grid_score
-from pisa_models.losses.perceptual import PerceptualDistance, random_rescale
+from pisa_models.losses.grid import grid_score
 from pisa_models.networks.autoencoder import DOWNSCALE, LATENT_CHANNELS, Autoencoder
 from pisa_models.paths import cache_dir
-from pisa_models.training.loop import Trainer, bf16, parse_options
 
 COMPONENT_CROPS = 1000
-PERCEPTUAL_EVERY = 4  # steps: that term costs more than the decoder, and weighs little here
 
 
 def principal_components(crops: np.ndarray, channels: int = LATENT_CHANNELS) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,25 +37,28 @@ def principal_components(crops: np.ndarray, channels: int = LATENT_CHANNELS) -> 
 
 
 def build(seed: int = 1) -> Autoencoder:
-    """The untrained autoencoder with its computed encoder, which is stored beside the crops."""
+    """The computed autoencoder, its decoder's correction still zero; the components are kept with the checkpoints."""
     torch.manual_seed(seed)
     path = cache_dir("checkpoints") / "components.pt"
     if not path.exists():
         torch.save(principal_components(load_crops("train")[:COMPONENT_CROPS]), path)
     model = Autoencoder()
-    model.encoder.set_components(*torch.load(path, weights_only=True))
+    components = torch.load(path, weights_only=True)
+    model.encoder.set_components(*components)
+    model.decoder.set_components(*components)
     model.encoder.requires_grad_(False)
     return model
 
 
-def load(device_path=None) -> Autoencoder:
-    """The trained autoencoder with averaged weights. Raises FileNotFoundError before training."""
+def load() -> Autoencoder:
+    """The autoencoder, frozen, with its decoder's averaged weights as far as they are trained."""
     model = build()
-    state = torch.load(device_path or cache_dir("checkpoints") / "vae.pt", weights_only=True)
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for key, value in state["average"].items():
-            parameters[key].copy_(value)
+    path = cache_dir("checkpoints") / "decoder.pt"
+    if path.exists():
+        parameters = dict(model.decoder.named_parameters())
+        with torch.no_grad():
+            for key, value in torch.load(path, weights_only=True)["average"].items():
+                parameters[key].copy_(value)
     return model.requires_grad_(False).eval()
 
 
@@ -68,38 +68,10 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 def main() -> None:
-    options = parse_options(
-        __doc__, steps=8000, batch=8, size=128, lr=6e-4,
-        extra={"perceptual": 0.02, "grid": 2000.0, "noise": 0.05},
-    )  # fmt: skip
-    torch.set_num_threads(options.threads)
-    model = build(options.seed).to(memory_format=torch.channels_last)
-    perceptual = PerceptualDistance().to(memory_format=torch.channels_last)
-    batches = Batches("train", options.seed, options.batch, options.size, low_res=False)
     held_out = to_pixels(load_crops("validation")[:48])
-    trainer = Trainer("vae", model, options)
-
-    def loss_of(step: int):
-        pixels = batches.crops(step).contiguous(memory_format=torch.channels_last)
-        latents = model.encoder(pixels)
-        level = options.extra["noise"] * torch.rand(len(latents), 1, 1, 1)
-        with bf16():
-            output = model.decoder(latents + level * torch.randn_like(latents)).float()
-            near = F.l1_loss(output, pixels)
-            if step % PERCEPTUAL_EVERY == 0:
-                seen = perceptual(*random_rescale(output, pixels)).mean() * PERCEPTUAL_EVERY
-            else:
-                seen = near * 0
-        grid = grid_penalty(output, pixels).mean()
-        loss = near + options.extra["perceptual"] * seen + options.extra["grid"] * grid
-        return loss, {"l1": near.item(), "perceptual": seen.item(), "grid": grid.item()}
-
-    def validate() -> dict[str, float]:
-        with bf16():
-            output = torch.cat([model(part).float() for part in held_out.split(8)])
-        return {"psnr": psnr(output, held_out).mean().item(), "grid_score": grid_score(output).mean().item()}
-
-    trainer.run(loss_of, validate)
+    with torch.no_grad():
+        output = build()(held_out)
+    print(f"validation psnr {psnr(output, held_out).mean():.2f} dB, grid score {grid_score(output).mean():.4f}")
 
 
 if __name__ == "__main__":
