@@ -4,9 +4,10 @@ SHELL := bash
 export ONNXRUNTIME_NODE_INSTALL := skip
 NODE_STAMP := node_modules/.package-lock.json
 BUILD_STAMP := dist/.built
+TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test check bench bench-fresh openapi docs test-models train evaluate convert clean
+.PHONY: help setup build serve test test-s3 check bench bench-fresh bench-tools webhooks tools openapi docs test-models train evaluate convert clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,15 +39,32 @@ test: $(BUILD_STAMP) ## All set-up, then the checks and every test of the servic
 	@$(MAKE) --no-print-directory check
 	@npx --no-install vitest run
 
+test-s3: tools $(BUILD_STAMP) ## Test storage in S3 against moto (PyPI), or the server at S3_TEST_ENDPOINT
+	@scripts/setup.sh redis always
+	@npx --no-install vitest run --project service test/integration/s3-store.test.ts
+
 check: $(NODE_STAMP) ## Types, lint, import rules, dead code
 	@npx --no-install tsc -p tsconfig.json --noEmit
 	@npx --no-install biome check --error-on-warnings .
 	@npx --no-install knip
 
-bench: $(BUILD_STAMP) ## Measure, print a table, write bench/results/
+bench: bench-tools ## Measure, print a table, write bench/results/
+	@node .bench/bench/run.js $(BENCH_FLAGS)
+
+bench-tools: $(BUILD_STAMP)
 	@scripts/setup.sh redis always
 	@npx --no-install tsc -p tsconfig.bench.json
-	@node .bench/bench/run.js $(BENCH_FLAGS)
+
+webhooks: bench-tools ## Every kind of bad webhook receiver; one is down for MINUTES=10
+	@node .bench/bench/webhook-matrix.js
+
+tools: $(TOOLS_STAMP)
+
+$(TOOLS_STAMP): test/tools/requirements.txt
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }
+	@test -x .venv-tools/bin/python || python3 -m venv .venv-tools
+	@.venv-tools/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 bench-fresh: ## Time a fresh clone: first image, second start
 	@bench/fresh-clone.sh
@@ -71,4 +89,4 @@ convert: ## Make models/pisa-sr from BASE=… and LORA=… (docs/models.md)
 	@$(MAKE) --no-print-directory -C python convert
 
 clean: ## Remove what the other targets made here
-	@rm -rf dist .bench node_modules .data python/.venv
+	@rm -rf dist .bench node_modules .data .venv-tools python/.venv

@@ -1,4 +1,5 @@
 /** What other dials cost, against a fresh job with one evaluation: `POST /upscale/{id}/adjust`. */
+import { table } from './results.ts';
 import { getJob, type JobObject, type Service, upscaleSync } from './service.ts';
 import { median } from './statistics.ts';
 
@@ -46,11 +47,12 @@ export async function measureAdjust(
 }
 
 export const adjustTable = (rows: readonly AdjustRow[]): string =>
-  [
-    '| input | fresh job, one evaluation, ms | adjust, ms | adjust / fresh |',
-    '| --- | --- | --- | --- |',
-    ...rows.map(
-      ({ side, freshMs, adjustMs, ratio }) =>
-        `| ${side}² | ${freshMs.toFixed(0)} | ${adjustMs.toFixed(0)} | ${ratio.toFixed(2)} × |`,
-    ),
-  ].join('\n');
+  table(
+    ['input', 'fresh job, one evaluation, ms', 'adjust, ms', 'adjust / fresh'],
+    rows.map(({ side, freshMs, adjustMs, ratio }) => [
+      `${side}²`,
+      freshMs.toFixed(0),
+      adjustMs.toFixed(0),
+      `${ratio.toFixed(2)} ×`,
+    ]),
+  );

@@ -4,13 +4,14 @@
  * `make bench BENCH_FLAGS=--huge` adds 2048² → 8192² (minutes); `BENCH_FLAGS=--adjust` prints the cost of other dials only,
  * `BENCH_FLAGS=--webhooks` what bad webhook receivers cost.
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import sharp from 'sharp';
 import { residentMegabytes } from '../test/support/processes.ts';
 import { type AdjustRow, adjustTable, measureAdjust } from './adjust.ts';
+import { table, writeResult } from './results.ts';
 import {
   cancelJob,
   getJob,
@@ -42,7 +43,6 @@ const sizes: readonly { side: number; runs: number }[] = [
   { side: 512, runs: 3 },
   { side: 1024, runs: 1 },
 ];
-const oneRow = (cells: readonly (string | number)[]): string => `| ${cells.join(' | ')} |`;
 const ms = (value: number | undefined): string => (value === undefined ? '' : value.toFixed(0));
 
 const photo = (side: number): Promise<Buffer> =>
@@ -115,20 +115,17 @@ async function measureLongJob(service: Service): Promise<Record<string, number>>
 function stageTable(rows: readonly StageRow[]): string {
   const base = (side: number): number =>
     rows.find((row) => row.side === side && row.mode === 'one')?.timings.total ?? Number.NaN;
-  return [
-    oneRow(['input', 'evaluations', ...stages, 'total ms', 'against one', 'HTTP adds ms']),
-    oneRow(Array.from({ length: stages.length + 5 }, () => '---')),
-    ...rows.map(({ side, mode, wallMs, timings }) =>
-      oneRow([
-        `${side}²`,
-        mode,
-        ...stages.map((stage) => ms(timings[stage])),
-        ms(timings.total),
-        `${((timings.total ?? Number.NaN) / base(side)).toFixed(2)} ×`,
-        ms(wallMs - (timings.total ?? Number.NaN)),
-      ]),
-    ),
-  ].join('\n');
+  return table(
+    ['input', 'evaluations', ...stages, 'total ms', 'against one', 'HTTP adds ms'],
+    rows.map(({ side, mode, wallMs, timings }) => [
+      `${side}²`,
+      mode,
+      ...stages.map((stage) => ms(timings[stage])),
+      ms(timings.total),
+      `${((timings.total ?? Number.NaN) / base(side)).toFixed(2)} ×`,
+      ms(wallMs - (timings.total ?? Number.NaN)),
+    ]),
+  );
 }
 
 /** Sizes whose latents and residuals are kept under the default KEEP_MAX_JOB_MEGABYTES. */
@@ -194,16 +191,13 @@ ${adjustTable(adjusts)}
 While a 1024² → 4096² job runs: \`/healthz\` p50 ${longJob.healthzP50Ms?.toFixed(1)} ms, p99 ${longJob.healthzP99Ms?.toFixed(1)} ms; event-loop lag of api + supervisor p99 ${longJob.eventLoopLagP99Ms?.toFixed(1)} ms.
 Cancel in its UNet stage, then a 128² job: done ${ms(longJob.cancelToNextDoneMs)} ms after the cancel, of which its own pipeline took ${ms(longJob.nextAloneMs)} ms.
 
-| job | peak resident memory of the device process |
-| --- | --- |
-${Object.entries(memory)
-  .map(([name, megabytes]) => oneRow([name, `${ms(megabytes)} MB`]))
-  .join('\n')}
+${table(
+  ['job', 'peak resident memory of the device process'],
+  Object.entries(memory).map(([name, megabytes]) => [name, `${ms(megabytes)} MB`]),
+)}
 `;
-  mkdirSync(results, { recursive: true });
+  writeResult('service', page);
   writeFileSync(path.join(results, 'service.json'), `${JSON.stringify(report, null, 2)}\n`);
-  writeFileSync(path.join(results, 'service.md'), page);
-  console.log(page);
 }
 
 await main();

@@ -95,7 +95,7 @@ export async function upscaleSync(
 }
 
 export async function submit(
-  service: Service,
+  service: Pick<Service, 'url'>,
   image: Buffer,
   params: Record<string, string | number>,
 ): Promise<JobObject> {
@@ -108,7 +108,7 @@ export async function submit(
   return (await response.json()) as JobObject;
 }
 
-export async function getJob(service: Service, id: string): Promise<JobObject> {
+export async function getJob(service: Pick<Service, 'url'>, id: string): Promise<JobObject> {
   return (await (await fetch(`${service.url}/upscale/${id}`)).json()) as JobObject;
 }
 

@@ -127,11 +127,30 @@ export const settings = {
   ),
   STORAGE: text(
     '',
-    'Where images are kept: `redis`, or `folder:/path` on a volume that api and workers share.',
-    '`redis` or `folder:/path`',
-    /^(redis|folder:.+)$/,
+    'Where images are kept: `redis`, `folder:/path` on a volume that api and workers share, or `s3://bucket/folder`.',
+    '`redis`, `folder:/path` or `s3://bucket/folder`',
+    /^(redis|folder:.+|s3:\/\/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](\/[\w.-]+)*)$/,
     '`folder:DATA_DIR/objects` with the private Redis, else `redis`',
   ),
+  S3_ENDPOINT: text(
+    '',
+    'Address of an S3-compatible server, for `STORAGE=s3://…`. Buckets are then part of the path, not of the host name.',
+    'http:// or https:// address',
+    /^https?:\/\/[^\s?#]+$/,
+    'unset: AWS',
+  ),
+  S3_REGION: text('us-east-1', 'Region of the bucket.', 'a region', /^[a-z0-9-]{1,40}$/),
+  S3_ACCESS_KEY_ID: text(
+    '',
+    'Who we are at S3. Unset: whatever the AWS SDK finds (AWS_* variables, files, the role of the pod or machine).',
+    'an access key id',
+    /^\S+$/,
+    'unset',
+  ),
+  S3_SECRET_ACCESS_KEY: {
+    ...text('', 'Goes with S3_ACCESS_KEY_ID.', 'a secret access key', /^\S+$/, 'unset'),
+    secret: true,
+  },
   DEVICES: {
     default: ['cpu'],
     defaultText: 'cpu',
@@ -190,6 +209,12 @@ export const settings = {
   MAX_UPLOAD_BYTES: integer(1024, 2_147_483_647, 50_000_000, 'Largest accepted upload.'),
   IMAGE_URL_ALLOWED_HOSTS: allowList(
     'Hosts from which `image_url` may fetch although they are not public.',
+  ),
+  IMAGE_URLS_IN_FLIGHT: integer(
+    1,
+    10_000,
+    16,
+    'Images that one API process fetches by URL at once; each may take MAX_UPLOAD_BYTES of memory. Beyond that requests get 503 with Retry-After.',
   ),
   IMAGE_URL_TIMEOUT_SECONDS: integer(
     1,

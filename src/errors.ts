@@ -54,6 +54,8 @@ export const errorCatalogue = {
   device_lost: entry(500, 'The device process stopped during the job', true),
   not_ready: entry(503, 'The service is not ready', true),
   redis_unavailable: entry(503, 'The queue cannot be reached', true),
+  storage_unavailable: entry(503, 'The object storage cannot be reached', true),
+  too_many_fetches: entry(503, 'Too many images are being fetched', true),
   shutting_down: entry(503, 'The service is shutting down', true),
   job_timeout: entry(504, 'The job exceeded its time limit'),
   // Start-up faults: they end the process with this text and are never sent over HTTP.

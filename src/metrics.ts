@@ -124,6 +124,11 @@ export const metrics = {
     help: 'Open streams of GET /upscale/{id}/events.',
     registers,
   }),
+  imageFetches: new Gauge({
+    name: 'pisa_image_fetches',
+    help: 'Images that are being fetched by URL now.',
+    registers,
+  }),
   /** Set by the worker after each job that kept or used any. */
   keptBytes: new Gauge({
     name: 'pisa_kept_bytes',

@@ -7,11 +7,11 @@ import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { AppError } from '../errors.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
-import { AddressPolicy } from '../net/address-policy.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import { ApiKeys } from './clients/api-keys.ts';
 import { registerClients } from './clients/register-clients.ts';
 import { registerDocs } from './docs.ts';
+import { ImageFetches } from './image-fetches.ts';
 import { registerOpenapi } from './openapi.ts';
 import { answerFrameworkError, clientErrorHandler, registerProblems } from './problems.ts';
 import { registerRequestLog, requestId } from './request-log.ts';
@@ -78,7 +78,7 @@ export async function buildApp({ config, queue, store, logger }: AppOptions): Pr
     config,
     queue,
     store,
-    imagePolicy: new AddressPolicy(config.IMAGE_URL_ALLOWED_HOSTS),
+    imageFetches: new ImageFetches(config),
     closing: registerClosing(app),
   };
   registerUnreadBodies(app);

@@ -1,10 +1,18 @@
 /** Jobs that start from what another job has kept, instead of from an upload. */
+import type { FastifyReply, FastifyRequest } from 'fastify';
 import { AppError } from '../errors.ts';
 import type { UpscaleJobData } from '../jobs/job.ts';
 import { orUnavailable } from '../jobs/redis.ts';
+import { checkRoomAndModel } from './admission.ts';
+import { answerJob } from './answer-job.ts';
+import { type AnswerPlan, planAnswer } from './answer-plan.ts';
+import { enterJob, isRepeated } from './enter-job.ts';
 import { findFinishedJob } from './find-job.ts';
+import { type JobOptions, resolveJobOptions } from './job-options.ts';
+import type { AskedJob } from './request-digest.ts';
 import type { FinishedJob } from './result-headers.ts';
 import type { Services } from './services.ts';
+import type { Upload } from './upload.ts';
 
 /** A job whose upload is still kept. */
 export interface Source {
@@ -16,16 +24,73 @@ export interface Source {
 
 /**
  * The source of a job that was made from a source itself is that source: nothing is kept twice.
- * @throws job_not_found | job_not_finished | job_has_no_result | canceled | input_expired | redis_unavailable
+ * @throws job_not_found | job_not_finished | job_has_no_result | canceled | redis_unavailable
  */
-export async function findSource({ queue, store }: Services, id: string): Promise<Source> {
+async function sourceOf({ queue }: Services, id: string): Promise<Source> {
   const job = await findFinishedJob(queue, id);
   const { input, client } = job.data;
   const source = job.data.source ?? { id, expiresAt: job.result.output.expiresAt };
-  const kept = source.expiresAt > Date.now() && (await orUnavailable(() => store.has(input.key)));
-  if (kept) return { job, data: { input, source, ...(client === undefined ? {} : { client }) } };
+  return { job, data: { input, source, ...(client === undefined ? {} : { client }) } };
+}
+
+/** @throws input_expired | redis_unavailable | storage_unavailable */
+async function checkKept({ store }: Services, { input, source }: Source['data']): Promise<void> {
+  const isKept = source.expiresAt > Date.now() && (await orUnavailable(() => store.has(input.key)));
+  if (isKept) return;
   throw new AppError(
     'input_expired',
     'The image of this job is no longer kept: its time has passed, it gave way to newer ones (KEEP_MAX_MEGABYTES), or its job was deleted. Send it again, with these dials.',
   );
+}
+
+/** @throws what `sourceOf` and `checkKept` throw */
+export async function findSource(services: Services, id: string): Promise<Source> {
+  const source = await sourceOf(services, id);
+  await checkKept(services, source.data);
+  return source;
+}
+
+/** What is made of the source. */
+interface Derivation {
+  asked: Pick<AskedJob, 'kind' | 'params' | 'sweep'>;
+  /** @throws too_many_pixels | unsupported_output */
+  check: () => void;
+  /** Called last: reads the body. Absent: there are none. */
+  readMaps?: () => Promise<Upload['maps']>;
+}
+
+interface DerivedRequest {
+  /** Of the job in the path. */
+  id: string;
+  query: JobOptions & { format?: AskedJob['params']['format'] };
+  derive: (from: FinishedJob, plan: AnswerPlan) => Derivation;
+}
+
+/**
+ * Answers a request for a job from a source, as `POST /upscale` does for one from an upload. A request that came
+ * before, by its Idempotency-Key, gets its job even if the source has gone since.
+ */
+export async function answerDerived(
+  services: Services,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { id, query, derive }: DerivedRequest,
+): Promise<FastifyReply> {
+  const { config, queue } = services;
+  const plan = planAnswer(request, query.format, config.MAX_WAIT_SECONDS);
+  const options = resolveJobOptions(query, config);
+  const { job, data } = await sourceOf(services, id);
+  const { asked, check, readMaps } = derive(job, plan);
+  if (!(await isRepeated(queue, request))) {
+    await checkKept(services, data);
+    await checkRoomAndModel(queue, asked.params.model, config);
+  }
+  check();
+  const maps = readMaps ? await readMaps() : {};
+  const entered = await enterJob(services, request, {
+    uploads: { maps },
+    asked: { ...asked, source: data.source, ...options },
+    input: data.input,
+  });
+  return answerJob(services, reply.headers(entered.headers), plan, entered.job);
 }

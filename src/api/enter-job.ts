@@ -10,9 +10,13 @@ import type { JobSnapshot } from '../jobs/job-snapshot.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
 import { metrics } from '../metrics.ts';
 import { countedFor } from './clients/client.ts';
-import { type AskedJob, contentKey, requestFingerprint } from './request-digest.ts';
+import {
+  type AskedJob,
+  contentKey,
+  type JobUploads,
+  requestFingerprint,
+} from './request-digest.ts';
 import type { Services } from './services.ts';
-import type { Upload } from './upload.ts';
 
 export interface EnteredJob {
   job: JobSnapshot;
@@ -20,13 +24,18 @@ export interface EnteredJob {
   headers: Record<string, string>;
 }
 
-export const idempotencyHeaderSchema = {
+/** Of every route that makes a job. */
+export const jobHeaderSchema = {
+  prefer: { type: 'string', description: 'wait=N, respond-async (RFC 7240).' },
   'idempotency-key': {
     type: 'string',
     pattern: '^[!-~]{1,255}$',
     description:
       'Makes a retry safe: a request with the same key, image and parameters gets the same job for IDEMPOTENCY_KEY_SECONDS, and `Idempotency-Replayed: true`.',
   },
+};
+
+export const cacheHeaderSchema = {
   'cache-control': {
     type: 'string',
     description:
@@ -56,13 +65,18 @@ export async function isRepeated(queue: UpscaleQueue, request: FastifyRequest): 
   return key !== undefined && (await queue.isClaimed({ client: request.client.name, key }));
 }
 
-/** @throws idempotency_key_reused | too_many_jobs | redis_unavailable */
+interface JobToEnter {
+  uploads: JobUploads;
+  asked: AskedJob;
+  /** `key`: of the source's upload, for a job without one of its own. */
+  input: ImageFacts & { key?: string };
+}
+
+/** @throws idempotency_key_reused | too_many_jobs | redis_unavailable | storage_unavailable */
 export async function enterJob(
   { config, queue }: Services,
   request: FastifyRequest,
-  uploads: Upload,
-  asked: AskedJob,
-  input: ImageFacts,
+  { uploads, asked, input }: JobToEnter,
 ): Promise<EnteredJob> {
   const { name: client } = request.client;
   const newId = randomUUID();
@@ -78,7 +92,9 @@ export async function enterJob(
   if (claimed.job) return { job: claimed.job, headers: { 'idempotency-replayed': 'true' } };
 
   const { id } = claimed;
-  const { outcome, keep } = cacheWish(request.raw, config.RESULT_CACHE === 'on');
+  // What other dials make of a source is neither looked up nor kept for others: it costs little.
+  const caches = config.RESULT_CACHE === 'on' && uploads.image !== undefined;
+  const { outcome, keep } = cacheWish(request.raw, caches);
   const data: UpscaleJobData = {
     ...asked,
     ...(keep ? { contentKey: contentKey(uploads, asked, client) } : {}),
@@ -101,7 +117,7 @@ export async function enterJob(
 }
 
 /** Where the strength maps of a job go; nothing when it has none. */
-export function mapsOf(id: string, { maps }: Pick<Upload, 'maps'>): Pick<UpscaleJobData, 'maps'> {
+function mapsOf(id: string, { maps }: JobUploads): Pick<UpscaleJobData, 'maps'> {
   if (!maps.pix && !maps.sem) return {};
   const { pix, sem } = mapKeys(id);
   return { maps: { ...(maps.pix ? { pix } : {}), ...(maps.sem ? { sem } : {}) } };

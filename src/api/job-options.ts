@@ -40,7 +40,7 @@ export const jobOptions = {
   ),
 };
 
-type JobOptions = Type.Static<Type.TObject<typeof jobOptions>>;
+export type JobOptions = Type.Static<Type.TObject<typeof jobOptions>>;
 
 /** The longest life that a result can have, in seconds. */
 export const longestTtlSeconds = (

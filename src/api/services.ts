@@ -9,16 +9,16 @@ import type {
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
-import type { AddressPolicy } from '../net/address-policy.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
+import type { ImageFetches } from './image-fetches.ts';
 
 export interface Services {
   readonly config: Config;
   readonly queue: UpscaleQueue;
   /** Where results are read from; the queue writes the uploads. */
   readonly store: ObjectStore;
-  /** Where `image_url` may fetch from. */
-  readonly imagePolicy: AddressPolicy;
+  /** Fetches what `image_url` names. */
+  readonly imageFetches: ImageFetches;
   /** Aborted once the service is closing: requests that wait for a job are then answered as it stands. */
   readonly closing: AbortSignal;
 }

@@ -1,10 +1,6 @@
 /** The JSON body of a request that names its image by URL: `{"image_url": "https://…"}`. */
-import type { FastifyReply } from 'fastify';
-import type { Config } from '../config.ts';
 import { AppError, expected } from '../errors.ts';
-import type { AddressPolicy } from '../net/address-policy.ts';
 import { maxUrlLength } from '../net/checked-url.ts';
-import { fetchImage } from '../net/fetch-image.ts';
 import { escapePointer } from './validation.ts';
 
 const imageUrlField = 'image_url';
@@ -44,29 +40,4 @@ function parseJson(body: Buffer): unknown {
   } catch (cause) {
     throw new AppError('malformed_request', 'The body is not valid JSON.', { cause });
   }
-}
-
-/** Fetches for one request, and stops when its client goes away. */
-export function imageFetcher(
-  config: Pick<Config, 'MAX_UPLOAD_BYTES' | 'IMAGE_URL_TIMEOUT_SECONDS'>,
-  policy: AddressPolicy,
-  reply: FastifyReply,
-): (url: string) => Promise<Buffer> {
-  return async (url) => {
-    const gone = new AbortController();
-    const onClose = (): void => {
-      gone.abort(new AppError('malformed_request', 'The client went away.'));
-    };
-    reply.raw.once('close', onClose);
-    try {
-      return await fetchImage(url, {
-        policy,
-        maxBytes: config.MAX_UPLOAD_BYTES,
-        timeoutMs: config.IMAGE_URL_TIMEOUT_SECONDS * 1000,
-        signal: gone.signal,
-      });
-    } finally {
-      reply.raw.off('close', onClose);
-    }
-  };
 }

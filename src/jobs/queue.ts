@@ -243,7 +243,7 @@ class BullUpscaleQueue implements UpscaleQueue {
     if (bound.fingerprint !== claim.fingerprint) {
       throw new AppError(
         'idempotency_key_reused',
-        'This Idempotency-Key came before with another image or other parameters. Use a new key for a new request.',
+        'This Idempotency-Key came before with another image, other parameters or on another route. Use a new key for a new request.',
         {
           errors: [{ pointer: '#/headers/idempotency-key', detail: 'Bound to another request.' }],
         },

@@ -1,22 +1,26 @@
 /** Picks the object store by the STORAGE setting. Api, supervisor and device processes each open their own. */
 import path from 'node:path';
 import type { Config } from '../config.ts';
+import { AppError } from '../errors.ts';
 import { connectRedis, type RedisRole } from '../jobs/redis.ts';
 import { FolderStore } from './folder-store.ts';
 import type { ObjectStore } from './object-store.ts';
 import { RedisStore } from './redis-store.ts';
+import { type S3Location, S3Store } from './s3-store.ts';
 
 /** All that a process needs to open the store; plain data, so that it can be sent to a device process. */
 export type StoreLocation =
   | { kind: 'folder'; folder: string }
-  | { kind: 'redis'; redisUrl: string };
+  | { kind: 'redis'; redisUrl: string }
+  | { kind: 's3'; redisUrl: string; s3: S3Location };
 
 /**
  * @param redisUrl of the queue: REDIS_URL, or the private Redis of `serve`
  * @param privateRedis true in `serve` without REDIS_URL: the default then is a folder beside Redis's own data
+ * @throws invalid_config
  */
 export function storeLocation(
-  config: Pick<Config, 'STORAGE' | 'DATA_DIR'>,
+  config: Pick<Config, 'STORAGE' | 'DATA_DIR' | S3Setting>,
   redisUrl: string,
   privateRedis = false,
 ): StoreLocation {
@@ -26,7 +30,29 @@ export function storeLocation(
   if (config.STORAGE === '' && privateRedis) {
     return { kind: 'folder', folder: path.join(config.DATA_DIR, 'objects') };
   }
+  const [, bucket = '', prefix = ''] = /^s3:\/\/([^/]+)\/?(.*)$/.exec(config.STORAGE) ?? [];
+  if (bucket !== '') {
+    return { kind: 's3', redisUrl, s3: { bucket, prefix, ...s3Access(config) } };
+  }
   return { kind: 'redis', redisUrl };
+}
+
+type S3Setting = 'S3_ENDPOINT' | 'S3_REGION' | 'S3_ACCESS_KEY_ID' | 'S3_SECRET_ACCESS_KEY';
+
+function s3Access(config: Pick<Config, S3Setting>): Omit<S3Location, 'bucket' | 'prefix'> {
+  const accessKeyId = config.S3_ACCESS_KEY_ID;
+  const secretAccessKey = config.S3_SECRET_ACCESS_KEY;
+  if ((accessKeyId === '') !== (secretAccessKey === '')) {
+    throw new AppError(
+      'invalid_config',
+      'S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together: set both, or none.',
+    );
+  }
+  return {
+    region: config.S3_REGION,
+    ...(config.S3_ENDPOINT === '' ? {} : { endpoint: config.S3_ENDPOINT }),
+    ...(accessKeyId === '' ? {} : { credentials: { accessKeyId, secretAccessKey } }),
+  };
 }
 
 export interface OpenStoreOptions {
@@ -39,7 +65,8 @@ export interface OpenStoreOptions {
 
 export function openStore(location: StoreLocation, options: OpenStoreOptions): ObjectStore {
   const { role, sweep = true, onError = () => {} } = options;
-  return location.kind === 'folder'
-    ? new FolderStore(location.folder, { sweep, onError })
-    : new RedisStore(connectRedis(location.redisUrl, role, onError));
+  if (location.kind === 'folder') return new FolderStore(location.folder, { sweep, onError });
+  const redis = connectRedis(location.redisUrl, role, onError);
+  if (location.kind === 'redis') return new RedisStore(redis);
+  return new S3Store(location.s3, { redis, role, sweep, onError });
 }

@@ -43,12 +43,18 @@ async function start(storage: 'folder' | 'redis', env: Record<string, string> = 
     store: bench.store,
     logger: pino({ level: 'silent' }),
   });
-  const post = async (path: string, operation: string, body?: Uint8Array): Promise<Answer> => {
+  const post = async (
+    path: string,
+    operation: string,
+    body?: Uint8Array,
+    headers: Record<string, string> = {},
+  ): Promise<Answer> => {
     const answer = await send(`${server.url}${path}`, {
       method: 'POST',
       headers: {
         prefer: 'wait=60',
         'cache-control': 'no-cache',
+        ...headers,
         ...(body ? { 'content-type': 'image/png' } : {}),
       },
       ...(body ? { body } : {}),
@@ -74,10 +80,12 @@ async function start(storage: 'folder' | 'redis', env: Record<string, string> = 
       postForm(`/upscale/${id}/adjust${query}`, 'adjustUpscale', parts),
     upscale: async (image: Uint8Array, query = ''): Promise<JobObject> =>
       json(await post(`/upscale${query}`, 'createUpscale', image)),
-    adjust: (id: string, query = '') => post(`/upscale/${id}/adjust${query}`, 'adjustUpscale'),
+    adjust: (id: string, query = '', headers: Record<string, string> = {}) =>
+      post(`/upscale/${id}/adjust${query}`, 'adjustUpscale', undefined, headers),
     result: async (id: string): Promise<Buffer> =>
       (await send(`${server.url}/upscale/${id}/result`)).body,
-    sweep: (id: string, query = '') => post(`/upscale/${id}/sweep${query}`, 'sweepUpscale'),
+    sweep: (id: string, query = '', headers: Record<string, string> = {}) =>
+      post(`/upscale/${id}/sweep${query}`, 'sweepUpscale', undefined, headers),
     heatmap: async (id: string): Promise<Answer> => {
       const answer = await send(`${server.url}/upscale/${id}/heatmap`);
       expectContract(answer, 'getHeatmap');
@@ -123,6 +131,29 @@ describe.each(['folder', 'redis'] as const)('with images in the %s store', (stor
     expect(await levels(await result(adjusted.id), await result(fresh.id))).toBeLessThanOrEqual(1);
     // Other dials are other images, or the test above proves nothing.
     expect(await levels(await result(adjusted.id), await result(first.id))).toBeGreaterThan(1);
+  });
+
+  test('an Idempotency-Key makes retries of an adjust and of a sweep safe', async () => {
+    const { upscale, adjust, sweep, bench } = service;
+    const first = await upscale(image);
+    const key = (name: string) => ({ 'idempotency-key': `${storage} ${name}`.replace(' ', '-') });
+    const adjusted = json<JobObject>(await adjust(first.id, '?sem=0.4', key('adjust')));
+    const sheet = json<JobObject>(await sweep(first.id, '?pix=1&sem=0,1', key('sweep')));
+    // Also when the source is no longer kept: the job is there.
+    await bench.store.delete(inputKey(first.id));
+    const again = await adjust(first.id, '?sem=0.40', key('adjust'));
+    expect(again.headers.get('idempotency-replayed')).toBe('true');
+    expect(json<JobObject>(again).id).toBe(adjusted.id);
+    const sheetAgain = await sweep(first.id, '?pix=1&sem=0,1', key('sweep'));
+    expect(json<JobObject>(sheetAgain).id).toBe(sheet.id);
+    const others = [
+      await adjust(first.id, '?sem=0.5', key('adjust')),
+      await adjust(first.id, '?sem=0.4', key('sweep')),
+      await sweep(first.id, '?pix=1&sem=0,2', key('sweep')),
+    ];
+    for (const other of others) {
+      expect(json<Problem>(other)).toMatchObject({ status: 422, code: 'idempotency_key_reused' });
+    }
   });
 
   test('what is not asked for stays as it was; an adjust can be adjusted', async () => {

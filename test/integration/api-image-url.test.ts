@@ -30,6 +30,7 @@ beforeAll(async () => {
     MAX_INPUT_PIXELS: '1000000',
     IMAGE_URL_ALLOWED_HOSTS: `127.0.0.1:${host.port}, localhost:${host.port}`,
     IMAGE_URL_TIMEOUT_SECONDS: '1',
+    IMAGE_URLS_IN_FLIGHT: '2',
   });
 });
 afterAll(async () => {
@@ -110,6 +111,22 @@ test('a service that is not told otherwise fetches from public hosts only', asyn
   expect(codeOf(answer)).toEqual({ status: 422, code: 'url_not_allowed' });
   const log = api.log.map((line) => JSON.stringify(line)).join('\n');
   expect(log).not.toContain(`:${host.port}/start`);
+});
+
+test('only so many are fetched at once: beyond that 503, until one has ended or run out of time', async () => {
+  behaviour = saysNothing;
+  const before = host.received.length;
+  const slow = [postUrl(`${host.url}/1`), postUrl(`${host.url}/2`)];
+  await expect.poll(() => host.received.length).toBe(before + 2);
+  const third = await postUrl(`${host.url}/3`);
+  expect(codeOf(third)).toEqual({ status: 503, code: 'too_many_fetches' });
+  expect(Number(third.headers.get('retry-after'))).toBeGreaterThan(0);
+  expect(host.received.length).toBe(before + 2);
+  for (const answer of slow) {
+    expect(codeOf(await answer)).toEqual({ status: 422, code: 'image_url_failed' });
+  }
+  behaviour = answers(200, {}, await photo('png'));
+  expect((await postUrl(`${host.url}/4`)).status).toBe(202);
 });
 
 test('a client that goes away ends the fetch', async () => {

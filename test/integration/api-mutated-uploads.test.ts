@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { startApi, type TestApi } from '../support/api.ts';
 import { expectContract } from '../support/contract.ts';
+import { damage, generator } from '../support/damage.ts';
 import { photo } from '../support/hostile-images.ts';
 import { form, parseRaw, rawExchange } from '../support/http.ts';
 
@@ -14,28 +15,6 @@ beforeAll(async () => {
   api = await startApi({ REQUEST_TIMEOUT_SECONDS: '5', MAX_UPLOAD_BYTES: '5000' });
 });
 afterAll(() => api.stop());
-
-/** Numerical Recipes' linear congruential generator: the same damage on every machine. */
-function generator(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return Math.floor((state / 2 ** 32) * below);
-  };
-}
-
-/** One byte replaced, a tail cut off, a stretch doubled, or a boundary put in. */
-function damage(body: Buffer, random: (below: number) => number): Buffer {
-  const at = random(body.length);
-  const [before, after] = [body.subarray(0, at), body.subarray(at)];
-  const put = [
-    () => [before, Buffer.from([random(256)]), after.subarray(1)],
-    () => [before],
-    () => [before, after.subarray(0, random(50)), after],
-    () => [before, Buffer.from('\r\n--pisa-test-boundary\r\n'), after],
-  ];
-  return Buffer.concat(put[random(put.length)]?.() ?? []);
-}
 
 test(`${rounds * atOnce} damaged uploads get an answer of the contract, and nothing is logged above info`, async () => {
   const random = generator(1);

@@ -1,10 +1,12 @@
 import path from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { loadConfig } from '../../src/config.ts';
 import { FolderStore } from '../../src/storage/folder-store.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
 import { openStore, storeLocation } from '../../src/storage/open-store.ts';
 import { RedisStore } from '../../src/storage/redis-store.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
+import { describeStore } from '../support/store-contract.ts';
 
 const key = 'output/7f0b7d1c-0000-4000-8000-000000000000';
 const bytes = Buffer.from([0, 255, 128, 10, 13]);
@@ -15,21 +17,13 @@ beforeAll(async () => {
   redis = await startRedis();
   store = openStore({ kind: 'redis', redisUrl: redis.url }, { role: 'consumer' });
 });
+beforeEach(() => redis.client.flushall());
 afterAll(async () => {
   await store.close();
   await redis.stop();
 });
 
-test('gives back what was put, byte for byte, until it is deleted', async () => {
-  expect(await store.get(key)).toBeUndefined();
-  await store.put(key, bytes, 60);
-  expect(await store.get(key)).toEqual(bytes);
-  await store.put(key, new Uint8Array(bytes.buffer, bytes.byteOffset + 1, 2), 60);
-  expect([...((await store.get(key)) ?? [])]).toEqual([255, 128]);
-  await store.delete(key);
-  expect(await store.get(key)).toBeUndefined();
-  await store.delete(key);
-});
+describeStore(() => store);
 
 test('lets Redis end the life of an object', async () => {
   await store.put(key, bytes, 59.2);
@@ -38,17 +32,32 @@ test('lets Redis end the life of an object', async () => {
   await expect.poll(() => store.get(key)).toBeUndefined();
 });
 
-test('refuses a key that is not ours', async () => {
-  await expect(store.get('bull:upscale:1')).rejects.toThrow('Not a storage key');
-});
-
-test('STORAGE says where: a folder, Redis, and by default what fits the Redis', () => {
-  const at = (STORAGE: string, privateRedis: boolean) =>
-    storeLocation({ STORAGE, DATA_DIR: '/data' }, redis.url, privateRedis);
+test('STORAGE says where: a folder, a bucket, Redis, and by default what fits the Redis', () => {
+  const at = (STORAGE: string, privateRedis: boolean, env = {}) =>
+    storeLocation(loadConfig({ STORAGE, DATA_DIR: '/data', ...env }), redis.url, privateRedis);
   expect(at('folder:/images', false)).toEqual({ kind: 'folder', folder: '/images' });
   expect(at('redis', true)).toEqual({ kind: 'redis', redisUrl: redis.url });
   expect(at('', true)).toEqual({ kind: 'folder', folder: path.join('/data', 'objects') });
   expect(at('', false)).toEqual({ kind: 'redis', redisUrl: redis.url });
+  const s3 = { bucket: 'my-photos', prefix: '', region: 'us-east-1' };
+  expect(at('s3://my-photos', true)).toEqual({ kind: 's3', redisUrl: redis.url, s3 });
+  const env = {
+    S3_ENDPOINT: 'http://127.0.0.1:9000',
+    S3_REGION: 'eu-west-1',
+    S3_ACCESS_KEY_ID: 'us',
+    S3_SECRET_ACCESS_KEY: 'secret',
+  };
+  expect(at('s3://my-photos/up/scaled', false, env)).toMatchObject({
+    s3: {
+      bucket: 'my-photos',
+      prefix: 'up/scaled',
+      region: 'eu-west-1',
+      endpoint: 'http://127.0.0.1:9000',
+      credentials: { accessKeyId: 'us', secretAccessKey: 'secret' },
+    },
+  });
+  const half = () => at('s3://my-photos', false, { S3_ACCESS_KEY_ID: 'us' });
+  expect(half).toThrow(/S3_SECRET_ACCESS_KEY go together/);
 });
 
 test('openStore opens what the location says', async () => {

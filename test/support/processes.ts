@@ -22,7 +22,7 @@ export function procFile(pid: number, name: 'cmdline' | 'environ' | 'stat' | 'st
   }
 }
 
-const allPids = (): number[] =>
+export const allPids = (): number[] =>
   readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .map(Number);

@@ -20,6 +20,7 @@ import { connectRedis } from '../../src/jobs/redis.ts';
 import { within } from '../../src/jobs/within.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
 import { openStore, type StoreLocation } from '../../src/storage/open-store.ts';
+import type { S3Location } from '../../src/storage/s3-store.ts';
 import {
   type RunningWorker,
   startWorker,
@@ -82,13 +83,15 @@ export function workerConfig(env: Record<string, string> = {}): Config {
 /** @param build stays the caller's */
 export async function startWorkerBench(
   build: Build,
-  storage: StoreLocation['kind'] = 'folder',
+  storage: 'folder' | 'redis' | S3Location = 'folder',
 ): Promise<WorkerBench> {
   const redis = await startRedis();
   const storeLocation: StoreLocation =
     storage === 'redis'
       ? { kind: 'redis', redisUrl: redis.url }
-      : { kind: 'folder', folder: path.join(redis.folder, 'objects') };
+      : storage === 'folder'
+        ? { kind: 'folder', folder: path.join(redis.folder, 'objects') }
+        : { kind: 's3', redisUrl: redis.url, s3: storage };
   const store = openStore(storeLocation, { role: 'producer', sweep: false });
   const queue = createUpscaleQueue({ redisUrl: redis.url, store, resultTtlSeconds: 3600 });
   await queue.ready(10_000);

@@ -1,16 +1,13 @@
 /** POST /upscale/{id}/adjust: the same image at other dials, from the latents and residuals that its job has kept. */
-import { randomUUID } from 'node:crypto';
 import Type from 'typebox';
 import { upscaleQuerySchema } from '../../jobs/params.ts';
-import { checkOutput, checkRoomAndModel } from '../admission.ts';
-import { answerJob, jobResponses } from '../answer-job.ts';
-import { planAnswer } from '../answer-plan.ts';
-import { countedFor } from '../clients/client.ts';
-import { findSource } from '../derived-job.ts';
-import { mapsOf } from '../enter-job.ts';
+import { checkOutput } from '../admission.ts';
+import { jobResponses } from '../answer-job.ts';
+import { answerDerived } from '../derived-job.ts';
+import { jobHeaderSchema } from '../enter-job.ts';
 import { jobParamsSchema } from '../find-job.ts';
 import { inspectMaps } from '../inspect-maps.ts';
-import { jobOptions, resolveJobOptions } from '../job-options.ts';
+import { jobOptions } from '../job-options.ts';
 import { mapProperties } from '../map-properties.ts';
 import { problemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
@@ -31,12 +28,7 @@ const schema = {
     '',
     'Answers as `POST /upscale` does. `410` once the image is no longer kept: send it again.',
   ].join('\n'),
-  headers: {
-    type: 'object',
-    properties: {
-      prefer: { type: 'string', description: 'wait=N, respond-async (RFC 7240).' },
-    },
-  },
+  headers: { type: 'object', properties: jobHeaderSchema },
   params: jobParamsSchema,
   querystring: querySchema,
   body: {
@@ -67,7 +59,9 @@ const schema = {
       'unknown_model',
       'unsupported_output',
       'queue_full',
+      'idempotency_key_reused',
       'redis_unavailable',
+      'storage_unavailable',
       'device_lost',
       'job_timeout',
     ),
@@ -75,40 +69,33 @@ const schema = {
 };
 
 export function adjustUpscale(app: App, services: Services): void {
-  app.post('/upscale/:id/adjust', { schema }, async (request, reply) => {
-    const { config, queue } = services;
+  const { MAX_OUTPUT_PIXELS, MAX_UPLOAD_BYTES, MAX_INPUT_PIXELS } = services.config;
+  app.post('/upscale/:id/adjust', { schema }, (request, reply) => {
     const { query } = request;
-    const plan = planAnswer(request, query.format, config.MAX_WAIT_SECONDS);
-    const options = resolveJobOptions(query, config);
-    const { job, data } = await findSource(services, request.params.id);
-    const before = job.data.params;
-    const params = {
-      ...before,
-      pix: query.pix ?? before.pix,
-      sem: query.sem ?? before.sem,
-      format: plan.format ?? query.format ?? before.format,
-      quality: query.quality ?? before.quality,
-      metadata: query.metadata ?? before.metadata,
-      ...(query.colorfix ? { colorfix: query.colorfix } : {}),
-    };
-    await checkRoomAndModel(queue, params.model, config);
-    checkOutput(data.input, params, config.MAX_OUTPUT_PIXELS);
-    const maps = await readMaps(request, reply, config.MAX_UPLOAD_BYTES);
-    await inspectMaps(maps, { maxPixels: config.MAX_INPUT_PIXELS });
-    const id = randomUUID();
-    const accepted = await queue.submit(
-      id,
-      { maps },
-      {
-        kind: 'adjust',
-        ...data,
-        ...mapsOf(id, { maps }),
-        params,
-        ...options,
-        requestId: request.id,
+    return answerDerived(services, request, reply, {
+      id: request.params.id,
+      query,
+      derive: ({ data }, plan) => {
+        const before = data.params;
+        const params = {
+          ...before,
+          pix: query.pix ?? before.pix,
+          sem: query.sem ?? before.sem,
+          format: plan.format ?? query.format ?? before.format,
+          quality: query.quality ?? before.quality,
+          metadata: query.metadata ?? before.metadata,
+          ...(query.colorfix ? { colorfix: query.colorfix } : {}),
+        };
+        return {
+          asked: { kind: 'adjust', params },
+          check: () => checkOutput(data.input, params, MAX_OUTPUT_PIXELS),
+          readMaps: async () => {
+            const maps = await readMaps(request, reply, MAX_UPLOAD_BYTES);
+            await inspectMaps(maps, { maxPixels: MAX_INPUT_PIXELS });
+            return maps;
+          },
+        };
       },
-      { within: countedFor(request.client) },
-    );
-    return answerJob(services, reply, plan, accepted);
+    });
   });
 }

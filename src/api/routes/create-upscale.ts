@@ -7,7 +7,13 @@ import { maxUrlLength } from '../../net/checked-url.ts';
 import { checkOutput, checkRoomAndModel } from '../admission.ts';
 import { answerJob, jobResponses } from '../answer-job.ts';
 import { planAnswer } from '../answer-plan.ts';
-import { type EnteredJob, enterJob, idempotencyHeaderSchema, isRepeated } from '../enter-job.ts';
+import {
+  cacheHeaderSchema,
+  type EnteredJob,
+  enterJob,
+  isRepeated,
+  jobHeaderSchema,
+} from '../enter-job.ts';
 import { inspectMaps } from '../inspect-maps.ts';
 import { jobOptions, resolveJobOptions } from '../job-options.ts';
 import { mapProperties } from '../map-properties.ts';
@@ -15,7 +21,6 @@ import { problemResponses } from '../problem-schema.ts';
 import type { AskedJob } from '../request-digest.ts';
 import type { App, Services } from '../services.ts';
 import { readUpload } from '../upload.ts';
-import { imageFetcher } from '../upload-url.ts';
 
 const imageBytes = { schema: { type: 'string', format: 'binary' } };
 
@@ -38,10 +43,7 @@ const schema = {
   ].join('\n'),
   headers: {
     type: 'object',
-    properties: {
-      prefer: { type: 'string', description: 'wait=N, respond-async (RFC 7240).' },
-      ...idempotencyHeaderSchema,
-    },
+    properties: { ...jobHeaderSchema, ...cacheHeaderSchema },
   },
   querystring: querySchema,
   body: {
@@ -94,7 +96,9 @@ const schema = {
       'unsupported_output',
       'idempotency_key_reused',
       'queue_full',
+      'too_many_fetches',
       'redis_unavailable',
+      'storage_unavailable',
       // Of a job that failed, was canceled, deleted or outlived while the request waited for its image.
       'job_not_found',
       'canceled',
@@ -128,17 +132,17 @@ async function accept(
   reply: FastifyReply,
   asked: AskedJob,
 ): Promise<EnteredJob> {
-  const { config, queue, imagePolicy } = services;
+  const { config, queue, imageFetches } = services;
   const { params } = asked;
   if (!(await isRepeated(queue, request))) await checkRoomAndModel(queue, params.model, config);
   const uploads = await readUpload(request, reply, {
     maxBytes: config.MAX_UPLOAD_BYTES,
-    fetchImage: imageFetcher(config, imagePolicy, reply),
+    fetchImage: imageFetches.for(reply),
   });
   const limits = { maxPixels: config.MAX_INPUT_PIXELS };
   const { width, height, contentType } = await inspectImage(uploads.image, limits);
   await inspectMaps(uploads.maps, limits);
   checkOutput({ width, height }, params, config.MAX_OUTPUT_PIXELS);
   const input = { width, height, bytes: uploads.image.length, content_type: contentType };
-  return enterJob(services, request, uploads, asked, input);
+  return enterJob(services, request, { uploads, asked, input });
 }

@@ -18,7 +18,12 @@ const schema = {
       content: { 'application/json': { schema: { $ref: 'Job#' } } },
     },
     204: { description: 'Deleted.', type: 'null' },
-    ...problemResponses('job_not_found', 'invalid_parameter', 'redis_unavailable'),
+    ...problemResponses(
+      'job_not_found',
+      'invalid_parameter',
+      'redis_unavailable',
+      'storage_unavailable',
+    ),
   },
 };
 

@@ -52,6 +52,7 @@ const schema = {
       'too_many_pixels',
       'queue_full',
       'redis_unavailable',
+      'storage_unavailable',
       'device_lost',
       'job_timeout',
     ),

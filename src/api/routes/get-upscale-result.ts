@@ -37,6 +37,7 @@ const schema = {
       'result_expired',
       'invalid_parameter',
       'redis_unavailable',
+      'storage_unavailable',
     ),
   },
 };

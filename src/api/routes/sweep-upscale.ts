@@ -1,17 +1,15 @@
 /** POST /upscale/{id}/sweep: one sheet of the same image at many dials, labelled. */
-import { randomUUID } from 'node:crypto';
 import Type from 'typebox';
 import type { Config } from '../../config.ts';
 import { AppError, expected } from '../../errors.ts';
 import { upscaleQuerySchema } from '../../jobs/params.ts';
 import type { Sweep } from '../../jobs/sheet.ts';
-import { checkRoomAndModel, checkSheet } from '../admission.ts';
-import { answerJob, jobResponses } from '../answer-job.ts';
-import { planAnswer } from '../answer-plan.ts';
-import { countedFor } from '../clients/client.ts';
-import { findSource } from '../derived-job.ts';
+import { checkSheet } from '../admission.ts';
+import { jobResponses } from '../answer-job.ts';
+import { answerDerived } from '../derived-job.ts';
+import { jobHeaderSchema } from '../enter-job.ts';
 import { jobParamsSchema } from '../find-job.ts';
-import { jobOptions, resolveJobOptions } from '../job-options.ts';
+import { jobOptions } from '../job-options.ts';
 import { problemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
 
@@ -46,12 +44,7 @@ const schema = {
   summary: 'The same image at many dials, on one sheet',
   description:
     'Makes a new job whose image is a contact sheet: a column for each `pix`, a row for each `sem`, labelled. At most SWEEP_MAX_CELLS cells and MAX_OUTPUT_PIXELS pixels. Answers as `POST /upscale` does; `410` once the image is no longer kept.',
-  headers: {
-    type: 'object',
-    properties: {
-      prefer: { type: 'string', description: 'wait=N, respond-async (RFC 7240).' },
-    },
-  },
+  headers: { type: 'object', properties: jobHeaderSchema },
   params: jobParamsSchema,
   querystring: querySchema,
   response: {
@@ -69,7 +62,9 @@ const schema = {
       'unknown_model',
       'unsupported_output',
       'queue_full',
+      'idempotency_key_reused',
       'redis_unavailable',
+      'storage_unavailable',
       'device_lost',
       'job_timeout',
     ),
@@ -77,29 +72,27 @@ const schema = {
 };
 
 export function sweepUpscale(app: App, services: Services): void {
-  app.post('/upscale/:id/sweep', { schema }, async (request, reply) => {
-    const { config, queue } = services;
+  const { config } = services;
+  app.post('/upscale/:id/sweep', { schema }, (request, reply) => {
     const { query } = request;
-    const plan = planAnswer(request, query.format, config.MAX_WAIT_SECONDS);
-    const options = resolveJobOptions(query, config);
     const sweep = readSweep(query.pix, query.sem, config);
-    const { job, data } = await findSource(services, request.params.id);
-    const params = {
-      ...job.data.params,
-      format: plan.format ?? query.format ?? 'png',
-      ...(query.quality ? { quality: query.quality } : {}),
-      ...(query.colorfix ? { colorfix: query.colorfix } : {}),
-      metadata: 'none' as const,
-    };
-    await checkRoomAndModel(queue, params.model, config);
-    checkSheet(data.input, params, sweep, config.MAX_OUTPUT_PIXELS);
-    const accepted = await queue.submit(
-      randomUUID(),
-      {},
-      { kind: 'sweep', ...data, sweep, params, ...options, requestId: request.id },
-      { within: countedFor(request.client) },
-    );
-    return answerJob(services, reply, plan, accepted);
+    return answerDerived(services, request, reply, {
+      id: request.params.id,
+      query,
+      derive: ({ data }, plan) => {
+        const params = {
+          ...data.params,
+          format: plan.format ?? query.format ?? 'png',
+          ...(query.quality ? { quality: query.quality } : {}),
+          ...(query.colorfix ? { colorfix: query.colorfix } : {}),
+          metadata: 'none' as const,
+        };
+        return {
+          asked: { kind: 'sweep', sweep, params },
+          check: () => checkSheet(data.input, params, sweep, config.MAX_OUTPUT_PIXELS),
+        };
+      },
+    });
   });
 }
 

@@ -1,0 +1,74 @@
+/** Fetches the images that requests name by URL: so many at once, each for so long, none for a client that has gone. */
+import type { FastifyReply } from 'fastify';
+import type { Config } from '../config.ts';
+import { AppError } from '../errors.ts';
+import { metrics } from '../metrics.ts';
+import { AddressPolicy } from '../net/address-policy.ts';
+import { fetchImage } from '../net/fetch-image.ts';
+
+type Settings = Pick<
+  Config,
+  | 'IMAGE_URL_ALLOWED_HOSTS'
+  | 'IMAGE_URL_TIMEOUT_SECONDS'
+  | 'IMAGE_URLS_IN_FLIGHT'
+  | 'MAX_UPLOAD_BYTES'
+>;
+
+/** A fetch takes a second or so, unless its host is slow. */
+const retryAfterSeconds = 2;
+
+export class ImageFetches {
+  readonly #config: Settings;
+  readonly #policy: AddressPolicy;
+  #inFlight = 0;
+
+  constructor(config: Settings) {
+    this.#config = config;
+    this.#policy = new AddressPolicy(config.IMAGE_URL_ALLOWED_HOSTS);
+  }
+
+  /**
+   * @param reply when its connection closes, the fetch ends
+   * @returns a function that throws too_many_fetches and what `fetchImage` throws
+   */
+  for(reply: FastifyReply): (url: string) => Promise<Buffer> {
+    return async (url) => {
+      if (this.#inFlight >= this.#config.IMAGE_URLS_IN_FLIGHT) {
+        throw new AppError(
+          'too_many_fetches',
+          `${this.#inFlight} images are being fetched by URL already. Try again in a moment, or upload the image instead.`,
+          { retryAfterSeconds },
+        );
+      }
+      this.#count(1);
+      try {
+        return await this.#fetch(url, reply);
+      } finally {
+        this.#count(-1);
+      }
+    };
+  }
+
+  async #fetch(url: string, reply: FastifyReply): Promise<Buffer> {
+    const gone = new AbortController();
+    const onClose = (): void => {
+      gone.abort(new AppError('malformed_request', 'The client went away.'));
+    };
+    reply.raw.once('close', onClose);
+    try {
+      return await fetchImage(url, {
+        policy: this.#policy,
+        maxBytes: this.#config.MAX_UPLOAD_BYTES,
+        timeoutMs: this.#config.IMAGE_URL_TIMEOUT_SECONDS * 1000,
+        signal: gone.signal,
+      });
+    } finally {
+      reply.raw.off('close', onClose);
+    }
+  }
+
+  #count(by: 1 | -1): void {
+    this.#inFlight += by;
+    metrics.imageFetches.set(this.#inFlight);
+  }
+}

@@ -1,0 +1,198 @@
+/**
+ * Images in a bucket of S3 or of anything that speaks its protocol. S3 knows no time to live in seconds (a lifecycle
+ * rule counts days), so each object carries its expiry, which every read obeys, and Redis holds an index of
+ * expiries, by which the objects are deleted. Should Redis lose the index, a lifecycle rule cleans up.
+ */
+import type { GetObjectCommandOutput, S3Client, S3ClientConfig } from '@aws-sdk/client-s3';
+import type { Redis } from 'ioredis';
+import { AppError } from '../errors.ts';
+import type { RedisRole } from '../jobs/redis.ts';
+import { checkKey, type ObjectStore } from './object-store.ts';
+
+/** Where the bucket is and who we are there; plain data. */
+export interface S3Location {
+  bucket: string;
+  /** Folder in the bucket, without slashes at its ends; may be empty. */
+  prefix: string;
+  region: string;
+  /** Absent: AWS. */
+  endpoint?: string;
+  /** Absent: whatever the AWS SDK finds (AWS_* variables, files, the role of the pod or machine). */
+  credentials?: { accessKeyId: string; secretAccessKey: string };
+}
+
+export interface S3StoreOptions {
+  /** For the index of expiries. A connection of its own: `close` ends it. */
+  redis: Redis;
+  /** `producer`: somebody waits for the answer; `consumer`: S3 may be away for a minute. */
+  role: RedisRole;
+  /** Delete expired objects every minute. One process that does is enough; more do no harm. */
+  sweep: boolean;
+  /** Told when a sweep fails, for the log. */
+  onError?: (error: unknown) => void;
+}
+
+/** Member = storage key, score = expiry in epoch ms. */
+const expiriesKey = 'pisa:s3:expires';
+const expiryField = 'expires-at';
+const sweepIntervalMs = 60_000;
+const sweepBatch = 500;
+/** Attempts (exponential backoff with jitter, by the SDK) and the limit of one operation with all of them. */
+const patience = {
+  producer: { maxAttempts: 3, limitMs: 15_000 },
+  consumer: { maxAttempts: 12, limitMs: 120_000 },
+};
+const connectLimitMs = 5000;
+const retryAfterSeconds = 5;
+
+type Sdk = typeof import('@aws-sdk/client-s3');
+/** What an operation needs: the SDK's commands, and a way to send one. */
+type Operation<T> = (sdk: Sdk, client: S3Client, abortSignal: AbortSignal) => Promise<T>;
+
+export class S3Store implements ObjectStore {
+  readonly #location: S3Location;
+  readonly #options: S3StoreOptions;
+  readonly #timer: NodeJS.Timeout | undefined;
+  #opened: Promise<{ sdk: Sdk; client: S3Client }> | undefined;
+
+  constructor(location: S3Location, options: S3StoreOptions) {
+    this.#location = location;
+    this.#options = options;
+    if (options.sweep) {
+      const run = () => this.sweep().catch(options.onError ?? (() => {}));
+      void run();
+      this.#timer = setInterval(run, sweepIntervalMs).unref();
+    }
+  }
+
+  async put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void> {
+    const at = this.#address(key);
+    const expiresAt = Math.ceil(Date.now() + ttlSeconds * 1000);
+    // First the index: an object without an entry would stay.
+    await this.#options.redis.zadd(expiriesKey, expiresAt, key);
+    await this.#run(({ PutObjectCommand }, client, abortSignal) =>
+      client.send(
+        new PutObjectCommand({
+          ...at,
+          Body: bytes,
+          ContentLength: bytes.byteLength,
+          ContentType: 'application/octet-stream',
+          Metadata: { [expiryField]: String(expiresAt) },
+        }),
+        { abortSignal },
+      ),
+    );
+  }
+
+  async get(key: string): Promise<Buffer | undefined> {
+    const at = this.#address(key);
+    return this.#run(async ({ GetObjectCommand }, client, abortSignal) => {
+      const answer = await orMissing(client.send(new GetObjectCommand(at), { abortSignal }));
+      const bytes = answer && (await answer.Body?.transformToByteArray());
+      if (!answer || !bytes || !isAlive(answer)) return undefined;
+      return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    });
+  }
+
+  async has(key: string): Promise<boolean> {
+    const at = this.#address(key);
+    return this.#run(async ({ HeadObjectCommand }, client, abortSignal) => {
+      const answer = await orMissing(client.send(new HeadObjectCommand(at), { abortSignal }));
+      return answer !== undefined && isAlive(answer);
+    });
+  }
+
+  async delete(key: string): Promise<void> {
+    await this.#deleteObject(key);
+    await this.#options.redis.zrem(expiriesKey, key);
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    this.#options.redis.disconnect();
+    const opened = await this.#opened?.catch(() => undefined);
+    opened?.client.destroy();
+  }
+
+  /** Deletes what has expired. */
+  async sweep(): Promise<void> {
+    const { redis } = this.#options;
+    for (;;) {
+      const now = Date.now();
+      const due = await redis.zrangebyscore(expiriesKey, '-inf', now, 'LIMIT', 0, sweepBatch);
+      for (const key of due) {
+        // Written again since: the entry that this made is not due.
+        if (await this.has(key)) continue;
+        await this.#deleteObject(key);
+        const expiry = await redis.zscore(expiriesKey, key);
+        if (expiry !== null && Number(expiry) <= now) await redis.zrem(expiriesKey, key);
+      }
+      if (due.length < sweepBatch) return;
+    }
+  }
+
+  async #deleteObject(key: string): Promise<void> {
+    const at = this.#address(key);
+    await this.#run(({ DeleteObjectCommand }, client, abortSignal) =>
+      orMissing(client.send(new DeleteObjectCommand(at), { abortSignal })),
+    );
+  }
+
+  #address(key: string): { Bucket: string; Key: string } {
+    const { bucket, prefix } = this.#location;
+    return { Bucket: bucket, Key: prefix === '' ? checkKey(key) : `${prefix}/${checkKey(key)}` };
+  }
+
+  /** @throws storage_unavailable */
+  async #run<T>(operation: Operation<T>): Promise<T> {
+    try {
+      this.#opened ??= this.#open();
+      const { sdk, client } = await this.#opened;
+      const { limitMs } = patience[this.#options.role];
+      return await operation(sdk, client, AbortSignal.timeout(limitMs));
+    } catch (cause) {
+      throw new AppError(
+        'storage_unavailable',
+        'The object storage cannot be reached at the moment, or refuses. Try again in a few seconds.',
+        { cause, retryAfterSeconds },
+      );
+    }
+  }
+
+  /** At first use: who keeps images elsewhere never loads the SDK. */
+  async #open(): Promise<{ sdk: Sdk; client: S3Client }> {
+    const sdk = await import('@aws-sdk/client-s3');
+    return { sdk, client: new sdk.S3Client(this.#clientConfig()) };
+  }
+
+  #clientConfig(): S3ClientConfig {
+    const { region, endpoint, credentials } = this.#location;
+    return {
+      region,
+      maxAttempts: patience[this.#options.role].maxAttempts,
+      requestHandler: { connectionTimeout: connectLimitMs },
+      // The newer checksums of AWS are unknown to many other servers.
+      requestChecksumCalculation: 'WHEN_REQUIRED',
+      responseChecksumValidation: 'WHEN_REQUIRED',
+      // Servers of one's own seldom have a DNS name for each bucket.
+      ...(endpoint === undefined ? {} : { endpoint, forcePathStyle: true }),
+      ...(credentials ? { credentials } : {}),
+    };
+  }
+}
+
+const isAlive = ({ Metadata }: Pick<GetObjectCommandOutput, 'Metadata'>): boolean =>
+  Number(Metadata?.[expiryField] ?? 0) > Date.now();
+
+/** A bucket that is missing is a fault, an object that is missing is an answer. */
+async function orMissing<T>(operation: Promise<T>): Promise<T | undefined> {
+  try {
+    return await operation;
+  } catch (error) {
+    // HEAD has no body that could name the error.
+    if (error instanceof Error && (error.name === 'NoSuchKey' || error.name === 'NotFound')) {
+      return undefined;
+    }
+    throw error;
+  }
+}

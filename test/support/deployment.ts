@@ -1,0 +1,176 @@
+/**
+ * Redis, an API and workers as processes of their own, run from `dist/` as docs/operations.md runs them. Each can be
+ * killed and started again, and all that they start can be found.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Redis } from 'ioredis';
+import { allPids, devicesOf, freePort, isAlive, procFile } from './processes.ts';
+
+export interface DeploymentOptions {
+  /** The repository's folder. */
+  root: string;
+  env?: Record<string, string>;
+  /** Default 1. */
+  workers?: number;
+}
+
+export interface Deployment {
+  readonly url: string;
+  /** Probes and metrics of the workers. */
+  readonly workerUrls: string[];
+  /** Commands wait while Redis is away. */
+  readonly redis: Redis;
+  readonly processes: { redis: Managed; api: Managed; workers: Managed[] };
+  /** Resolves when the service can work. */
+  ready(): Promise<void>;
+  /** Every live process of the deployment, also those that lost their parent. */
+  pids(): number[];
+  /** The objects in the folder store. */
+  objects(): Promise<string[]>;
+  /** SIGTERM to all but Redis, which ends last. Resolves to the processes that are left, which are killed then. */
+  stop(): Promise<number[]>;
+}
+
+/** A process that is started again under the same name. */
+export class Managed {
+  readonly #spawn: () => ChildProcess;
+  #child: ChildProcess | undefined;
+
+  constructor(spawnProcess: () => ChildProcess) {
+    this.#spawn = spawnProcess;
+  }
+
+  /** 0 while it does not run. */
+  get pid(): number {
+    const running = this.#child?.exitCode === null && this.#child.signalCode === null;
+    return running ? (this.#child?.pid ?? 0) : 0;
+  }
+
+  start(): void {
+    if (this.pid === 0) this.#child = this.#spawn();
+  }
+
+  /** Resolves when it has ended. */
+  async end(signal: NodeJS.Signals): Promise<void> {
+    if (this.pid === 0 || !this.#child) return;
+    const exited = once(this.#child, 'exit');
+    this.#child.kill(signal);
+    await exited;
+  }
+}
+
+const readyLimitMs = 300_000;
+/** In the environment of every process of a deployment, and so in that of whatever they start. */
+const mark = 'PISA_DEPLOYMENT';
+
+export async function startDeployment({
+  root,
+  env = {},
+  workers = 1,
+}: DeploymentOptions): Promise<Deployment> {
+  const id = randomUUID();
+  const folder = await mkdtemp(path.join(tmpdir(), 'pisa-deployment-'));
+  const socket = path.join(folder, 'redis.sock');
+  const objectsFolder = path.join(folder, 'objects');
+  await mkdir(objectsFolder);
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const common = {
+    ...process.env,
+    [mark]: id,
+    REDIS_URL: `unix://${socket}`,
+    STORAGE: `folder:${objectsFolder}`,
+    PORT: String(port),
+    LOG_LEVEL: 'fatal',
+    ...env,
+  };
+  const run = (command: 'api' | 'worker', own: Record<string, string> = {}) =>
+    new Managed(() =>
+      spawn(process.execPath, [path.join(root, 'dist/cli.js'), command], {
+        env: { ...common, ...own },
+        stdio: ['ignore', 'ignore', 'inherit'],
+      }),
+    );
+  const redisServer = new Managed(() =>
+    spawn(
+      'redis-server',
+      [
+        ...['--port', '0', '--unixsocket', socket, '--dir', folder, '--save', ''],
+        ...['--appendonly', 'yes', '--appendfsync', 'everysec', '--loglevel', 'warning'],
+      ],
+      { env: common, stdio: 'ignore' },
+    ),
+  );
+  const workerPorts: number[] = [];
+  for (let worker = 0; worker < workers; worker += 1) workerPorts.push(await freePort());
+  const processes = {
+    redis: redisServer,
+    api: run('api'),
+    workers: workerPorts.map((workerPort) => run('worker', { WORKER_PORT: String(workerPort) })),
+  };
+  const all = [processes.redis, processes.api, ...processes.workers];
+  for (const one of all) one.start();
+  // A run that is killed must not leave its processes behind.
+  const endWithUs = () => {
+    for (const pid of pids()) process.kill(pid, 'SIGKILL');
+  };
+  process.once('exit', endWithUs);
+  const redis = new Redis({ path: socket, maxRetriesPerRequest: null, retryStrategy: () => 50 });
+  redis.on('error', () => {});
+  const workerUrls = workerPorts.map((workerPort) => `http://127.0.0.1:${workerPort}`);
+
+  const pids = () =>
+    allPids().filter((pid) => isAlive(pid) && procFile(pid, 'environ').includes(`${mark}=${id}`));
+  const deployment: Deployment = {
+    url,
+    workerUrls,
+    redis,
+    processes,
+    pids,
+    ready: async () => {
+      const deadline = Date.now() + readyLimitMs;
+      for (const probe of [url, ...workerUrls]) {
+        while (!(await answersOk(`${probe}/readyz`))) {
+          if (Date.now() > deadline) throw new Error(`${probe} was not ready in time`);
+          await delay(50);
+        }
+      }
+    },
+    objects: async () => {
+      const entries = await readdir(objectsFolder, { recursive: true, withFileTypes: true });
+      return entries.filter((entry) => entry.isFile()).map(({ name }) => name);
+    },
+    stop: async () => {
+      redis.disconnect();
+      await Promise.all(all.slice(1).map((one) => one.end('SIGTERM')));
+      await processes.redis.end('SIGTERM');
+      // A device that lost its parent notices at once, unless the machine is busy.
+      for (let looks = 0; looks < 100 && pids().length > 0; looks += 1) await delay(100);
+      const left = pids();
+      endWithUs();
+      process.off('exit', endWithUs);
+      await rm(folder, { recursive: true, force: true });
+      return left;
+    },
+  };
+  return deployment;
+}
+
+/** The device processes of a deployment's workers. */
+export const devicesOfDeployment = ({ processes }: Deployment): number[] =>
+  processes.workers.flatMap(({ pid }) => (pid === 0 ? [] : devicesOf(pid)));
+
+const answersOk = (url: string): Promise<boolean> =>
+  fetch(url, { signal: AbortSignal.timeout(10_000) }).then(
+    async (response) => {
+      await response.arrayBuffer();
+      return response.ok;
+    },
+    () => false,
+  );
