@@ -17,7 +17,7 @@ from diffusers import UNet2DConditionModel
 from pisa_models.convert import vae
 from pisa_models.convert.adapters import Adapter, Adapters, read_adapters
 from pisa_models.convert.base import load_unet, load_vae, open_base
-from pisa_models.convert.bundle import Options, convert
+from pisa_models.convert.bundle import Options, convert, files_of
 from pisa_models.convert.layers import GatedConv, GatedLinear, replace, to_half
 from pisa_models.convert.prompt import empty_prompt, prompt_ids
 from pisa_models.convert.unet import ServedUNet
@@ -210,10 +210,6 @@ def test_what_float16_cannot_hold_stays_float32(tmp_path):
         half = to_half(served(base, lora))(latents.half(), torch.ones(1).half())
     assert relative(half, reference.residual(latents, "pix", "sem")) < RELATIVE["float16"]
     assert relative(Bundle(tmp_path / "loud").decode(latents.numpy()), reference.decode(latents)) < 1e-4
-
-
-def files_of(manifest: dict) -> list[dict]:
-    return [file for graph in manifest["graphs"].values() for file in (graph, *graph.get("externalData", []))]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -228,4 +228,4 @@ def test_a_bundle_is_replaced_when_the_new_one_is_ready(ours, capsys):
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["name"] == "pisa-small" and manifest["graphs"]["unet"]["tileLatents"] == 64
     assert [path.name for path in out.parent.iterdir()] == ["pisa-small"]
-    assert "MB in 3 files" in capsys.readouterr().out
+    assert "MB in 5 files" in capsys.readouterr().out

@@ -1,9 +1,14 @@
-/** Stage 6: latents → pixels, tile by tile, cut hard in the middle of the overlaps, padding dropped. */
+/**
+ * Stage 6: latents → pixels, tile by tile, cut hard in the middle of the overlaps, padding dropped; or, where
+ * the decoder's receptive field is the whole image, in strips.
+ */
 import { AppError } from '../errors.ts';
 import type { Geometry } from './geometry.ts';
 import type { Model } from './model.ts';
-import { Planar, type Region, readRegion } from './planar.ts';
+import { Planar, planesToRows, type Region, readRegion } from './planar.ts';
 import type { RunControl } from './run-control.ts';
+import { runStrips } from './strips/run-strips.ts';
+import type { StageSessions } from './strips/stage-sessions.ts';
 import { planTiles } from './tiles.ts';
 
 /** Model range [−1,1] → [0,1], clipped. NaN stays NaN. */
@@ -42,6 +47,44 @@ function writePixels(
   }
 }
 
+/** @param decoded [3,H,W], filled */
+async function decodeInStrips(
+  latents: Planar,
+  decoded: Planar,
+  stages: StageSessions,
+  model: Model,
+  control: RunControl,
+): Promise<void> {
+  const { downscale } = model.manifest.latents;
+  const { tileLatents } = model.manifest.graphs.decoder;
+  const { channels, width } = latents;
+  const paddedWidth = width * downscale;
+  await runStrips({
+    stages,
+    source: (y, rows, target) => {
+      const planes = new Float32Array(target.length);
+      readRegion(latents, { y, x: 0, height: rows, width }, planes);
+      planesToRows(planes, { channels, rows, width }, target);
+    },
+    sink: (y, rows, values) => {
+      refuseNaN(values, model);
+      for (let row = 0; row < Math.min(rows, decoded.height - y); row++) {
+        for (let c = 0; c < 3; c++) {
+          const from = (row * 3 + c) * paddedWidth;
+          const to = (c * decoded.height + y + row) * decoded.width;
+          for (let x = 0; x < decoded.width; x++) {
+            decoded.data[to + x] = toUnit(values[from + x] as number);
+          }
+        }
+      }
+    },
+    size: latents,
+    latentWidth: width,
+    stripCells: tileLatents ** 2,
+    control,
+  });
+}
+
 /**
  * @param latents [C,h,w] scaled
  * @returns [3,H,W] sRGB in [0,1], of the output's size
@@ -57,6 +100,11 @@ export async function decodeLatents(
   const { output } = geometry;
   const decoded = new Planar(3, output.height, output.width);
   const plan = planTiles(latents, model.manifest.graphs.decoder, model.tilePolicy);
+  const stages = plan.tiles.length > 1 ? await model.stagesOf('decoder') : undefined;
+  if (stages) {
+    await decodeInStrips(latents, decoded, stages, model, control);
+    return decoded;
+  }
   const size = { height: plan.tileHeight, width: plan.tileWidth };
   const cells = size.height * size.width;
   const input = new Float32Array(latents.channels * cells);

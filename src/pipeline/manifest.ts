@@ -10,6 +10,7 @@ import Type from 'typebox';
 import { Compile } from 'typebox/compile';
 import { AppError, expected } from '../errors.ts';
 import { colorFixes } from '../jobs/params.ts';
+import { stripsFaults, stripsSchema } from './strips/schema.ts';
 
 const strict = { additionalProperties: false };
 const positive = (description: string) => Type.Integer({ minimum: 1, description });
@@ -52,6 +53,7 @@ const graphSchema = Type.Object(
         description: 'Weights beside the graph, where one file cannot hold them (2 GB).',
       }),
     ),
+    strips: Type.Optional(stripsSchema),
   },
   strict,
 );
@@ -82,6 +84,12 @@ const manifestSchema = Type.Object(
 
 export type Manifest = Type.Static<typeof manifestSchema>;
 export type GraphName = keyof Manifest['graphs'];
+
+interface BundleFile {
+  readonly file: string;
+  readonly sha256: string;
+  readonly bytes: number;
+}
 
 const manifestValidator = Compile(manifestSchema);
 
@@ -116,6 +124,7 @@ function inconsistencies(manifest: Manifest): string[] {
       const halo = `at least 2 × receptiveRadiusLatents (${2 * receptiveRadiusLatents})`;
       faults.push(expected(halo, `${at}.overlapLatents`, overlapLatents));
     }
+    if (graph.strips) faults.push(...stripsFaults(graph.strips, `${at}.strips`));
   }
   return faults;
 }
@@ -182,6 +191,14 @@ export async function listBundles(modelsDir: string): Promise<Manifest[]> {
   return manifests;
 }
 
+/** Every file of a bundle but its manifest. */
+const bundleFiles = ({ graphs }: Manifest): BundleFile[] =>
+  Object.values(graphs).flatMap((graph) => [
+    graph,
+    ...(graph.externalData ?? []),
+    ...(graph.strips ? [graph.strips] : []),
+  ]);
+
 async function sha256Of(file: string): Promise<string> {
   const hash = createHash('sha256');
   for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
@@ -195,8 +212,7 @@ async function sha256Of(file: string): Promise<string> {
 export async function verifyBundle(bundleDir: string): Promise<Manifest> {
   const manifest = await loadManifest(bundleDir);
   const faults: string[] = [];
-  const listed = Object.values(manifest.graphs).flatMap((g) => [g, ...(g.externalData ?? [])]);
-  for (const entry of listed) {
+  for (const entry of bundleFiles(manifest)) {
     const file = path.join(bundleDir, entry.file);
     const facts = await stat(file).catch(() => undefined);
     if (!facts) faults.push(`${entry.file} is missing`);

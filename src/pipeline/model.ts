@@ -5,6 +5,7 @@
 import path from 'node:path';
 import { type GraphName, latentStep, loadManifest, type Manifest } from './manifest.ts';
 import { GraphSession, type SessionOptions, type Signature, type Values } from './session.ts';
+import { openStages, type StageSessions } from './strips/stage-sessions.ts';
 import type { TilePolicy } from './tiles.ts';
 
 /** Height and width of a tile, in latent cells. */
@@ -34,6 +35,8 @@ export interface Model {
   ): Promise<void>;
   /** latents [1,C,h,w], scaled → pixels [1,3,H,W] RGB, about [−1,1]. */
   decode(latents: Float32Array, size: LatentSize, pixels: Float32Array): Promise<void>;
+  /** The stages of a graph that cannot be tiled, for images larger than a tile; undefined where it has none. */
+  stagesOf(graph: 'encoder' | 'decoder'): Promise<StageSessions> | undefined;
   /** Runs every graph in its full tile shape, so that the first job finds memory and tuning done. */
   warmUp(): Promise<void>;
   dispose(): Promise<void>;
@@ -82,11 +85,16 @@ class LoadedModel implements Model {
   readonly manifest: Manifest;
   readonly tilePolicy: TilePolicy;
   readonly #sessions: Sessions;
+  readonly #bundleDir: string;
+  readonly #options: SessionOptions;
+  readonly #stages = new Map<GraphName, Promise<StageSessions>>();
 
-  constructor(manifest: Manifest, sessions: Sessions, policy: TilePolicy) {
+  constructor(bundleDir: string, manifest: Manifest, sessions: Sessions, options: SessionOptions) {
     this.manifest = manifest;
     this.#sessions = sessions;
-    this.tilePolicy = policy;
+    this.#bundleDir = bundleDir;
+    this.#options = options;
+    this.tilePolicy = tilePolicy(manifest, options);
   }
 
   async encode(pixels: Float32Array, size: LatentSize, latents: Float32Array): Promise<void> {
@@ -121,6 +129,17 @@ class LoadedModel implements Model {
     );
   }
 
+  stagesOf(name: 'encoder' | 'decoder'): Promise<StageSessions> | undefined {
+    const { strips, dtype } = this.manifest.graphs[name];
+    if (!strips) return undefined;
+    const file = path.join(path.resolve(this.#bundleDir), strips.file);
+    const opening = this.#stages.get(name) ?? openStages(file, strips, dtype, this.#options);
+    this.#stages.set(name, opening);
+    // It may succeed later: a failure is not kept.
+    opening.catch(() => this.#stages.delete(name));
+    return opening;
+  }
+
   async warmUp(): Promise<void> {
     const { latents, graphs } = this.manifest;
     const cells = (tile: number) => new Float32Array(latents.channels * tile * tile);
@@ -140,6 +159,8 @@ class LoadedModel implements Model {
 
   async dispose(): Promise<void> {
     for (const session of Object.values(this.#sessions)) await session.release();
+    const stages = await Promise.all(this.#stages.values());
+    for (const session of stages.flatMap(({ sessions }) => sessions)) await session.release();
   }
 
   #latents(data: Float32Array, { height, width }: LatentSize, n = 1): Values {
@@ -159,5 +180,5 @@ class LoadedModel implements Model {
 export async function loadModel(bundleDir: string, options: SessionOptions): Promise<Model> {
   const manifest = await loadManifest(bundleDir);
   const sessions = await openSessions(bundleDir, manifest, options);
-  return new LoadedModel(manifest, sessions, tilePolicy(manifest, options));
+  return new LoadedModel(bundleDir, manifest, sessions, options);
 }

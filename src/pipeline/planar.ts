@@ -60,3 +60,17 @@ export function writeRegion(
     }
   }
 }
+
+/** [C,rows,W] → [rows,C,W] in `target`. */
+export function planesToRows(
+  planes: Float32Array,
+  { channels, rows, width }: { channels: number; rows: number; width: number },
+  target: Float32Array,
+): void {
+  for (let c = 0; c < channels; c++) {
+    for (let row = 0; row < rows; row++) {
+      const from = (c * rows + row) * width;
+      target.set(planes.subarray(from, from + width), (row * channels + c) * width);
+    }
+  }
+}

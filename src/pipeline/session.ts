@@ -17,9 +17,12 @@ export interface SessionOptions {
   threads?: number | undefined;
 }
 
-/** A float32 array and its dimensions. Arrays of a float16 graph are converted on the way in and out. */
+/**
+ * An array and its dimensions. A Float32Array of a float16 tensor is converted on the way in and out; a
+ * Uint16Array is taken to be its bits.
+ */
 export interface Values {
-  data: Float32Array;
+  data: Float32Array | Uint16Array;
   dims: readonly number[];
 }
 
@@ -27,9 +30,13 @@ export interface Values {
 export type Signature = Record<string, readonly (number | null)[]>;
 
 export interface GraphContract {
-  /** Absolute path of the .onnx file. */
+  /** Absolute path of the .onnx file. With `bytes`, what messages call it. */
   file: string;
+  /** The graph itself, where it is no file of its own. */
+  bytes?: Uint8Array;
   dtype: 'float32' | 'float16';
+  /** Inputs and outputs that are float32 whatever `dtype` is. */
+  float32?: readonly string[];
   inputs: Signature;
   outputs: Signature;
 }
@@ -93,8 +100,9 @@ function faultsOf(side: string, found: readonly Metadata[], contract: GraphContr
     const shape = wanted[value.name] ?? [];
     if (!value.isTensor) return [expected('a tensor', `${side} ${value.name}`, 'another kind')];
     const faults: string[] = [];
-    if (value.type !== contract.dtype) {
-      faults.push(expected(contract.dtype, `the type of ${side} ${value.name}`, value.type));
+    const dtype = dtypeOf(contract, value.name);
+    if (value.type !== dtype) {
+      faults.push(expected(dtype, `the type of ${side} ${value.name}`, value.type));
     }
     const fits =
       value.shape.length === shape.length &&
@@ -108,6 +116,9 @@ function faultsOf(side: string, found: readonly Metadata[], contract: GraphContr
     return faults;
   });
 }
+
+const dtypeOf = ({ dtype, float32 = [] }: GraphContract, name: string) =>
+  float32.includes(name) ? 'float32' : dtype;
 
 const countOf = (dims: readonly number[]): number => dims.reduce((a, b) => a * b, 1);
 
@@ -124,7 +135,10 @@ export class GraphSession {
   static async open(contract: GraphContract, options: SessionOptions): Promise<GraphSession> {
     let session: ort.InferenceSession;
     try {
-      session = await ort.InferenceSession.create(contract.file, nativeOptions(options));
+      const native = nativeOptions(options);
+      session = contract.bytes
+        ? await ort.InferenceSession.create(contract.bytes, native)
+        : await ort.InferenceSession.create(contract.file, native);
     } catch (cause) {
       throw openFailure(cause, contract.file, options.executionProvider);
     }
@@ -148,14 +162,16 @@ export class GraphSession {
     this.#check('outputs', outputs, this.#contract.outputs);
     const native = (values: Record<string, Values>, fill: boolean) =>
       Object.fromEntries(
-        Object.entries(values).map(([name, value]) => [name, this.#tensor(value, fill)]),
+        Object.entries(values).map(([name, value]) => [name, this.#tensor(name, value, fill)]),
       );
     const fetches = native(outputs, false);
     const returned = await this.#session.run(native(feeds, true), fetches);
     for (const [name, value] of Object.entries(outputs)) {
       // A preallocated output is written in place; the returned tensor is another copy of it.
       const data = fetches[name]?.data;
-      if (data instanceof Uint16Array) float16ToFloat32(data, value.data);
+      if (data instanceof Uint16Array && value.data instanceof Float32Array) {
+        float16ToFloat32(data, value.data);
+      }
       returned[name]?.dispose();
     }
   }
@@ -164,8 +180,9 @@ export class GraphSession {
     await this.#session.release();
   }
 
-  #tensor({ data, dims }: Values, fill: boolean): ort.Tensor {
-    if (this.#contract.dtype === 'float32') return new ort.Tensor('float32', data, dims);
+  #tensor(name: string, { data, dims }: Values, fill: boolean): ort.Tensor {
+    if (data instanceof Uint16Array) return new ort.Tensor('float16', data, dims);
+    if (dtypeOf(this.#contract, name) === 'float32') return new ort.Tensor('float32', data, dims);
     const halves = new Uint16Array(data.length);
     return new ort.Tensor('float16', fill ? float32ToFloat16(data, halves) : halves, dims);
   }

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pisa_models.convert.bundle import LICENSE, TILES, Options, convert
+from pisa_models.convert.bundle import LICENSE, TILES, Options, convert, files_of
 from pisa_models.convert.errors import ConversionError
 
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     finally:
         signal.signal(signal.SIGTERM, before)
-    files = [file for graph in manifest["graphs"].values() for file in (graph, *graph.get("externalData", ()))]
+    files = files_of(manifest)
     print(f"{given.out}: {sum(file['bytes'] for file in files) / 1e6:.1f} MB in {len(files)} files")
 
 

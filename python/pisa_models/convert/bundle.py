@@ -1,4 +1,4 @@
-"""The whole conversion: read and check everything, then write the three graphs and the manifest.
+"""The whole conversion: read and check everything, then write the graphs and the manifest.
 
 The bundle is made in a hidden folder beside its place and moved there when it is complete and checked.
 """
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pisa_models.convert import onnx_file, ranges, vae
+from pisa_models.convert import onnx_file, ranges, strips, vae
 from pisa_models.convert.adapters import ALPHA, read_adapters
 from pisa_models.convert.base import load_unet, load_vae, open_base
 from pisa_models.convert.errors import ConversionError, reason
@@ -34,6 +34,7 @@ SCALE = 4
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 # Latent cells. The UNet's are the official code's; the others keep a float32 decoder near 2.5 GB (docs/models.md).
 TILES = {"encoder": 128, "unet": 96, "decoder": 96}
+CHECKED_ROWS = 13
 UNET_OVERLAP = 32
 LICENSE = "CreativeML Open RAIL++-M (Stable Diffusion 2.1) and Apache-2.0 (PiSA-SR)"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -97,6 +98,8 @@ def _complete_or_nothing(out: Path) -> Iterator[Path]:
 def _check_space(out: Path, networks: tuple[nn.Module, ...], dtype: str) -> None:
     """Before the work begins; what the check cannot foresee still ends cleanly."""
     parameters = sum(parameter.numel() for network in networks for parameter in network.parameters())
+    # The autoencoder is written twice, whole and in stages.
+    parameters += sum(parameter.numel() for parameter in networks[1].parameters())
     needed = parameters * (4 if dtype == "float32" else 2)
     folder = next(parent for parent in out.parents if parent.exists())
     free = shutil.disk_usage(folder).free
@@ -136,27 +139,60 @@ def _write(
     return dtype
 
 
-def _check_graph(path: Path, found: ranges.Probe, dtype: str, say: Callable[[str], None]) -> None:
-    """Run the file on the probe's inputs: finite, and equal to PyTorch in float32 within TOLERANCE."""
+def _open_session(model: str | bytes):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others may need the processor
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _worst_error(found: ranges.Probe, run: Callable[[dict[str, torch.Tensor]], np.ndarray]) -> float:
+    """Largest error of `run` over the probe's inputs, relative to the largest value; infinite where not finite."""
     worst = 0.0
     for feed, expected in zip(found.feeds, found.outputs, strict=True):
-        result = session.run(None, {name: value.numpy() for name, value in _cast(feed, dtype).items()})[0]
-        error = np.abs(result.astype(np.float32) - expected.numpy()).max() / float(expected.abs().max() or 1)
+        error = np.abs(run(feed).astype(np.float32) - expected.numpy()).max() / float(expected.abs().max() or 1)
         worst = max(worst, float(error)) if np.isfinite(error) else float("inf")
-    size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
-    say(f"{path.stem}: {size / 1e6:.1f} MB {dtype}, largest activation {found.largest:.3g}, relative error {worst:.1e}")
+    return worst
+
+
+def _check_error(name: str, worst: float, dtype: str) -> None:
     if worst > TOLERANCE[dtype]:
         advice = "Use --dtype float32." if dtype == "float16" else "Report this with the model's config.json files."
         raise ConversionError(
-            f"{path.stem} differs from PyTorch by {worst:.1e} of its largest value, more than {TOLERANCE[dtype]:.0e}. "
+            f"{name} differs from PyTorch by {worst:.1e} of its largest value, more than {TOLERANCE[dtype]:.0e}. "
             + advice
         )
+
+
+def _check_graph(path: Path, found: ranges.Probe, dtype: str, say: Callable[[str], None]) -> None:
+    """Run the file on the probe's inputs: finite, and equal to PyTorch in float32 within TOLERANCE."""
+    session = _open_session(str(path))
+
+    def run(feed: dict[str, torch.Tensor]) -> np.ndarray:
+        return session.run(None, {name: value.numpy() for name, value in _cast(feed, dtype).items()})[0]
+
+    worst = _worst_error(found, run)
+    size = sum(file.stat().st_size for file in (path, _beside(path)) if file.exists())
+    say(f"{path.stem}: {size / 1e6:.1f} MB {dtype}, largest activation {found.largest:.3g}, relative error {worst:.1e}")
+    _check_error(path.stem, worst, dtype)
+
+
+def _write_strips(plan: strips.Plan, found: ranges.Probe, dtype: str, path: Path, say: Callable[[str], None]) -> dict:
+    """Write one half's stages and check them in strips, as `_check_graph` does; returns their manifest entry."""
+    facts = strips.write(plan, getattr(torch, dtype), path)
+    runner = strips.Runner(path, facts, dtype, _open_session)
+
+    def run(feed: dict[str, torch.Tensor]) -> np.ndarray:
+        (images,) = feed.values()
+        # Strips of odd and of other lengths than their neighbours'.
+        return np.concatenate([runner.run(image[None].numpy(), CHECKED_ROWS) for image in images])
+
+    worst = _worst_error(found, run)
+    say(f"{path.stem} in {len(facts['stages'])} stages: relative error {worst:.1e}")
+    _check_error(f"{path.stem} in strips", worst, dtype)
+    return _facts(path) | facts
 
 
 def _facts(path: Path) -> dict:
@@ -171,7 +207,12 @@ def _round_up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
-def _entry(path: Path, dtype: str, tile: int, overlap: int, step: int) -> dict:
+def _beside(path: Path) -> Path:
+    """Where the weights of a graph are that are too large for it."""
+    return path.with_name(path.name + ".data")
+
+
+def _entry(path: Path, dtype: str, stages: dict | None, tile: int, overlap: int, step: int) -> dict:
     """A graph of the manifest; tile and overlap in latent cells, made multiples of `step`."""
     overlap = _round_up(overlap, step)
     entry = _facts(path) | {
@@ -181,9 +222,11 @@ def _entry(path: Path, dtype: str, tile: int, overlap: int, step: int) -> dict:
         # GroupNorm and attention see the whole tile.
         "receptiveRadiusLatents": None,
     }
-    beside = path.with_name(path.name + ".data")
+    beside = _beside(path)
     if beside.exists():
         entry["externalData"] = [_facts(beside)]
+    if stages:
+        entry["strips"] = stages
     return entry
 
 
@@ -201,22 +244,31 @@ def _convert_unet(unet, adapters, prompt, folder: Path, options: Options) -> str
     return dtype
 
 
-def _convert_vae(autoencoder, folder: Path, options: Options) -> tuple[str, str]:
+def _convert_vae(autoencoder, folder: Path, options: Options) -> dict[str, tuple[str, dict]]:
+    """Type and strips of each half."""
     config = dict(autoencoder.config)
     generator = torch.Generator().manual_seed(0)
     edge = 16
+    pixels = ranges.pixel_feeds(edge * vae.downscale(config), generator)
     halves = {
-        "encoder": (vae.ServedEncoder, ranges.pixel_feeds(edge * vae.downscale(config), generator), "latents"),
-        "decoder": (vae.ServedDecoder, ranges.latent_feeds(config["latent_channels"], edge, generator), "pixels"),
+        "encoder": (vae.ServedEncoder, strips.plan_encoder, pixels, "latents"),
+        "decoder": (
+            vae.ServedDecoder,
+            strips.plan_decoder,
+            ranges.latent_feeds(config["latent_channels"], edge, generator),
+            "pixels",
+        ),
     }
-    dtypes = []
-    for name, (kind, feeds, output) in halves.items():
+    written = {}
+    for name, (kind, plan, feeds, output) in halves.items():
         path = folder / f"{name}.onnx"
         network = kind(autoencoder)
         found = ranges.probe(network, feeds, name)
-        dtypes.append(_write(network, found, _smaller(feeds[0], 4), output, path, options))
-        _check_graph(path, found, dtypes[-1], options.say)
-    return dtypes[0], dtypes[1]
+        dtype = _write(network, found, _smaller(feeds[0], 4), output, path, options)
+        _check_graph(path, found, dtype, options.say)
+        strip_path = folder / f"{name}.stages"
+        written[name] = dtype, _write_strips(plan(network), found, dtype, strip_path, options.say)
+    return written
 
 
 def convert(options: Options) -> dict:
@@ -239,9 +291,9 @@ def convert(options: Options) -> dict:
     options.say(f"{base.name}: LoRAs of {names[0]} (pixel) and {names[1]} (semantic) modules fit")
     ranks = [next(iter(kind.values())).down.shape[0] for kind in (adapters.pix, adapters.sem)]
     with _complete_or_nothing(out) as folder:
-        dtypes = dict(zip(("encoder", "decoder"), _convert_vae(autoencoder, folder, options), strict=True))
+        written = _convert_vae(autoencoder, folder, options)
         del autoencoder
-        dtypes["unet"] = _convert_unet(unet, adapters, prompt, folder, options)
+        written["unet"] = _convert_unet(unet, adapters, prompt, folder, options), None
         overlaps = {
             "encoder": 2 * vae.encoder_reach(vae_config),
             "unet": UNET_OVERLAP,
@@ -258,7 +310,7 @@ def convert(options: Options) -> dict:
             "latents": {"channels": vae_config["latent_channels"], "downscale": vae.downscale(vae_config)},
             "multipleOf": vae.downscale(vae_config) * step,
             "graphs": {
-                name: _entry(folder / f"{name}.onnx", dtypes[name], options.tiles[name], overlaps[name], step)
+                name: _entry(folder / f"{name}.onnx", *written[name], options.tiles[name], overlaps[name], step)
                 for name in ("encoder", "unet", "decoder")
             },
             "colorFix": "adain",
@@ -272,6 +324,14 @@ def convert(options: Options) -> dict:
         }
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def files_of(manifest: dict) -> list[dict]:
+    """`file`, `sha256` and `bytes` of every file of the bundle but the manifest."""
+    files = []
+    for graph in manifest["graphs"].values():
+        files += [graph, *graph.get("externalData", ()), *([graph["strips"]] if "strips" in graph else [])]
+    return files
 
 
 def _check_fit(unet, autoencoder, prompt: torch.Tensor) -> None:

@@ -17,6 +17,8 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
+from pisa_models.convert.layers import PromptAttention, SelfAttention
+
 OPSET = 18
 CONTRIB = "com.microsoft"
 INLINE_LIMIT = 2_000_000_000  # bytes; a protobuf ends at 2^31 − 1, and the graph itself needs a little
@@ -25,21 +27,56 @@ _SMALL = 1024  # bytes: shapes and biases stay inside the graph, where shape inf
 _TYPES = {torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16}
 
 
-def _trace(network: nn.Module, example: dict[str, Tensor], output: str) -> onnx.ModelProto:
-    """The graph; weights are inputs without values."""
+def _spatial_axes(example: dict[str, Tensor], output: str) -> dict[str, dict[int, str]]:
     spatial = {0: "N", 2: "height", 3: "width"}
     axes = {name: (spatial if value.dim() == 4 else {0: "N"}) for name, value in example.items()}
     # Heights and widths of output and input are different numbers where pixels become latents.
     axes[output] = {0: "N", 2: "out_height", 3: "out_width"} if output != "residual" else spatial
+    return axes
+
+
+def _trace(
+    network: nn.Module, example: dict[str, Tensor], outputs: list[str], axes: dict[str, dict[int, str]]
+) -> onnx.ModelProto:
+    """The graph; weights are inputs without values."""
+    attends = any(isinstance(module, (SelfAttention, PromptAttention)) for module in network.modules())
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network, tuple(example.values()), buffer, dynamo=False, opset_version=OPSET, export_params=False,
             do_constant_folding=False,
-            input_names=list(example), output_names=[output], dynamic_axes=axes, custom_opsets={CONTRIB: 1},
+            input_names=list(example), output_names=outputs, dynamic_axes=axes,
+            custom_opsets={CONTRIB: 1} if attends else {},
         )  # fmt: skip
-    return onnx.load_model_from_string(buffer.getvalue())
+    model = onnx.load_model_from_string(buffer.getvalue())
+    model.producer_name, model.producer_version = "pisa_models.convert", "1"
+    return model
+
+
+def _take_weight_inputs(graph: onnx.GraphProto, example: dict[str, Tensor]) -> list[str]:
+    """Removes the inputs that are weights; returns their names."""
+    names = [value.name for value in graph.input if value.name not in example]
+    for value in [value for value in graph.input if value.name in names]:
+        graph.input.remove(value)
+    return names
+
+
+def _write_inside(graph: onnx.GraphProto, names: list[str], weights: dict[str, Tensor]) -> None:
+    for name in names:
+        proto, array = _tensor(name, weights[name])
+        proto.raw_data = array.tobytes()
+        graph.initializer.append(proto)
+
+
+def to_bytes(
+    network: nn.Module, example: dict[str, Tensor], outputs: list[str], axes: dict[str, dict[int, str]]
+) -> bytes:
+    """Trace `network` with the given dynamic axes; all weights are inside."""
+    model = _trace(network, example, outputs, axes)
+    _write_inside(model.graph, _take_weight_inputs(model.graph, example), network.state_dict())
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
 
 
 def _tensor(name: str, value: Tensor) -> tuple[TensorProto, np.ndarray]:
@@ -53,22 +90,14 @@ def write(network: nn.Module, example: dict[str, Tensor], output: str, path: Pat
 
     Inputs are named as in `example`, and what the trace shows as further inputs are weights of the network.
     """
-    model = _trace(network, example, output)
+    model = _trace(network, example, [output], _spatial_axes(example, output))
     weights = network.state_dict()
     graph = model.graph
-    named = [value.name for value in graph.input]
-    for value in [value for value in graph.input if value.name not in example]:
-        graph.input.remove(value)
-    names = [name for name in named if name not in example]
-    total = sum(weights[name].nbytes for name in names)
-    if total <= limit:
-        for name in names:
-            proto, array = _tensor(name, weights[name])
-            proto.raw_data = array.tobytes()
-            graph.initializer.append(proto)
+    names = _take_weight_inputs(graph, example)
+    if sum(weights[name].nbytes for name in names) <= limit:
+        _write_inside(graph, names, weights)
     else:
         _write_beside(graph, names, weights, path.with_name(path.name + ".data"))
-    model.producer_name, model.producer_version = "pisa_models.convert", "1"
     path.write_bytes(model.SerializeToString())
     # By path: the checker reads the weights beside the file, and takes no protobuf beyond 2 GB.
     onnx.checker.check_model(str(path))
