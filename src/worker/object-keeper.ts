@@ -27,7 +27,12 @@ export class ObjectKeeper implements KeptTensors {
     this.maxBytes = options.maxBytes;
   }
 
+  /**
+   * Only of another job: what an attempt of this one left when it was killed is rounded to float16, and the same job
+   * gives the same bytes however often it runs.
+   */
   async read(name: TensorName): Promise<Uint8Array | undefined> {
+    if (this.#options.isOwn) return undefined;
     const key = this.#keys[name];
     const bytes = await this.#options.store.get(key).catch(() => undefined);
     if (!bytes) return undefined;

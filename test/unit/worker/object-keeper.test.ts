@@ -1,0 +1,41 @@
+import { expect, test } from 'vitest';
+import type { ObjectStore } from '../../../src/storage/object-store.ts';
+import { ObjectKeeper } from '../../../src/worker/object-keeper.ts';
+
+const bytes = Buffer.from('half-precision numbers');
+
+/** A store in memory, without lives. */
+function memoryStore(): ObjectStore {
+  const objects = new Map<string, Buffer>();
+  return {
+    put: async (key, value) => void objects.set(key, Buffer.from(value)),
+    get: async (key) => objects.get(key),
+    has: async (key) => objects.has(key),
+    delete: async (key) => void objects.delete(key),
+    close: async () => {},
+  };
+}
+
+const keeper = (store: ObjectStore, isOwn: boolean) =>
+  new ObjectKeeper({
+    store,
+    owner: 'a',
+    isOwn,
+    expiresAt: Date.now() + 60_000,
+    maxBytes: 1000,
+  });
+
+test('another job finds what a job has kept; a second attempt of the same job does not', async () => {
+  const store = memoryStore();
+  await keeper(store, true).write('latents', bytes);
+  expect(await keeper(store, true).read('latents')).toBeUndefined();
+  const other = keeper(store, false);
+  expect(await other.read('latents')).toEqual(bytes);
+  expect([...other.objects.keys()]).toEqual(['latents/a']);
+});
+
+test('a job that was deleted leaves nothing again', async () => {
+  const store = memoryStore();
+  await keeper(store, false).write('latents', bytes);
+  expect(await store.has('latents/a')).toBe(false);
+});
