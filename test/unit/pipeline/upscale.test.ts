@@ -172,6 +172,7 @@ describe('a model that overflows', () => {
       tilePolicy: identity.tilePolicy,
       encode: (...tile) => identity.encode(...tile),
       predict: (...tile) => identity.predict(...tile),
+      stagesOf: (graph) => identity.stagesOf(graph),
       decode: async (latents, size, pixels) => {
         await identity.decode(latents, size, pixels);
         pixels[pixels.length - 1] = Number.NaN;
