@@ -38,7 +38,7 @@ OPSET = 18
 # A 512 px output is one tile of each graph. A larger tile spares the UNet, whose overlap is the widest, a seventh of
 # its work on large images, at 100 MB more; the decoder would pay for it with memory at full resolution.
 TILE_LATENTS = {"encoder": 128, "unet": 256, "decoder": 128}
-OVERLAP_LATENTS = {"encoder": 16, "unet": 32, "decoder": 16}
+OVERLAP_LATENTS = {"encoder": 16, "unet": 32, "decoder": 24}
 SMALL = 512  # elements: smaller tensors (biases, shapes) stay float32
 
 

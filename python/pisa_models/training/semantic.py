@@ -55,7 +55,7 @@ def main() -> None:
     options = parse_options(
         __doc__, steps=6000, batch=8, size=128, lr=4e-4, seed=5,
         extra={
-            "fidelity": 0.1, "perceptual": 0.5, "structure": 4.0, "csd": 0.01, "texture": 0.2, "grid": 20.0,
+            "fidelity": 0.03, "perceptual": 1.0, "structure": 4.0, "csd": 0.01, "texture": 0.4, "grid": 100.0,
             "statistics": 0.5,
         },
     )  # fmt: skip
