@@ -38,7 +38,7 @@ export interface Deployment {
 }
 
 /** A process that is started again under the same name. */
-export class Managed {
+class Managed {
   readonly #spawn: () => ChildProcess;
   #child: ChildProcess | undefined;
 
@@ -125,8 +125,10 @@ export async function startDeployment({
   redis.on('error', () => {});
   const workerUrls = workerPorts.map((workerPort) => `http://127.0.0.1:${workerPort}`);
 
-  const pids = () =>
-    allPids().filter((pid) => isAlive(pid) && procFile(pid, 'environ').includes(`${mark}=${id}`));
+  // Redis writes its title over its environment; the title names its socket.
+  const isOurs = (pid: number) =>
+    procFile(pid, 'environ').includes(`${mark}=${id}`) || procFile(pid, 'cmdline').includes(socket);
+  const pids = () => allPids().filter((pid) => isAlive(pid) && isOurs(pid));
   const deployment: Deployment = {
     url,
     workerUrls,
@@ -144,7 +146,11 @@ export async function startDeployment({
     },
     objects: async () => {
       const entries = await readdir(objectsFolder, { recursive: true, withFileTypes: true });
-      return entries.filter((entry) => entry.isFile()).map(({ name }) => name);
+      // What a killed process was writing is swept after an hour.
+      const abandoned = path.join(objectsFolder, '.writing');
+      return entries
+        .filter((entry) => entry.isFile() && entry.parentPath !== abandoned)
+        .map(({ name, parentPath }) => path.relative(objectsFolder, path.join(parentPath, name)));
     },
     stop: async () => {
       redis.disconnect();

@@ -35,7 +35,8 @@ const schema = {
   response: {
     200: {
       description: 'The events.',
-      content: { 'text/event-stream': { schema: { type: 'string' } } },
+      // No type: some readers of the contract hold it against the whole body, some against each event.
+      content: { 'text/event-stream': { schema: { description: 'See docs/http-api.md.' } } },
     },
     204: { description: 'All has been told already: the job has ended.', type: 'null' },
     ...problemResponses('job_not_found', 'invalid_parameter', 'redis_unavailable'),

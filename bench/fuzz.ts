@@ -1,0 +1,165 @@
+/**
+ * `make fuzz`: hostile requests against the real service. schemathesis makes them from the service's own openapi.yaml;
+ * damaged images of every format and forbidden URLs make up the number, REQUESTS (10,000) in all. Prints what was answered and
+ * the memory of each process, writes bench/results/fuzz.md, and fails on a 5xx that is not a documented 503, on an answer
+ * that breaks the contract, on a forbidden URL that is taken, and on a process that ended.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import path from 'node:path';
+import { damage, generator } from '../test/support/damage.ts';
+import { devicesOfDeployment, startDeployment } from '../test/support/deployment.ts';
+import { photo } from '../test/support/hostile-images.ts';
+import { hostileHosts, hostileUrls } from '../test/support/hostile-urls.ts';
+import { startCountingProxy } from './counting-proxy.ts';
+import { MemoryLog, memoryTable } from './memory.ts';
+import { table, writeResult } from './results.ts';
+import { root } from './service.ts';
+
+const wanted = Number(process.env.REQUESTS ?? 10_000);
+/** Of each operation and phase; about a third of all requests. */
+const examples = Math.ceil(wanted / 150);
+const seed = Number(process.env.SEED ?? 1);
+const atOnce = 4;
+const formats = ['png', 'jpeg', 'webp', 'avif', 'tiff', 'gif'] as const;
+
+const deployment = await startDeployment({
+  root,
+  env: {
+    MODELS_DIR: path.join(root, 'test/fixtures/bundles'),
+    MODEL: 'identity',
+    DEVICE_THREADS: '1',
+    MAX_WAIT_SECONDS: '1',
+    MAX_UPLOAD_BYTES: '200000',
+    MAX_INPUT_PIXELS: '20000',
+    WEBHOOK_SECRET: `whsec_${Buffer.alloc(32, 1).toString('base64')}`,
+    IMAGE_URL_TIMEOUT_SECONDS: '2',
+  },
+});
+await deployment.ready();
+const { api, workers } = deployment.processes;
+const pids = () => [api.pid, ...workers.map(({ pid }) => pid), ...devicesOfDeployment(deployment)];
+const pidsBefore = pids();
+const [apiPid = 0, workerPid = 0, devicePid = 0] = pidsBefore;
+const proxy = await startCountingProxy(deployment.url);
+const memory = new MemoryLog(
+  { api: () => apiPid, worker: () => workerPid, device: () => devicePid },
+  1000,
+);
+
+/** @returns its last lines, and whether it found every answer as the contract says */
+async function runSchemathesis(): Promise<{ sound: boolean; summary: string }> {
+  const checks = [
+    'status_code_conformance',
+    'content_type_conformance',
+    'response_schema_conformance',
+  ];
+  const program = path.join(root, '.venv-tools/bin/st');
+  const args = ['run', path.join(root, 'openapi.yaml'), '--url', proxy.url];
+  const options = ['--checks', checks.join(','), '--max-examples', String(examples)];
+  const quiet = [
+    '--seed',
+    String(seed),
+    '--no-color',
+    '--request-timeout',
+    '30',
+    '--continue-on-failure',
+  ];
+  const child = spawn(program, [...args, ...options, ...quiet], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let output = '';
+  child.stdout.on('data', (chunk: Buffer) => {
+    output += chunk.toString();
+  });
+  const [code] = (await once(child, 'exit')) as [number | null];
+  return { sound: code === 0, summary: output.slice(-6000) };
+}
+
+const post = async (init: RequestInit, query = ''): Promise<number> => {
+  const answer = await fetch(`${proxy.url}/upscale${query}`, {
+    method: 'POST',
+    ...init,
+    signal: AbortSignal.timeout(60_000),
+  });
+  await answer.arrayBuffer();
+  return answer.status;
+};
+
+/** @returns the URLs that were taken, which none should be */
+async function sendForbiddenUrls(): Promise<string[]> {
+  const hosts = hostileHosts.flatMap((host) => [
+    `http://${host}/`,
+    `https://${host}/`,
+    `http://${host}:8080/a.png`,
+    `https://${host}:6379/`,
+  ]);
+  const taken: string[] = [];
+  const headers = { 'content-type': 'application/json' };
+  for (const url of [...hosts, ...hostileUrls]) {
+    if ((await post({ headers, body: JSON.stringify({ image_url: url }) })) < 400) taken.push(url);
+    const status = await post(
+      { headers: { 'content-type': 'image/png' }, body: new Uint8Array(sound) },
+      `?webhook=${encodeURIComponent(url)}`,
+    );
+    if (status < 400 && url !== '') taken.push(`webhook ${url}`);
+  }
+  return taken;
+}
+
+async function sendDamagedImages(): Promise<void> {
+  const images = await Promise.all(formats.map((format) => photo(format, 32, 24)));
+  const random = generator(seed);
+  const sender = async (): Promise<void> => {
+    while (proxy.total() < wanted) {
+      let body = images[random(images.length)] ?? sound;
+      for (let times = random(4); times >= 0; times -= 1) body = damage(body, random);
+      const type = `image/${formats[random(formats.length)]}`;
+      await post({ headers: { 'content-type': type }, body: new Uint8Array(body) });
+    }
+  };
+  await Promise.all(Array.from({ length: atOnce }, sender));
+}
+
+const sound = await photo('png', 16, 12);
+const schemathesis = await runSchemathesis();
+const bySchemathesis = proxy.total();
+const taken = await sendForbiddenUrls();
+const byUrls = proxy.total() - bySchemathesis;
+await sendDamagedImages();
+const total = proxy.total();
+const memoryRows = memory.stop();
+const replaced = pids().join() === pidsBefore.join() ? 0 : 1;
+proxy.close();
+await deployment.stop();
+
+const isRight = schemathesis.sound && proxy.faults.length + taken.length + replaced === 0;
+writeResult(
+  'fuzz',
+  `# Hostile requests
+
+\`make fuzz${wanted === 10_000 ? '' : ` REQUESTS=${wanted}`}\`, ${new Date().toISOString()}, seed ${seed}.
+
+${table(['what', 'count'], [
+  ['requests that schemathesis made from openapi.yaml', bySchemathesis],
+  ['requests with forbidden URLs, as image_url and as webhook', byUrls],
+  ['damaged images of six formats', total - bySchemathesis - byUrls],
+  ['all', total],
+  ...[...proxy.statuses]
+    .sort(([a], [b]) => a - b)
+    .map(([status, count]) => [`answered ${status}`, count]),
+  ['5xx that is not a documented 503, or no answer', proxy.faults.length],
+  ['forbidden URLs that were taken', taken.length],
+  ['processes that ended', replaced],
+  ['answers against the contract, by schemathesis', schemathesis.sound ? 0 : 'see above'],
+] as [string, string | number][])}
+
+${memoryTable(memoryRows)}
+`,
+);
+if (!isRight) {
+  console.error(
+    [...proxy.faults, ...taken, schemathesis.sound ? '' : schemathesis.summary].join('\n'),
+  );
+  process.exitCode = 1;
+}
