@@ -6,6 +6,7 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { damage, generator } from '../test/support/damage.ts';
 import { devicesOfDeployment, startDeployment } from '../test/support/deployment.ts';
@@ -66,6 +67,8 @@ async function runSchemathesis(): Promise<{ sound: boolean; summary: string }> {
     '--continue-on-failure',
   ];
   const child = spawn(program, [...args, ...options, ...quiet], {
+    // It writes its notes where it is.
+    cwd: tmpdir(),
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   let output = '';
