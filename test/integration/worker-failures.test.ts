@@ -1,4 +1,5 @@
 /** What goes wrong around a job: device processes, supervisors and Redis that die, hang or are told to stop. */
+import { setTimeout as nextLook } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { outputKey } from '../../src/jobs/job.ts';
 import { metrics } from '../../src/metrics.ts';
@@ -27,11 +28,22 @@ beforeEach(async () => {
 });
 afterEach(() => bench?.stop());
 
+/**
+ * The device process of the workers in this process. Waits for one that is just being started again: what is not there must
+ * never become pid 0, which is the whole process group of the test run.
+ */
+const runningDevice = async (): Promise<number> => {
+  for (;;) {
+    const [device] = devicesOf(process.pid);
+    if (device !== undefined) return device;
+    await nextLook(10);
+  }
+};
+
 const startReady = async (...args: Parameters<WorkerBench['startWorker']>) => {
   const worker = await bench.startWorker(...args);
   await worker.ready;
-  const [device = 0] = devicesOf(process.pid);
-  return { worker, device };
+  return { worker, device: await runningDevice() };
 };
 
 const restarts = async (reason: string): Promise<number> => {
@@ -72,8 +84,7 @@ describe('a device process', () => {
     const id = await bench.submit(await testImage(400));
     for (let attempt = 1; attempt <= 3; attempt += 1) {
       await bench.event(id, 'progress');
-      const [device = 0] = devicesOf(process.pid);
-      process.kill(device, 'SIGKILL');
+      process.kill(await runningDevice(), 'SIGKILL');
     }
     expect(await bench.ended(id)).toMatchObject({
       status: 'failed',
