@@ -20,23 +20,25 @@ export interface WebhookRow {
 }
 
 const secret = `whsec_${Buffer.alloc(32, 1).toString('base64')}`;
-const tenGigabytes = String(10 * 1024 ** 3);
+
+/** 200 and a body that does not end: 10 GB by its header. */
+export function sendWithoutEnd(response: ServerResponse): void {
+  response.writeHead(200, { 'content-length': String(10 * 1024 ** 3) });
+  const block = Buffer.alloc(65_536);
+  const more = (): void => {
+    if (response.destroyed) return;
+    if (response.write(block)) setImmediate(more);
+    else response.once('drain', more);
+  };
+  more();
+}
 
 /** By path: never answers, answers 500, redirects, sends without end. */
 const behaviours: Record<string, (response: ServerResponse) => void> = {
   '/slow': () => {},
   '/broken': (response) => response.writeHead(500).end(),
   '/redirects': (response) => response.writeHead(307, { location: '/elsewhere' }).end(),
-  '/huge': (response) => {
-    response.writeHead(200, { 'content-length': tenGigabytes });
-    const block = Buffer.alloc(65_536);
-    const more = (): void => {
-      if (response.destroyed) return;
-      if (response.write(block)) setImmediate(more);
-      else response.once('drain', more);
-    };
-    more();
-  },
+  '/huge': sendWithoutEnd,
 };
 
 /** Alternating batches, so that a slow moment of the machine hits both kinds. */
