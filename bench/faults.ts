@@ -2,8 +2,7 @@
  * `make faults`: JOBS (500) jobs while processes of every kind are killed at random (SIGKILL, KILLS of them, 60). Prints a
  * table, writes bench/results/faults.md, and fails unless each job has one final state and its one right result.
  */
-import path from 'node:path';
-import { startDeployment } from '../test/support/deployment.ts';
+import { startDeployment, toyModelSettings } from '../test/support/deployment.ts';
 import { runFaults } from '../test/support/faults.ts';
 import { table, writeResult } from './results.ts';
 import { root } from './service.ts';
@@ -14,12 +13,7 @@ const maxKills = Number(process.env.KILLS ?? 60);
 const deployment = await startDeployment({
   root,
   workers: 2,
-  env: {
-    MODELS_DIR: path.join(root, 'test/fixtures/bundles'),
-    MODEL: 'identity',
-    DEVICE_THREADS: '1',
-    RESULT_CACHE: 'off',
-  },
+  env: toyModelSettings(root),
 });
 await deployment.ready();
 const report = await runFaults(deployment, {

@@ -1,9 +1,8 @@
 /** Nothing accepted is lost, whichever process is killed and however long Redis is away. `make faults` does more of it. */
 import { readFileSync } from 'node:fs';
-import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, expect, test } from 'vitest';
-import { type Deployment, startDeployment } from '../support/deployment.ts';
+import { type Deployment, startDeployment, toyModelSettings } from '../support/deployment.ts';
 import { runFaults } from '../support/faults.ts';
 import { openStream } from '../support/sse.ts';
 import { photo, root } from './service.ts';
@@ -13,12 +12,7 @@ const start = async (workers = 1) => {
   deployment = await startDeployment({
     root,
     workers,
-    env: {
-      MODELS_DIR: path.join(root, 'test/fixtures/bundles'),
-      MODEL: 'identity',
-      DEVICE_THREADS: '1',
-      RESULT_CACHE: 'off',
-    },
+    env: toyModelSettings(root),
   });
   await deployment.ready();
 };

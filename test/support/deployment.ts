@@ -69,6 +69,14 @@ const readyLimitMs = 300_000;
 /** In the environment of every process of a deployment, and so in that of whatever they start. */
 const mark = 'PISA_DEPLOYMENT';
 
+/** Settings for a deployment that is killed again and again: a model that starts at once, and no answer without work. */
+export const toyModelSettings = (root: string): Record<string, string> => ({
+  MODELS_DIR: path.join(root, 'test/fixtures/bundles'),
+  MODEL: 'identity',
+  DEVICE_THREADS: '1',
+  RESULT_CACHE: 'off',
+});
+
 export async function startDeployment({
   root,
   env = {},
