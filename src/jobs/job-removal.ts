@@ -1,4 +1,5 @@
 /** Takes jobs away: cancels one that has not ended, deletes one that has. */
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Redis } from 'ioredis';
 import { metrics } from '../metrics.ts';
 import { deleteObjects, type ObjectStore } from '../storage/object-store.ts';
@@ -33,6 +34,10 @@ export interface JobRemovalOptions {
   onRemoved: (id: string) => void;
 }
 
+/** Whoever removes a record has done so by then, or was killed. */
+const removalLimitMs = 5000;
+const lookAgainMs = 50;
+
 export class JobRemoval {
   readonly #options: JobRemovalOptions;
 
@@ -52,6 +57,24 @@ export class JobRemoval {
     if (!job) return undefined;
     if (isFinal(snapshotOfJob(job, state).status)) return this.#delete(id);
     return this.#cancel(id, job, state);
+  }
+
+  /**
+   * Makes room for another job under the id of one that has ended. Of all who ask for it at once one removes the
+   * record and the others wait for that: nobody takes away what was entered since.
+   */
+  async removeEnded({ id, createdAt }: Pick<JobSnapshot, 'id' | 'createdAt'>): Promise<void> {
+    const { redis, lookup } = this.#options;
+    const claim = `pisa:removal:${id}:${createdAt}`;
+    if (await redis.set(claim, '1', 'PX', removalLimitMs, 'NX')) {
+      await this.remove(id);
+      return;
+    }
+    const deadline = Date.now() + removalLimitMs;
+    while (Date.now() < deadline) {
+      if ((await lookup.get(id))?.createdAt !== createdAt) return;
+      await pause(lookAgainMs);
+    }
   }
 
   async #cancel(id: string, job: UpscaleJob, state: string): Promise<RemoveOutcome> {

@@ -111,6 +111,8 @@ export interface UpscaleQueue {
   watch(id: string, listener: WatchListener): () => void;
   /** Cancels a job that has not ended (it reads as canceled at once), else deletes its images and record. */
   remove(id: string): Promise<RemoveOutcome | undefined>;
+  /** Removes the record of a job that has ended, so that its id is free; never one that was entered since. */
+  removeEnded(ended: JobSnapshot): Promise<void>;
   counts(): Promise<QueueCounts>;
   /** Webhooks of ended jobs that are not delivered yet. */
   pendingWebhooks(): Promise<number>;
@@ -291,6 +293,10 @@ class BullUpscaleQueue implements UpscaleQueue {
 
   async remove(id: string): Promise<RemoveOutcome | undefined> {
     return orUnavailable(() => this.#removal.remove(id));
+  }
+
+  async removeEnded(ended: JobSnapshot): Promise<void> {
+    return orUnavailable(() => this.#removal.removeEnded(ended));
   }
 
   async counts(): Promise<QueueCounts> {

@@ -168,6 +168,22 @@ describe('removing', () => {
   });
 });
 
+test('of many who replace a job that has ended nobody takes away what another has entered', async () => {
+  const id = await submit();
+  await queue.remove(id);
+  const ended = await queue.get(id);
+  if (!ended) throw new Error('The canceled job is gone.');
+  const data = jobData(id, image);
+  const replace = async () => {
+    await queue.removeEnded(ended);
+    return queue.submit(id, { image }, data, { mayExist: true });
+  };
+  const entered = await Promise.all(Array.from({ length: 20 }, replace));
+  expect(new Set(entered.map(({ status }) => status))).toEqual(new Set(['queued']));
+  expect(new Set(entered.map(({ createdAt }) => createdAt)).size).toBe(1);
+  expect(await queue.counts()).toEqual({ queued: 1, processing: 0 });
+});
+
 describe('waiting for a job', () => {
   test('ends when the job does', async () => {
     const id = await submit();

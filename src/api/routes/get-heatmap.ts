@@ -64,8 +64,9 @@ export function getHeatmap(app: App, services: Services): void {
     const { config, queue } = services;
     const job = await findFinishedJob(queue, request.params.id);
     const id = heatmapId(job.id);
-    let heatmap = await queue.get(id);
-    if (!heatmap || isOver(heatmap)) heatmap = await enterHeatmap(services, job, request);
+    const before = await queue.get(id);
+    let heatmap = before;
+    if (!heatmap || isOver(heatmap)) heatmap = await enterHeatmap(services, job, before, request);
     if (!isFinal(heatmap.status)) {
       heatmap = await waitForEnd(services, reply, id, config.MAX_WAIT_SECONDS * 1000);
     }
@@ -81,6 +82,7 @@ const isOver = (heatmap: JobSnapshot): boolean =>
 async function enterHeatmap(
   services: Services,
   job: FinishedJob,
+  before: JobSnapshot | undefined,
   { id: requestId, client }: Pick<FastifyRequest, 'id' | 'client'>,
 ): Promise<JobSnapshot> {
   const { config, queue } = services;
@@ -88,7 +90,7 @@ async function enterHeatmap(
   const { params, maps, timeoutMs } = job.data;
   await checkRoomAndModel(queue, params.model, config);
   const id = heatmapId(job.id);
-  await queue.remove(id);
+  if (before) await queue.removeEnded(before);
   const leftMs = data.source.expiresAt - Date.now();
   return queue.submit(
     id,
