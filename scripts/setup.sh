@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that `make serve` and `make test` need besides npm packages.
-# Usage: scripts/setup.sh redis | webgpu
+# Usage: scripts/setup.sh node | redis [always] | webgpu | prometheus
 # Installs Debian packages where it may (root with apt-get); else says in one sentence what to install.
 set -euo pipefail
 
@@ -64,8 +64,17 @@ case "${1:-}" in
       echo "Note: the WebGPU test is skipped here: it needs Debian's chromium-common and libvulkan1." >&2
     fi
     ;;
+  prometheus)
+    command -v promtool >/dev/null && command -v prometheus >/dev/null && exit 0
+    if can_install; then
+      apt_install prometheus
+    else
+      echo "prometheus and promtool are missing: install them (Debian, Ubuntu: sudo apt install prometheus; macOS: brew install prometheus)." >&2
+      exit 1
+    fi
+    ;;
   *)
-    echo "Usage: scripts/setup.sh node | redis [always] | webgpu" >&2
+    echo "Usage: scripts/setup.sh node | redis [always] | webgpu | prometheus" >&2
     exit 2
     ;;
 esac
