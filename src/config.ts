@@ -336,6 +336,19 @@ export const settings = {
     25,
     'Time that SIGTERM leaves running jobs to finish before they go back to the queue.',
   ),
+  KUBERNETES_POD: text(
+    '',
+    'Name of the pod that this worker runs in. Set: it annotates the pod with the number of its jobs (pod-deletion-cost), so that Kubernetes ends idle workers first.',
+    'the name of a pod',
+    /^[a-z0-9][a-z0-9.-]{0,252}$/,
+    'unset',
+  ),
+  KUBERNETES_API_URL: text(
+    'https://kubernetes.default.svc',
+    'Address of the Kubernetes API server, for KUBERNETES_POD.',
+    'https:// address',
+    /^https:\/\/[^\s?#]+$/,
+  ),
   LOG_LEVEL: text(
     'info',
     'Least severe level that is logged.',

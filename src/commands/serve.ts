@@ -10,6 +10,7 @@ import { createUpscaleQueue } from '../jobs/queue.ts';
 import { registry } from '../metrics.ts';
 import { openStore, type StoreLocation, storeLocation } from '../storage/open-store.ts';
 import { startDeliverer } from '../webhooks/deliverer.ts';
+import { startPodDeletionCost } from '../worker/pod-deletion-cost.ts';
 import { startWorker } from '../worker/start-worker.ts';
 import { startHealthServer } from './health-server.ts';
 import { createLogger } from './logger.ts';
@@ -68,6 +69,11 @@ export async function serveWorker(config: Config): Promise<void> {
       }),
     );
     closers.push(() => health.close());
+    if (config.KUBERNETES_POD !== '') {
+      const jobs = () => worker.state().devices.reduce((sum, device) => sum + device.jobs, 0);
+      const cost = startPodDeletionCost({ config, logger, jobs });
+      closers.push(async () => cost.stop());
+    }
     await worker.ready;
     logger.info({ devices: config.DEVICES, probes: health.port }, 'worker is ready');
   });

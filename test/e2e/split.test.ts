@@ -54,6 +54,9 @@ test('api alone is alive but not ready; with a worker it serves; without one aga
   start('api', { PORT: String(apiPort) });
   await expect.poll(() => statusOf(`${api}/healthz`), { timeout: 30_000 }).toBe(200);
   expect(await statusOf(`${api}/readyz`)).toBe(503);
+  // What a load balancer asks, so that jobs are accepted while workers are scaled to none.
+  expect(await statusOf(`${api}/readyz?exclude=devices`)).toBe(200);
+  expect(await statusOf(`${api}/readyz?exclude=redis`)).toBe(422);
 
   const worker = start('worker', { WORKER_PORT: String(workerPort) });
   await expect.poll(() => statusOf(`${api}/readyz`), { timeout: 60_000 }).toBe(200);

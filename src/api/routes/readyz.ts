@@ -1,4 +1,5 @@
-/** GET /readyz: Redis answers and at least one device takes jobs. */
+/** GET /readyz: Redis answers and at least one device takes jobs; with `exclude=devices`, Redis answers. */
+import Type from 'typebox';
 import { AppError } from '../../errors.ts';
 import { openProblemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
@@ -7,9 +8,20 @@ const schema = {
   operationId: 'getReadiness',
   tags: ['service'],
   summary: 'Ready to work',
+  querystring: Type.Object(
+    {
+      exclude: Type.Optional(
+        Type.Literal('devices', {
+          description:
+            'What is not asked for: `devices` makes it ready to accept jobs, for a load balancer in front of workers that may be scaled to none.',
+        }),
+      ),
+    },
+    { additionalProperties: false },
+  ),
   response: {
     200: {
-      description: 'Redis answers and at least one device is ready.',
+      description: 'Redis answers and, unless excluded, at least one device is ready.',
       content: {
         'application/json': {
           schema: {
@@ -28,17 +40,17 @@ const schema = {
         },
       },
     },
-    ...openProblemResponses('not_ready', 'redis_unavailable'),
+    ...openProblemResponses('not_ready', 'redis_unavailable', 'invalid_parameter'),
   },
 };
 
 export function readyz(app: App, { queue }: Services): void {
-  app.get('/readyz', { schema }, async (_request, reply) => {
+  app.get('/readyz', { schema }, async ({ query }, reply) => {
     const devices: Record<string, number> = {};
     for (const worker of await queue.workers()) {
       for (const { status } of worker.devices) devices[status] = (devices[status] ?? 0) + 1;
     }
-    if (!devices.ready) {
+    if (!devices.ready && query.exclude !== 'devices') {
       const states = Object.entries(devices).map(([status, count]) => `${count} ${status}`);
       throw new AppError(
         'not_ready',
