@@ -1,6 +1,6 @@
 /** Jobs that start from what another job has kept, instead of from an upload. */
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { AppError } from '../errors.ts';
+import { AppError, type ErrorCode } from '../errors.ts';
 import type { UpscaleJobData } from '../jobs/job.ts';
 import { orUnavailable } from '../jobs/redis.ts';
 import { checkRoomAndModel } from './admission.ts';
@@ -13,6 +13,34 @@ import type { AskedJob } from './request-digest.ts';
 import type { FinishedJob } from './result-headers.ts';
 import type { Services } from './services.ts';
 import type { Upload } from './upload.ts';
+
+/** What every route that makes a job from another can answer. */
+export const derivedJobProblems: readonly ErrorCode[] = [
+  'job_not_found',
+  'job_not_finished',
+  'job_has_no_result',
+  'canceled',
+  'input_expired',
+  'result_expired',
+  'too_many_pixels',
+  'invalid_parameter',
+  'unknown_model',
+  'queue_full',
+  'redis_unavailable',
+  'storage_unavailable',
+  'device_lost',
+  'job_timeout',
+];
+
+/** What the routes that answer as `POST /upscale` does can answer besides. */
+export const answerDerivedProblems: readonly ErrorCode[] = [
+  ...derivedJobProblems,
+  'not_acceptable',
+  'unsupported_output',
+  // Of the webhook.
+  'url_not_allowed',
+  'idempotency_key_reused',
+];
 
 /** A job whose upload is still kept. */
 export interface Source {

@@ -167,7 +167,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
   '%s ends everything, with a job running',
   async (signal) => {
     const own = await startService();
-    const children = descendants(own.process.pid ?? 0);
+    const children = descendants(own.pid);
     expect(children.length).toBeGreaterThanOrEqual(2); // redis-server and the device process
     const large = await sharp(photo('cat-128.jpg')).resize(400, 400).jpeg().toBuffer();
     const accepted = await fetch(`${own.url}/upscale`, {
@@ -178,7 +178,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
     expect(accepted.status).toBe(202);
     const exited = once(own.process, 'exit');
     // As a terminal does it: the whole foreground group hears Ctrl-C, so the device process hears it too.
-    for (const pid of [own.process.pid ?? 0, ...children]) {
+    for (const pid of [own.pid, ...children]) {
       if (signal === 'SIGINT' && !isRedis(pid)) process.kill(pid, signal);
     }
     if (signal === 'SIGTERM') own.process.kill(signal);
@@ -204,7 +204,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
 
 test('a service killed outright leaves no orphan process', async () => {
   const own = await startService();
-  const children = descendants(own.process.pid ?? 0);
+  const children = descendants(own.pid);
   const exited = once(own.process, 'exit');
   own.process.kill('SIGKILL');
   await exited;

@@ -13,6 +13,8 @@ export const photo = (name: string): string => path.join(root, 'test/photos', na
 export interface RunningService {
   url: string;
   process: ChildProcess;
+  /** Of a process that has started: never 0, which to `process.kill` is the caller's own group. */
+  pid: number;
   dataDir: string;
   /** All of stdout so far. */
   stdout: () => string;
@@ -44,9 +46,12 @@ export async function startService(
     });
     child.once('exit', (code) => reject(new Error(`serve ended with ${code}: ${stderr}`)));
   });
+  const { pid } = child;
+  if (pid === undefined) throw new Error('serve has no process id');
   return {
     url: `http://127.0.0.1:${port}`,
     process: child,
+    pid,
     dataDir,
     stdout: () => stdout,
     stderr: () => stderr,

@@ -221,7 +221,9 @@ export async function startWorkerProcess(
     once(child.stdout, 'data'),
     exited.then(() => Promise.reject(new Error('The worker process ended at its start.'))),
   ]);
-  const pid = child.pid ?? 0;
+  const { pid } = child;
+  // 0 would be the test run's own process group to `process.kill`.
+  if (pid === undefined) throw new Error('The worker process has no process id.');
   return {
     pid,
     devices: devicesOf(pid),

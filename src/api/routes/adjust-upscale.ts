@@ -3,7 +3,7 @@ import Type from 'typebox';
 import { upscaleQuerySchema } from '../../jobs/params.ts';
 import { checkOutput } from '../admission.ts';
 import { jobResponses } from '../answer-job.ts';
-import { answerDerived } from '../derived-job.ts';
+import { answerDerived, answerDerivedProblems } from '../derived-job.ts';
 import { jobHeaderSchema } from '../enter-job.ts';
 import { jobParamsSchema } from '../find-job.ts';
 import { inspectMaps } from '../inspect-maps.ts';
@@ -41,29 +41,13 @@ const schema = {
   response: {
     ...jobResponses,
     ...problemResponses(
-      'job_not_found',
+      ...answerDerivedProblems,
+      // Of the maps.
       'too_many_files',
-      'not_acceptable',
       'upload_too_large',
       'unsupported_media_type',
       'corrupt_image',
       'animated_image',
-      'job_not_finished',
-      'job_has_no_result',
-      'canceled',
-      'input_expired',
-      'result_expired',
-      'too_many_pixels',
-      'invalid_parameter',
-      'url_not_allowed',
-      'unknown_model',
-      'unsupported_output',
-      'queue_full',
-      'idempotency_key_reused',
-      'redis_unavailable',
-      'storage_unavailable',
-      'device_lost',
-      'job_timeout',
     ),
   },
 };

@@ -5,7 +5,7 @@ import { isFinal, type JobSnapshot } from '../../jobs/job-snapshot.ts';
 import { checkRoomAndModel } from '../admission.ts';
 import { waitForEnd } from '../answer-job.ts';
 import { countedFor } from '../clients/client.ts';
-import { findSource } from '../derived-job.ts';
+import { derivedJobProblems, findSource } from '../derived-job.ts';
 import { findFinishedJob, jobParamsSchema, noQuerySchema } from '../find-job.ts';
 import { toJobObject } from '../job-object.ts';
 import { problemResponses } from '../problem-schema.ts';
@@ -40,22 +40,7 @@ const schema = {
       headers: { 'Retry-After': { type: 'integer', description: 'Seconds.' } },
       content: { 'application/json': { schema: { $ref: 'Job#' } } },
     },
-    ...problemResponses(
-      'job_not_found',
-      'job_not_finished',
-      'job_has_no_result',
-      'canceled',
-      'input_expired',
-      'result_expired',
-      'invalid_parameter',
-      'unknown_model',
-      'too_many_pixels',
-      'queue_full',
-      'redis_unavailable',
-      'storage_unavailable',
-      'device_lost',
-      'job_timeout',
-    ),
+    ...problemResponses(...derivedJobProblems),
   },
 };
 

@@ -6,7 +6,7 @@ import { upscaleQuerySchema } from '../../jobs/params.ts';
 import type { Sweep } from '../../jobs/sheet.ts';
 import { checkSheet } from '../admission.ts';
 import { jobResponses } from '../answer-job.ts';
-import { answerDerived } from '../derived-job.ts';
+import { answerDerived, answerDerivedProblems } from '../derived-job.ts';
 import { jobHeaderSchema } from '../enter-job.ts';
 import { jobParamsSchema } from '../find-job.ts';
 import { jobOptions } from '../job-options.ts';
@@ -49,25 +49,7 @@ const schema = {
   querystring: querySchema,
   response: {
     ...jobResponses,
-    ...problemResponses(
-      'job_not_found',
-      'not_acceptable',
-      'job_not_finished',
-      'job_has_no_result',
-      'canceled',
-      'input_expired',
-      'result_expired',
-      'too_many_pixels',
-      'invalid_parameter',
-      'unknown_model',
-      'unsupported_output',
-      'queue_full',
-      'idempotency_key_reused',
-      'redis_unavailable',
-      'storage_unavailable',
-      'device_lost',
-      'job_timeout',
-    ),
+    ...problemResponses(...answerDerivedProblems),
   },
 };
 
