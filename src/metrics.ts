@@ -9,6 +9,10 @@ export const registry = new Registry();
 
 // CPU, memory, garbage collection and event-loop lag (`nodejs_eventloop_lag_p99_seconds`) of this process.
 collectDefaultMetrics({ register: registry });
+// Gauges under the names of counters; the same by type (`nodejs_active_handles` and so on) stay.
+for (const what of ['handles', 'requests', 'resources']) {
+  registry.removeSingleMetric(`nodejs_active_${what}_total`);
+}
 
 /** The `mode` label: how many UNet evaluations Eq. 8 needed, which is what a job's price depends on. */
 const modes = ['none', 'one', 'both'] as const;
@@ -66,13 +70,6 @@ export const metrics = {
     name: 'pisa_job_attempts_lost_total',
     help: 'Attempts that ended early and were queued again, by reason.',
     labelNames: ['reason'] as const,
-    registers,
-  }),
-  /** Set by the api at scrape, from the queue itself. `state` is queued or processing. */
-  queueJobs: new Gauge({
-    name: 'pisa_queue_jobs',
-    help: 'Jobs in the queue now.',
-    labelNames: ['state'] as const,
     registers,
   }),
   deviceUp: new Gauge({
@@ -160,13 +157,6 @@ export const metrics = {
     labelNames: ['outcome'] as const,
     registers,
   }),
-  /** Set by the api at scrape. The empty label set lets it be absent while Redis is away. */
-  webhooksPending: new Gauge({
-    name: 'pisa_webhooks_pending',
-    help: 'Webhooks of ended jobs that are not delivered yet.',
-    labelNames: [] as const,
-    registers,
-  }),
   /** Set by the api. `route` is the route's pattern, never the raw path. */
   httpSeconds: new Histogram({
     name: 'pisa_http_request_duration_seconds',
@@ -176,3 +166,83 @@ export const metrics = {
     registers,
   }),
 };
+
+/**
+ * The state of queues, workers and Redis, which the api reads at each scrape. Every api says the same: take the
+ * maximum, not the sum. Absent where nobody looks (a worker) or nothing is known (Redis is away).
+ */
+export const queueMetrics = {
+  /** `state` is queued or processing. */
+  queueJobs: new Gauge({
+    name: 'pisa_queue_jobs',
+    help: 'Jobs in the queue now.',
+    labelNames: ['state'] as const,
+    registers,
+  }),
+  queueOldestWaitSeconds: new Gauge({
+    name: 'pisa_queue_oldest_wait_seconds',
+    help: 'For how long the next job of each priority has waited; 0 when none waits.',
+    labelNames: ['priority'] as const,
+    registers,
+  }),
+  queueStuckJobs: new Gauge({
+    name: 'pisa_queue_stuck_jobs',
+    help: 'Jobs in process for a minute longer than their time limit.',
+    registers,
+  }),
+  webhooksPending: new Gauge({
+    name: 'pisa_webhooks_pending',
+    help: 'Webhooks of ended jobs that are not delivered yet.',
+    registers,
+  }),
+  webhooksOldestDueSeconds: new Gauge({
+    name: 'pisa_webhooks_oldest_due_seconds',
+    help: 'Time since the end of the job whose webhook is next to be sent; 0 when none is due.',
+    registers,
+  }),
+  /** `state` is ready (a device takes jobs) or not_ready. */
+  workers: new Gauge({
+    name: 'pisa_workers',
+    help: 'Live workers, by whether they can take jobs.',
+    labelNames: ['state'] as const,
+    registers,
+  }),
+  redisUp: new Gauge({
+    name: 'pisa_redis_up',
+    help: '1 if Redis answered in time for this scrape, else 0.',
+    registers,
+  }),
+  redisAofEnabled: new Gauge({
+    name: 'pisa_redis_aof_enabled',
+    help: '1 if Redis writes an append-only file, else 0: then a restart loses the queue.',
+    registers,
+  }),
+  redisAofLastWriteOk: new Gauge({
+    name: 'pisa_redis_aof_last_write_ok',
+    help: '1 if the last write to the append-only file succeeded, else 0.',
+    registers,
+  }),
+  redisMaxmemoryPolicy: new Gauge({
+    name: 'pisa_redis_maxmemory_policy',
+    help: '1 for the policy in force; any other than noeviction may drop jobs.',
+    labelNames: ['policy'] as const,
+    registers,
+  }),
+  redisMemoryUsedBytes: new Gauge({
+    name: 'pisa_redis_memory_used_bytes',
+    help: 'Memory that Redis uses.',
+    registers,
+  }),
+  redisMemoryMaxBytes: new Gauge({
+    name: 'pisa_redis_memory_max_bytes',
+    help: 'The maxmemory setting of Redis; 0 is no limit.',
+    registers,
+  }),
+};
+
+/** Takes out every sample. `reset()` alone leaves a gauge without labels at 0. */
+export function forget(gauge: Gauge): void {
+  gauge.reset();
+  gauge.remove({});
+}
+for (const gauge of Object.values(queueMetrics)) forget(gauge);

@@ -15,6 +15,7 @@ import { JobLookup } from './job-lookup.ts';
 import { JobRemoval, type RemoveOutcome } from './job-removal.ts';
 import { isFinal, type JobSnapshot, snapshotOfReuseRecord } from './job-snapshot.ts';
 import { JobWatches, type WatchListener } from './job-watches.ts';
+import { observeQueue, type QueueObservation } from './queue-observation.ts';
 import { connectRedis, orUnavailable } from './redis.ts';
 import { findResult, writeReuseRecord } from './stored-results.ts';
 import { waitForJob } from './wait-for-job.ts';
@@ -114,8 +115,8 @@ export interface UpscaleQueue {
   /** Removes the record of a job that has ended, so that its id is free; never one that was entered since. */
   removeEnded(ended: JobSnapshot): Promise<void>;
   counts(): Promise<QueueCounts>;
-  /** Webhooks of ended jobs that are not delivered yet. */
-  pendingWebhooks(): Promise<number>;
+  /** What the metrics tell of queues, workers and Redis. */
+  observe(): Promise<QueueObservation>;
   workers(): Promise<WorkerReport[]>;
   models(): Promise<ListedModel[]>;
   close(): Promise<void>;
@@ -312,9 +313,9 @@ class BullUpscaleQueue implements UpscaleQueue {
     });
   }
 
-  async pendingWebhooks(): Promise<number> {
+  async observe(): Promise<QueueObservation> {
     return orUnavailable(() =>
-      this.#bull.deliveries().getJobCountByTypes('waiting', 'delayed', 'active'),
+      observeQueue(this.#redis, this.#bull.get(), this.#bull.deliveries()),
     );
   }
 

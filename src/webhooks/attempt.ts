@@ -15,12 +15,15 @@ export interface AttemptOptions {
   resolve?: Resolve;
 }
 
+const failures = ['gone', 'refused_url', 'timeout', 'unreachable', '3xx', '4xx', '5xx'] as const;
+/** A few fixed words: a label of the metrics. */
+export const attemptOutcomes = ['delivered', ...failures] as const;
+
 export type AttemptOutcome =
   | { kind: 'delivered'; status: number }
   | {
       kind: 'failed';
-      /** A few fixed words: a label of the metrics. */
-      outcome: 'gone' | 'refused_url' | 'timeout' | 'unreachable' | '3xx' | '4xx' | '5xx';
+      outcome: (typeof failures)[number];
       /** HTTP status. Absent when there was no answer. */
       status?: number;
       /** For the job object: says nothing of the network behind us, and nothing that the receiver wrote. */

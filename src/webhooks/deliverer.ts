@@ -21,7 +21,7 @@ import {
 import { within } from '../jobs/within.ts';
 import { metrics } from '../metrics.ts';
 import { AddressPolicy } from '../net/address-policy.ts';
-import { type AttemptOptions, attemptDelivery } from './attempt.ts';
+import { type AttemptOptions, attemptDelivery, attemptOutcomes } from './attempt.ts';
 import { eventBody } from './delivery-event.ts';
 import { HostSlots } from './host-slots.ts';
 import { retryDelayMs } from './retry-schedule.ts';
@@ -109,6 +109,8 @@ class WebhookDeliverer implements Deliverer {
       },
     );
     this.#worker.on('error', (error) => logger.warn({ err: error }, 'webhooks'));
+    for (const outcome of attemptOutcomes) metrics.webhookAttempts.inc({ outcome }, 0);
+    for (const outcome of ['delivered', 'failed']) metrics.webhooks.inc({ outcome }, 0);
     this.ready = this.#worker.waitUntilReady().then(() => {});
     this.ready.catch(() => {});
   }

@@ -11,6 +11,7 @@ import type { DeviceStatus, ModelSummary } from '../jobs/worker-registry.ts';
 import { metrics } from '../metrics.ts';
 import { type ChildExit, DeviceChild, type MessageOfRun } from './device-child.ts';
 import { DeviceJobs } from './device-jobs.ts';
+import { countFromZero } from './observe-jobs.ts';
 import type { DeviceSettings } from './protocol.ts';
 import { RestartDelay } from './restart-delay.ts';
 
@@ -38,7 +39,8 @@ export class HandBack extends Error {
   override readonly name = 'HandBack';
 }
 
-type RestartReason = 'crashed' | 'hung' | 'disobeyed' | 'memory';
+const restartReasons = ['crashed', 'hung', 'disobeyed', 'memory'] as const;
+type RestartReason = (typeof restartReasons)[number];
 
 const silenceCheckMs = 1000;
 
@@ -68,6 +70,10 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     this.#jobs = new DeviceJobs(this.name);
     this.#restartDelay = new RestartDelay(options.limits.restartDelayMs);
     metrics.deviceUp.set({ device: this.name }, 0);
+    // From 0 on, so that the first one is an increase.
+    for (const reason of restartReasons) {
+      metrics.deviceRestarts.inc({ device: this.name, reason }, 0);
+    }
   }
 
   /** Takes jobs. A bloated process ends those it has and is then replaced. */
@@ -156,6 +162,7 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     });
     this.#child = child;
     this.models = await child.ready;
+    for (const { name } of this.models) countFromZero(name);
     if (this.status === 'stopped') return;
     this.#watchSilence(child);
     void child.exited.then((end) => this.#onExit(child, end));

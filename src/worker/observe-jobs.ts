@@ -1,8 +1,16 @@
-/** What the metrics say of a job that has ended. */
-import type { ErrorCode } from '../errors.ts';
+/** What the metrics say of jobs that have ended. */
+import { type ErrorCode, errorCatalogue, errorCodes } from '../errors.ts';
 import { stages, type UpscaleJobResult } from '../jobs/job.ts';
 import type { UpscaleJob } from '../jobs/job-snapshot.ts';
 import { metrics, modeOf } from '../metrics.ts';
+
+/** From 0 on, so that the first failure is an increase like any other: a rate ignores a counter's first value. */
+export function countFromZero(model: string): void {
+  metrics.jobs.inc({ status: 'succeeded', code: '', model }, 0);
+  for (const code of errorCodes.filter((each) => errorCatalogue[each].status >= 500)) {
+    metrics.jobs.inc({ status: 'failed', code, model }, 0);
+  }
+}
 
 export function observeSuccess(job: UpscaleJob, result: UpscaleJobResult): void {
   const model = result.model.name;

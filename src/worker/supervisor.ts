@@ -97,6 +97,9 @@ export class Supervisor {
     });
     this.#subscriber.on('message', (_channel, id) => this.#cancel(id));
     for (const device of pool.devices) device.on('status', () => this.#adapt());
+    for (const reason of ['handed_back', 'lock_lost', 'device_lost']) {
+      metrics.jobAttemptsLost.inc({ reason }, 0);
+    }
   }
 
   /** Starts to take jobs. Call when the devices are ready. */

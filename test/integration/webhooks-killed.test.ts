@@ -118,7 +118,7 @@ test('no api is there when jobs end, and one is deleted: events wait for the nex
   for (const id of ids) await bench.ended(id);
   const [kept = '', deleted = ''] = ids;
   expect(await bench.queue.remove(deleted)).toEqual({ outcome: 'deleted' });
-  expect(await bench.queue.pendingWebhooks()).toBe(2);
+  expect((await bench.queue.observe()).webhooks.pending).toBe(2);
   await startDelivererProcess();
   await untilReceived(2);
   const events = [eventOf(0), eventOf(1)];
@@ -172,5 +172,7 @@ test('workers, deliverers and Redis killed again and again: every job, every eve
     expect(type).toBe(`upscale.${data.status}`);
     expect((await bench.queue.get(data.id))?.status).toBe(data.status);
   }
-  await expect.poll(() => bench.queue.pendingWebhooks(), { timeout: 60_000 }).toBe(0);
+  await expect
+    .poll(async () => (await bench.queue.observe()).webhooks.pending, { timeout: 60_000 })
+    .toBe(0);
 });

@@ -255,7 +255,9 @@ describe('events', () => {
     await bench.queue.submit(id ?? '', { image: png }, (await snapshotOf(id)).data, {
       mayExist: true,
     });
-    await expect.poll(() => bench.queue.pendingWebhooks(), { timeout: 30_000 }).toBe(0);
+    await expect
+      .poll(async () => (await bench.queue.observe()).webhooks.pending, { timeout: 30_000 })
+      .toBe(0);
     expect(receiver.received).toHaveLength(1);
   });
 
@@ -267,7 +269,9 @@ describe('events', () => {
       headers: { 'content-type': 'image/png', prefer: 'wait=30' },
     });
     expect(json<JobObject>(answer)).toMatchObject({ status: 'succeeded', webhook: null });
-    await expect.poll(() => bench.queue.pendingWebhooks(), { timeout: 30_000 }).toBe(0);
+    await expect
+      .poll(async () => (await bench.queue.observe()).webhooks.pending, { timeout: 30_000 })
+      .toBe(0);
     expect(receiver.received).toEqual([]);
   });
 });

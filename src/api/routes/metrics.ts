@@ -1,12 +1,14 @@
-/** GET /metrics: Prometheus text. Answers even while Redis is away, without the queue's depth then. */
+/** GET /metrics: Prometheus text. Answers even while Redis is away, without what Redis would tell then. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { jobPriorities } from '../../jobs/job.ts';
 import type { UpscaleQueue } from '../../jobs/queue.ts';
-import { metrics, registry } from '../../metrics.ts';
+import type { QueueObservation } from '../../jobs/queue-observation.ts';
+import { forget, queueMetrics, registry } from '../../metrics.ts';
 import { openProblemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
 
 /** A scrape has a time limit of its own, 10 s by default; what Redis says in this time is in it. */
-const countsLimitMs = 1000;
+const observeLimitMs = 1000;
 
 const schema = {
   operationId: 'getMetrics',
@@ -23,7 +25,7 @@ const schema = {
 
 export function metricsRoute(app: App, { queue }: Services): void {
   app.get('/metrics', { schema }, async (_request, reply) => {
-    await observeQueue(queue);
+    await observe(queue);
     return reply
       .header('cache-control', 'no-store')
       .type(registry.contentType)
@@ -31,19 +33,35 @@ export function metricsRoute(app: App, { queue }: Services): void {
   });
 }
 
-/** An unknown depth is an absent sample, not a stale or a zero one. */
-async function observeQueue(queue: UpscaleQueue): Promise<void> {
-  metrics.queueJobs.reset();
-  metrics.webhooksPending.reset();
+/** What is not known is an absent sample, not a stale or a zero one. */
+async function observe(queue: UpscaleQueue): Promise<void> {
   const limit = new AbortController();
-  const counts = await Promise.race([
-    Promise.all([queue.counts(), queue.pendingWebhooks()]).catch(() => undefined),
-    delay(countsLimitMs, undefined, { signal: limit.signal }).catch(() => undefined),
+  const seen = await Promise.race([
+    queue.observe().catch(() => undefined),
+    delay(observeLimitMs, undefined, { signal: limit.signal }).catch(() => undefined),
   ]);
   limit.abort();
-  if (!counts) return;
-  const [jobs, webhooks] = counts;
-  metrics.queueJobs.set({ state: 'queued' }, jobs.queued);
-  metrics.queueJobs.set({ state: 'processing' }, jobs.processing);
-  metrics.webhooksPending.set({}, webhooks);
+  for (const gauge of Object.values(queueMetrics)) forget(gauge);
+  queueMetrics.redisUp.set(seen ? 1 : 0);
+  if (seen) showQueue(seen);
+}
+
+function showQueue({ webhooks, workers, redis, ...jobs }: QueueObservation): void {
+  queueMetrics.queueJobs.set({ state: 'queued' }, jobs.queued);
+  queueMetrics.queueJobs.set({ state: 'processing' }, jobs.processing);
+  for (const priority of jobPriorities) {
+    const seconds = jobs.oldestWaitMs[priority] / 1000;
+    queueMetrics.queueOldestWaitSeconds.set({ priority }, seconds);
+  }
+  queueMetrics.queueStuckJobs.set(jobs.stuck);
+  queueMetrics.webhooksPending.set(webhooks.pending);
+  queueMetrics.webhooksOldestDueSeconds.set(webhooks.oldestDueMs / 1000);
+  queueMetrics.workers.set({ state: 'ready' }, workers.ready);
+  queueMetrics.workers.set({ state: 'not_ready' }, workers.notReady);
+  if (!redis) return;
+  queueMetrics.redisAofEnabled.set(redis.aofEnabled ? 1 : 0);
+  queueMetrics.redisAofLastWriteOk.set(redis.aofLastWriteOk ? 1 : 0);
+  queueMetrics.redisMaxmemoryPolicy.set({ policy: redis.maxmemoryPolicy }, 1);
+  queueMetrics.redisMemoryUsedBytes.set(redis.usedBytes);
+  queueMetrics.redisMemoryMaxBytes.set(redis.maxBytes);
 }

@@ -1,0 +1,113 @@
+/** What the metrics and alerts need to know of the queues, the workers and Redis, read in one go. */
+import type { Queue } from 'bullmq';
+import type { Redis } from 'ioredis';
+import type { JobPriority, UpscaleJobData, UpscaleJobResult } from './job.ts';
+import type { DeliveryJob, DeliveryQueue } from './webhook.ts';
+import { listWorkers } from './worker-registry.ts';
+
+export interface QueueObservation {
+  /** Waiting, or delayed before a retry. */
+  queued: number;
+  processing: number;
+  /** For how long the next job of each priority has waited, in milliseconds; 0 when none waits. */
+  oldestWaitMs: Record<JobPriority, number>;
+  /** Jobs in process for longer than their time limit and `stuckMarginMs`. */
+  stuck: number;
+  webhooks: {
+    /** Of ended jobs, not delivered yet. */
+    pending: number;
+    /** Time since the end of the job whose event is next to be sent; 0 when none is due. */
+    oldestDueMs: number;
+  };
+  /** Live workers: `ready` have a device that takes jobs. */
+  workers: { ready: number; notReady: number };
+  /** Undefined when Redis does not let us look (INFO is not for everyone on some managed ones). */
+  redis: RedisObservation | undefined;
+}
+
+export interface RedisObservation {
+  aofEnabled: boolean;
+  aofLastWriteOk: boolean;
+  maxmemoryPolicy: string;
+  usedBytes: number;
+  /** 0: no limit. */
+  maxBytes: number;
+}
+
+/** The limit counts from when a device has the job: BullMQ counts from when a worker has taken it. */
+const stuckMarginMs = 60_000;
+/** The oldest come first, and one alone is worth an alert: no need to read more at a scrape. */
+const mostActiveJobs = 200;
+
+type JobQueue = Queue<UpscaleJobData, UpscaleJobResult>;
+
+export async function observeQueue(
+  redis: Redis,
+  jobs: JobQueue,
+  deliveries: DeliveryQueue,
+): Promise<QueueObservation> {
+  const now = Date.now();
+  const [counts, [next], [nextBatch], active, pending, oldestDueMs, workers, redisState] =
+    await Promise.all([
+      jobs.getJobCounts('waiting', 'prioritized', 'delayed', 'active'),
+      jobs.getWaiting(0, 0),
+      // BullMQ's word for jobs with a number, which run after those without one: ours of priority `batch`.
+      jobs.getPrioritized(0, 0),
+      jobs.getActive(0, mostActiveJobs - 1),
+      deliveries.getJobCountByTypes('waiting', 'delayed', 'active'),
+      oldestDueDelivery(jobs, deliveries, now),
+      listWorkers(redis),
+      observeRedis(redis).catch(() => undefined),
+    ]);
+  const age = (job: { timestamp: number } | undefined) =>
+    job ? Math.max(0, now - job.timestamp) : 0;
+  const of = (state: string) => counts[state] ?? 0;
+  const ready = workers.filter(({ devices }) => devices.some(({ status }) => status === 'ready'));
+  return {
+    queued: of('waiting') + of('prioritized') + of('delayed'),
+    processing: of('active'),
+    oldestWaitMs: { interactive: age(next), batch: age(nextBatch) },
+    stuck: active.filter(
+      ({ processedOn = now, data }) => now - processedOn > data.timeoutMs + stuckMarginMs,
+    ).length,
+    webhooks: { pending, oldestDueMs },
+    workers: { ready: ready.length, notReady: workers.length - ready.length },
+    redis: redisState,
+  };
+}
+
+async function oldestDueDelivery(
+  jobs: JobQueue,
+  deliveries: DeliveryQueue,
+  now: number,
+): Promise<number> {
+  const [next] = (await deliveries.getWaiting(0, 0)) as (DeliveryJob | undefined)[];
+  if (!next) return 0;
+  // Its own timestamp is that of the request: it waited for its job first.
+  const endedAt =
+    next.data.ended?.completedAt ?? (await jobs.getJob(next.id ?? ''))?.finishedOn ?? now;
+  return Math.max(0, now - endedAt);
+}
+
+/** INFO alone: CONFIG is closed to clients of most managed Redis. */
+async function observeRedis(redis: Redis): Promise<RedisObservation | undefined> {
+  const [persistence, memory] = await Promise.all([
+    redis.info('persistence'),
+    redis.info('memory'),
+  ]);
+  const fields = new Map(
+    `${persistence}\r\n${memory}`
+      .split('\r\n')
+      .map((line) => line.split(':', 2) as [string, string | undefined]),
+  );
+  const policy = fields.get('maxmemory_policy');
+  const aof = fields.get('aof_enabled');
+  if (policy === undefined || aof === undefined) return undefined;
+  return {
+    aofEnabled: aof === '1',
+    aofLastWriteOk: fields.get('aof_last_write_status') === 'ok',
+    maxmemoryPolicy: policy,
+    usedBytes: Number(fields.get('used_memory')),
+    maxBytes: Number(fields.get('maxmemory')),
+  };
+}
