@@ -7,7 +7,7 @@ BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 check bench bench-fresh bench-tools faults fuzz webhooks tools openapi docs test-models train evaluate convert clean
+.PHONY: help setup build serve test test-s3 check bench bench-fresh bench-tools faults fuzz webhooks capacity tools openapi docs test-models train evaluate convert clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ fuzz: bench-tools tools ## REQUESTS=10000 hostile requests: schemathesis, damage
 
 webhooks: bench-tools ## Every kind of bad webhook receiver; one is down for MINUTES=10
 	@node .bench/bench/webhook-matrix.js
+
+capacity: bench-tools ## Workers, waits and cost by simulation, checked against the real service
+	@node .bench/bench/capacity.js
 
 tools: $(TOOLS_STAMP)
 
