@@ -7,7 +7,7 @@ BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 check bench bench-fresh bench-tools faults fuzz webhooks capacity tools openapi docs test-models train evaluate convert clean
+.PHONY: help setup build serve test test-s3 check bench bench-fresh bench-tools faults fuzz soak webhooks capacity tools openapi docs test-models train evaluate convert clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ faults: bench-tools ## JOBS=500 jobs under random kills of every kind of process
 
 fuzz: bench-tools tools ## REQUESTS=10000 hostile requests: schemathesis, damaged images, forbidden URLs
 	@node .bench/bench/fuzz.js
+
+soak: bench-tools ## MINUTES=30 of mixed load at 90 % of capacity: memory, latency
+	@node .bench/bench/soak.js
 
 webhooks: bench-tools ## Every kind of bad webhook receiver; one is down for MINUTES=10
 	@node .bench/bench/webhook-matrix.js

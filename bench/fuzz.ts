@@ -1,23 +1,29 @@
 /**
  * `make fuzz`: hostile requests against the real service. schemathesis makes them from the service's own openapi.yaml;
- * damaged images of every format and forbidden URLs make up the number, REQUESTS (10,000) in all. Prints what was answered and
- * the memory of each process, writes bench/results/fuzz.md, and fails on a 5xx that is not a documented 503, on an answer
- * that breaks the contract, on a forbidden URL that is taken, and on a process that ended.
+ * damaged images of every format and forbidden URLs make up the number, REQUESTS (10,000) in each of ROUNDS (4). Prints what
+ * was answered and the memory of each process after each round, writes bench/results/fuzz.md, and fails on a 5xx that is not
+ * a documented 503, on an answer that breaks the contract, on a forbidden URL that is taken, on a process that ended and on
+ * one that still grows after the first rounds.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { damage, generator } from '../test/support/damage.ts';
 import { devicesOfDeployment, startDeployment } from '../test/support/deployment.ts';
 import { photo } from '../test/support/hostile-images.ts';
 import { hostileHosts, hostileUrls } from '../test/support/hostile-urls.ts';
+import { residentMegabytes } from '../test/support/processes.ts';
 import { startCountingProxy } from './counting-proxy.ts';
-import { MemoryLog, memoryTable } from './memory.ts';
+import { describe, grows, MemoryLog, memoryTable } from './memory.ts';
 import { table, writeResult } from './results.ts';
 import { root } from './service.ts';
 
 const wanted = Number(process.env.REQUESTS ?? 10_000);
+const rounds = Number(process.env.ROUNDS ?? 4);
+/** What was under way is done by then. */
+const settleMs = 5000;
 /** Of each operation and phase; about a third of all requests. */
 const examples = Math.ceil(wanted / 150);
 const seed = Number(process.env.SEED ?? 1);
@@ -43,13 +49,15 @@ const pids = () => [api.pid, ...workers.map(({ pid }) => pid), ...devicesOfDeplo
 const pidsBefore = pids();
 const [apiPid = 0, workerPid = 0, devicePid = 0] = pidsBefore;
 const proxy = await startCountingProxy(deployment.url);
-const memory = new MemoryLog(
-  { api: () => apiPid, worker: () => workerPid, device: () => devicePid },
-  1000,
-);
+const look = () => ({
+  api: residentMegabytes(apiPid, 'VmRSS'),
+  supervisor: residentMegabytes(workerPid, 'VmRSS'),
+  device: residentMegabytes(devicePid, 'VmRSS'),
+});
+const memory = new MemoryLog(look, 1000);
 
 /** @returns its last lines, and whether it found every answer as the contract says */
-async function runSchemathesis(): Promise<{ sound: boolean; summary: string }> {
+async function runSchemathesis(round: number): Promise<{ sound: boolean; summary: string }> {
   const checks = [
     'status_code_conformance',
     'content_type_conformance',
@@ -60,7 +68,7 @@ async function runSchemathesis(): Promise<{ sound: boolean; summary: string }> {
   const options = ['--checks', checks.join(','), '--max-examples', String(examples)];
   const quiet = [
     '--seed',
-    String(seed),
+    String(seed + round),
     '--no-color',
     '--request-timeout',
     '30',
@@ -110,11 +118,12 @@ async function sendForbiddenUrls(): Promise<string[]> {
   return taken;
 }
 
-async function sendDamagedImages(): Promise<void> {
+/** Until there were `until` requests in all. */
+async function sendDamagedImages(round: number, until: number): Promise<void> {
   const images = await Promise.all(formats.map((format) => photo(format, 32, 24)));
-  const random = generator(seed);
+  const random = generator(seed + round);
   const sender = async (): Promise<void> => {
-    while (proxy.total() < wanted) {
+    while (proxy.total() < until) {
       let body = images[random(images.length)] ?? sound;
       for (let times = random(4); times >= 0; times -= 1) body = damage(body, random);
       const type = `image/${formats[random(formats.length)]}`;
@@ -125,44 +134,70 @@ async function sendDamagedImages(): Promise<void> {
 }
 
 const sound = await photo('png', 16, 12);
-const schemathesis = await runSchemathesis();
-const bySchemathesis = proxy.total();
-const taken = await sendForbiddenUrls();
-const byUrls = proxy.total() - bySchemathesis;
-await sendDamagedImages();
+const faults: string[] = [];
+const sent = { schemathesis: 0, urls: 0, images: 0 };
+const afterRounds: [string, number, ReturnType<typeof look>][] = [['the start', 0, look()]];
+for (let round = 0; round < rounds; round += 1) {
+  const before = proxy.total();
+  const schemathesis = await runSchemathesis(round);
+  if (!schemathesis.sound) faults.push(schemathesis.summary);
+  const withSchemathesis = proxy.total();
+  for (const url of await sendForbiddenUrls()) faults.push(`taken: ${url}`);
+  const withUrls = proxy.total();
+  await sendDamagedImages(round, (round + 1) * wanted);
+  await delay(settleMs);
+  sent.schemathesis += withSchemathesis - before;
+  sent.urls += withUrls - withSchemathesis;
+  sent.images += proxy.total() - withUrls;
+  afterRounds.push([`round ${round + 1}`, proxy.total(), look()]);
+  console.error(`round ${round + 1}: ${JSON.stringify(look())}`);
+}
 const total = proxy.total();
-const memoryRows = memory.stop();
+const memoryRows = [...memory.stop()].map(([name, series]) => describe(name, series, 1 / 2));
 const replaced = pids().join() === pidsBefore.join() ? 0 : 1;
 proxy.close();
 await deployment.stop();
 
-const isRight = schemathesis.sound && proxy.faults.length + taken.length + replaced === 0;
+const allFaults = [...proxy.faults, ...faults];
+const isFlat = !memoryRows.some(grows);
 writeResult(
   'fuzz',
   `# Hostile requests
 
-\`make fuzz${wanted === 10_000 ? '' : ` REQUESTS=${wanted}`}\`, ${new Date().toISOString()}, seed ${seed}.
+\`make fuzz${wanted === 10_000 ? '' : ` REQUESTS=${wanted}`}${rounds === 4 ? '' : ` ROUNDS=${rounds}`}\`, ${new Date().toISOString()}, ${rounds} rounds in one run, seeds from ${seed} on.
 
 ${table(['what', 'count'], [
-  ['requests that schemathesis made from openapi.yaml', bySchemathesis],
-  ['requests with forbidden URLs, as image_url and as webhook', byUrls],
-  ['damaged images of six formats', total - bySchemathesis - byUrls],
+  ['requests that schemathesis made from openapi.yaml', sent.schemathesis],
+  ['requests with forbidden URLs, as image_url and as webhook', sent.urls],
+  ['damaged images of six formats', sent.images],
   ['all', total],
   ...[...proxy.statuses]
     .sort(([a], [b]) => a - b)
     .map(([status, count]) => [`answered ${status}`, count]),
-  ['5xx that is not a documented 503, or no answer', proxy.faults.length],
-  ['forbidden URLs that were taken', taken.length],
+  [
+    '5xx that is not a documented 503, no answer, forbidden URL taken, answer against the contract',
+    allFaults.length,
+  ],
   ['processes that ended', replaced],
-  ['answers against the contract, by schemathesis', schemathesis.sound ? 0 : 'see above'],
 ] as [string, string | number][])}
+
+Resident memory, MB:
+
+${table(
+  ['after', 'requests so far', 'api', 'supervisor', 'device'],
+  afterRounds.map(([name, requests, sizes]) => [
+    name,
+    requests,
+    ...[sizes.api, sizes.supervisor, sizes.device].map((megabytes) => megabytes.toFixed(1)),
+  ]),
+)}
+
+The same, looked at every second, over the second half of the run:
 
 ${memoryTable(memoryRows)}
 `,
 );
-if (!isRight) {
-  console.error(
-    [...proxy.faults, ...taken, schemathesis.sound ? '' : schemathesis.summary].join('\n'),
-  );
+if (allFaults.length + replaced > 0 || !isFlat) {
+  console.error(allFaults.join('\n'));
   process.exitCode = 1;
 }

@@ -1,86 +1,104 @@
-/** Resident memory of processes over time, and whether it grows. */
-import { residentMegabytes } from '../test/support/processes.ts';
+/** Memory over time, and whether it grows. */
 import { table } from './results.ts';
-import { median } from './statistics.ts';
+import { median, type Point, type Trend, trend } from './statistics.ts';
 
 export interface MemoryRow {
   name: string;
-  /** Megabytes: median of the first and of the last fifth of the samples, and the highest. */
+  /** Megabytes: medians of the first blocks, of the first blocks after warming up, and of the last ones. */
   first: number;
+  warm: number;
   last: number;
   highest: number;
-  /** Of a straight line through the second half of the samples, so that warming up is left out. */
-  megabytesPerMinute: number;
+  /** Megabytes an hour, after warming up. */
+  growth: Trend;
 }
 
-interface Sample {
-  minutes: number;
-  megabytes: number;
-}
+/** One look at everything: megabytes by name. */
+export type Look = () => Record<string, number> | Promise<Record<string, number>>;
+
+/** In hours and megabytes. */
+export type Series = readonly Point[];
+
+/** Node collects garbage every few seconds: a point of the line is the median of so many looks. */
+const looksPerBlock = 6;
+/** This share of the run is warming up: heaps and caches find their size. */
+const warmUpShare = 1 / 3;
+/** Blocks of which the table shows a median. */
+const shownBlocks = 3;
+const msPerHour = 3_600_000;
 
 export class MemoryLog {
-  readonly #pids: Record<string, () => number>;
-  readonly #samples = new Map<string, Sample[]>();
+  readonly #look: Look;
+  readonly #series = new Map<string, Point[]>();
   readonly #startedAt = performance.now();
   readonly #timer: NodeJS.Timeout;
 
-  /** @param pids by name, as they are at each look: a process may be replaced */
-  constructor(pids: Record<string, () => number>, everyMs: number) {
-    this.#pids = pids;
-    this.#timer = setInterval(() => this.#look(), everyMs).unref();
+  constructor(look: Look, everyMs: number) {
+    this.#look = look;
+    this.#timer = setInterval(() => void this.#note(), everyMs).unref();
   }
 
-  stop(): MemoryRow[] {
+  /** @returns what was seen, by name */
+  stop(): Map<string, Series> {
     clearInterval(this.#timer);
-    this.#look();
-    return [...this.#samples].map(([name, samples]) => ({ name, ...describe(samples) }));
+    return this.#series;
   }
 
-  #look(): void {
-    const minutes = (performance.now() - this.#startedAt) / 60_000;
-    for (const [name, pid] of Object.entries(this.#pids)) {
-      const megabytes = residentMegabytes(pid(), 'VmRSS');
-      if (Number.isNaN(megabytes)) continue;
-      this.#samples.set(name, [...(this.#samples.get(name) ?? []), { minutes, megabytes }]);
+  async #note(): Promise<void> {
+    const x = (performance.now() - this.#startedAt) / msPerHour;
+    for (const [name, y] of Object.entries(await this.#look())) {
+      // A process that has just ended.
+      if (Number.isNaN(y)) continue;
+      this.#series.set(name, [...(this.#series.get(name) ?? []), { x, y }]);
     }
   }
 }
 
-function describe(samples: readonly Sample[]): Omit<MemoryRow, 'name'> {
-  const fifth = Math.max(1, Math.floor(samples.length / 5));
-  const sizes = samples.map(({ megabytes }) => megabytes);
+/** @param warmUp share of the series that the line leaves out */
+export function describe(name: string, series: Series, warmUp = warmUpShare): MemoryRow {
+  const blocks = inBlocks(series);
+  const line = blocks.slice(Math.round(blocks.length * warmUp));
+  const of = (points: Series) => median(points.map(({ y }) => y));
   return {
-    first: median(sizes.slice(0, fifth)),
-    last: median(sizes.slice(-fifth)),
-    highest: Math.max(...sizes),
-    megabytesPerMinute: slope(samples.slice(Math.floor(samples.length / 2))),
+    name,
+    first: of(blocks.slice(0, shownBlocks)),
+    warm: of(line.slice(0, shownBlocks)),
+    last: of(line.slice(-shownBlocks)),
+    highest: Math.max(...series.map(({ y }) => y)),
+    growth: trend(line),
   };
 }
 
-/** Least squares. */
-function slope(samples: readonly Sample[]): number {
-  const mean = (of: (sample: Sample) => number) =>
-    samples.reduce((sum, sample) => sum + of(sample), 0) / samples.length;
-  const x = mean(({ minutes }) => minutes);
-  const y = mean(({ megabytes }) => megabytes);
-  const covariance = mean(({ minutes, megabytes }) => (minutes - x) * (megabytes - y));
-  return covariance / mean(({ minutes }) => (minutes - x) ** 2);
+function inBlocks(series: Series): Point[] {
+  const count = Math.max(1, Math.floor(series.length / looksPerBlock));
+  return Array.from({ length: count }, (_, block) => {
+    const points = series.slice(block * looksPerBlock, (block + 1) * looksPerBlock);
+    return { x: median(points.map(({ x }) => x)), y: median(points.map(({ y }) => y)) };
+  });
 }
+
+/** The whole 95 % interval of its slope is above zero. */
+export const grows = ({ growth }: MemoryRow): boolean => growth.slope > growth.halfWidth;
 
 export const memoryTable = (rows: readonly MemoryRow[]): string =>
   table(
     [
-      'process',
-      'first fifth, MB',
-      'last fifth, MB',
+      'memory',
+      'at first, MB',
+      'warmed up, MB',
+      'at the end, MB',
       'highest, MB',
-      'slope of the second half, MB a minute',
+      'slope after warming up, MB an hour',
+      'grows',
     ],
-    rows.map(({ name, first, last, highest, megabytesPerMinute }) => [
-      name,
-      first.toFixed(0),
-      last.toFixed(0),
-      highest.toFixed(0),
-      megabytesPerMinute.toFixed(2),
+    rows.map((row) => [
+      row.name,
+      ...[row.first, row.warm, row.last, row.highest].map((megabytes) => megabytes.toFixed(1)),
+      ...(Number.isFinite(row.growth.halfWidth)
+        ? [
+            `${row.growth.slope.toFixed(1)} ± ${row.growth.halfWidth.toFixed(1)}`,
+            grows(row) ? 'yes' : 'no',
+          ]
+        : ['', 'too short to tell']),
     ]),
   );

@@ -117,7 +117,7 @@ export async function cancelJob(service: Service, id: string): Promise<void> {
 }
 
 /** One value of the Prometheus page: the first sample of `name`. */
-export async function metric(service: Service, name: string): Promise<number> {
+export async function metric(service: Pick<Service, 'url'>, name: string): Promise<number> {
   const text = await (await fetch(`${service.url}/metrics`)).text();
   const line = text
     .split('\n')
