@@ -11,7 +11,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from convert_models import OTHER_UNET, OTHER_VAE, Reference, make_base, make_lora, target_modules
 from diffusers import UNet2DConditionModel
 
 from pisa_models.convert import vae
@@ -22,6 +21,8 @@ from pisa_models.convert.layers import GatedConv, GatedLinear, replace, to_half
 from pisa_models.convert.prompt import empty_prompt, prompt_ids
 from pisa_models.convert.unet import ServedUNet
 from pisa_models.evaluate.bundle import Bundle
+from pisa_models.parity.plain_pipeline import PlainPipeline
+from pisa_models.parity.random_model import OTHER, make_base, make_lora, target_modules
 from pisa_models.paths import REPOSITORY
 
 RELATIVE = {"float32": 1e-4, "float16": 2e-2}
@@ -55,8 +56,8 @@ def model(tmp_path_factory):
     """Folder, LoRA and reference of a Stable Diffusion 2 in small."""
     folder = tmp_path_factory.mktemp("sd2")
     base = make_base(folder / "base")
-    lora = make_lora(folder / "pisa_sr.pkl", base)
-    return base, lora, Reference(base, lora)
+    lora = make_lora(folder / "pisa_sr.pkl")
+    return base, lora, PlainPipeline(base, lora)
 
 
 @pytest.fixture(scope="module")
@@ -150,15 +151,15 @@ def test_whole_image_equals_the_plain_pipeline(model, bundles, dtype, dials, siz
 
 def test_other_sizes_old_files_and_ranks(tmp_path):
     """Stable Diffusion 1's layout in PyTorch's own format, other ranks for the two LoRAs."""
-    base = make_base(tmp_path / "base", OTHER_UNET, OTHER_VAE, safe=False)
+    base = make_base(tmp_path / "base", OTHER, safe=False)
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     path = base / "vae/diffusion_pytorch_model.bin"
     tensors = torch.load(path, weights_only=True)
     for new, name in old.items():
         tensors = {key.replace(f"attentions.0.{new}.", f"attentions.0.{name}."): v for key, v in tensors.items()}
     assert any("proj_attn" in key for key in tensors)
-    lora = make_lora(tmp_path / "lora.pkl", base, rank_pix=3, rank_sem=5)
-    reference = Reference(base, lora)
+    lora = make_lora(tmp_path / "lora.pkl", OTHER, rank_pix=3, rank_sem=5)
+    reference = PlainPipeline(base, lora)
     torch.save(tensors, path)
     manifest = convert(Options(str(base), lora, tmp_path / "sd1", "float32", say=lambda _: None))
     assert manifest["latents"] == {"channels": 4, "downscale": 2} and manifest["multipleOf"] == 4
@@ -197,15 +198,15 @@ def _loud(unet, autoencoder) -> None:
 
 
 def test_what_float16_cannot_hold_stays_float32(tmp_path):
-    base = make_base(tmp_path / "base", OTHER_UNET, OTHER_VAE, change=_loud)
-    lora = make_lora(tmp_path / "lora.pkl", base)
+    base = make_base(tmp_path / "base", OTHER, change=_loud)
+    lora = make_lora(tmp_path / "lora.pkl", OTHER)
     said: list[str] = []
     manifest = convert(Options(str(base), lora, tmp_path / "loud", "float16", say=said.append))
     assert {name: graph["dtype"] for name, graph in manifest["graphs"].items()} == {
         "encoder": "float16", "unet": "float16", "decoder": "float32",
     }  # fmt: skip
     assert any("decoder: activations reach" in line and "kept in float32" in line for line in said)
-    reference, latents = Reference(base, lora), torch.randn(1, 4, 8, 8)
+    reference, latents = PlainPipeline(base, lora), torch.randn(1, 4, 8, 8)
     with torch.no_grad():
         half = to_half(served(base, lora))(latents.half(), torch.ones(1).half())
     assert relative(half, reference.residual(latents, "pix", "sem")) < RELATIVE["float16"]

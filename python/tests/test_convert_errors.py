@@ -1,15 +1,33 @@
 """What the converter says when its input or the machine is at fault: one line, and no half-written bundle."""
 
 import json
+import pickle
 import resource
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from convert_models import OTHER_UNET, OTHER_VAE, bomb, make_base, make_lora
 
 from pisa_models.convert import base as base_module
 from pisa_models.convert.__main__ import main
+from pisa_models.parity.random_model import OTHER, make_base, make_lora
+
+
+class Bomb:
+    """A pickle with code in it; what it would run leaves a file behind."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (open, (str(self.mark), "w"))
+
+
+def bomb(path: Path, mark: Path) -> Path:
+    path.write_bytes(pickle.dumps({"state_dict_unet": Bomb(mark)}))
+    return path
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +39,8 @@ def _one_thread(_seeded):
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     folder = tmp_path_factory.mktemp("good")
-    base = make_base(folder / "base", OTHER_UNET, OTHER_VAE)
-    return base, make_lora(folder / "pisa_sr.pkl", base)
+    base = make_base(folder / "base", OTHER)
+    return base, make_lora(folder / "pisa_sr.pkl", OTHER)
 
 
 @pytest.fixture
@@ -136,8 +154,8 @@ def test_another_kind_of_checkpoint(ours):
 
 
 def test_the_lora_of_another_model(ours, tmp_path):
-    other = {**OTHER_UNET, "block_out_channels": (16, 16), "layers_per_block": 3}
-    lora = make_lora(tmp_path / "other.pkl", make_base(tmp_path / "other", other, OTHER_VAE))
+    other = replace(OTHER, unet=OTHER.unet | {"block_out_channels": (16, 16), "layers_per_block": 3})
+    lora = make_lora(tmp_path / "other.pkl", other)
     message = fault(ours, lora=lora)
     assert "modules that the UNet does not have" in message and "down_blocks.0.attentions.2" in message
     assert "of another shape" in message and "instead of" in message
