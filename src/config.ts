@@ -75,6 +75,7 @@ const listOf = <T>(raw: string, parse: (part: string) => T | undefined): T[] | u
 };
 
 const packageRoot = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+const bundleNamePattern = /^[a-z0-9][a-z0-9._-]{0,63}$/;
 const devicePattern = /^(cpu|webgpu|cuda:\d{1,2})$/;
 
 export const settings = {
@@ -175,11 +176,18 @@ export const settings = {
     8192,
     'A device process above this resident size is replaced once its jobs are done.',
   ),
+  DEVICE_MEMORY_GIGABYTES: integer(
+    0,
+    100_000,
+    0,
+    'Memory of each `cuda` or `webgpu` device, in units of 10⁹ bytes: chooses the tile sizes of bundles that have several (docs/models.md).',
+    'what `nvidia-smi` says of a `cuda` device; else not known',
+  ),
   DEVICE_START_SECONDS: integer(
     1,
     86_400,
     600,
-    'Time that a device process may take to load and warm up its model.',
+    'Time that a device process may take to load and warm up its models.',
   ),
   DEVICE_HANG_SECONDS: integer(
     5,
@@ -204,7 +212,23 @@ export const settings = {
     'pisa-tiny',
     'Bundle that serves requests which name no model.',
     'a bundle name',
-    /^[a-z0-9][a-z0-9._-]{0,63}$/,
+    bundleNamePattern,
+  ),
+  PRELOAD_MODELS: list<string>({
+    default: [],
+    defaultText: 'none',
+    format: 'a comma-separated list of bundle names',
+    description:
+      'Bundles that, besides that of MODEL, are loaded and warmed up before a device is ready. Others are loaded when their first job comes.',
+    parse: (raw: string) =>
+      listOf(raw, (part) => (bundleNamePattern.test(part) ? part : undefined)),
+  }),
+  MODEL_MEMORY_MEGABYTES: integer(
+    0,
+    100_000_000,
+    0,
+    'Memory that loaded models may take on each device: their weights and the activations of a tile. Where the next one does not fit, the least recently used that no job uses are unloaded. On a `cpu` device DEVICE_MAX_RSS_MEGABYTES must be a third more.',
+    "four fifths of the device's memory where that is known, else three quarters of DEVICE_MAX_RSS_MEGABYTES",
   ),
   MAX_UPLOAD_BYTES: integer(1024, 2_147_483_647, 50_000_000, 'Largest accepted upload.'),
   IMAGE_URL_ALLOWED_HOSTS: allowList(

@@ -58,6 +58,8 @@ export const errorCatalogue = {
   too_many_fetches: entry(503, 'Too many images are being fetched', true),
   shutting_down: entry(503, 'The service is shutting down', true),
   job_timeout: entry(504, 'The job exceeded its time limit'),
+  model_too_large: entry(507, 'The model does not fit into the memory for models'),
+  disk_full: entry(507, 'The worker has no room for temporary files', true),
   // Start-up faults: they end the process with this text and are never sent over HTTP.
   invalid_config: entry(500, 'The configuration is invalid'),
   invalid_bundle: entry(500, 'The model bundle is invalid'),

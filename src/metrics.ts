@@ -102,6 +102,26 @@ export const metrics = {
     labelNames: ['device', 'reason'] as const,
     registers,
   }),
+  /** Absent for a model that is not loaded. */
+  modelMemoryBytes: new Gauge({
+    name: 'pisa_model_memory_bytes',
+    help: 'Memory of each loaded model on each device: weights and activations.',
+    labelNames: ['device', 'model'] as const,
+    registers,
+  }),
+  modelLoadSeconds: new Histogram({
+    name: 'pisa_model_load_duration_seconds',
+    help: 'Time of loading and warming up a model.',
+    labelNames: ['model'] as const,
+    buckets: inferenceBuckets,
+    registers,
+  }),
+  modelUnloads: new Counter({
+    name: 'pisa_model_unloads_total',
+    help: 'Models unloaded to make room for another.',
+    labelNames: ['device', 'model'] as const,
+    registers,
+  }),
   /** `outcome`: hit, miss, or bypass for a request that asked for a new result. */
   resultCache: new Counter({
     name: 'pisa_result_cache_total',

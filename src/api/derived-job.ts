@@ -29,6 +29,8 @@ export const derivedJobProblems: readonly ErrorCode[] = [
   'redis_unavailable',
   'storage_unavailable',
   'device_lost',
+  'model_too_large',
+  'disk_full',
   'job_timeout',
 ];
 

@@ -2,7 +2,7 @@
 import path from 'node:path';
 import type { Config } from '../config.ts';
 import { toAppError } from '../errors.ts';
-import { listBundles, verifyBundle } from '../pipeline/manifest.ts';
+import { bundleFiles, listBundles, verifyBundle } from '../pipeline/manifest.ts';
 
 export async function listModels(config: Config): Promise<void> {
   const bundles = await listBundles(config.MODELS_DIR);
@@ -13,7 +13,7 @@ export async function listModels(config: Config): Promise<void> {
     return;
   }
   for (const bundle of bundles) {
-    const bytes = Object.values(bundle.graphs).reduce((sum, graph) => sum + graph.bytes, 0);
+    const bytes = bundleFiles(bundle).reduce((sum, file) => sum + file.bytes, 0);
     const mark = bundle.name === config.MODEL ? '*' : ' ';
     console.log(
       `${mark} ${bundle.name} ${bundle.version}  ×${bundle.scale}  ${(bytes / 1e6).toFixed(1)} MB  ${bundle.license}`,

@@ -14,6 +14,7 @@ import {
 } from '../jobs/params.ts';
 import { loadModel, type Model } from '../pipeline/model.ts';
 import { upscale } from '../pipeline/upscale.ts';
+import { deviceMemory } from '../worker/device-memory.ts';
 import { executionProviderOf } from '../worker/loaded-models.ts';
 import { version } from './package-info.ts';
 
@@ -59,6 +60,7 @@ export async function upscaleFiles(
   const model = await loadModel(path.join(config.MODELS_DIR, params.model), {
     executionProvider: executionProviderOf(device),
     threads: config.DEVICE_THREADS,
+    memoryBytes: await deviceMemory(device, config),
   });
   const abort = new AbortController();
   const stop = (): void => abort.abort(new AppError('canceled', 'Stopped by Ctrl-C.'));

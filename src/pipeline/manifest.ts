@@ -54,6 +54,19 @@ const graphSchema = Type.Object(
       }),
     ),
     strips: Type.Optional(stripsSchema),
+    activationBytesPerCell: Type.Optional(
+      positive('Memory of one run for each latent cell of its tile, in the type of the graph.'),
+    ),
+  },
+  strict,
+);
+
+const tilesSchema = Type.Object(
+  {
+    gigabytes: positive('Of the device, in units of 10⁹ bytes.'),
+    encoder: positive('Edge of a tile, in latent cells.'),
+    unet: positive('Edge of a tile, in latent cells.'),
+    decoder: positive('Edge of a tile, in latent cells.'),
   },
   strict,
 );
@@ -76,6 +89,12 @@ const manifestSchema = Type.Object(
     ),
     multipleOf: positive('Height and width of the padded image are multiples of this, in pixels.'),
     graphs: Type.Object({ encoder: graphSchema, unet: graphSchema, decoder: graphSchema }, strict),
+    tilesByMemory: Type.Optional(
+      Type.Array(tilesSchema, {
+        minItems: 1,
+        description: 'Instead of tileLatents, where the memory of the device is known. Ascending.',
+      }),
+    ),
     colorFix: Type.Unsafe<(typeof colorFixes)[number]>({ type: 'string', enum: [...colorFixes] }),
     training: Type.Record(Type.String(), Type.Unknown(), { description: 'What trained it.' }),
   },
@@ -108,12 +127,10 @@ function inconsistencies(manifest: Manifest): string[] {
   for (const [name, graph] of Object.entries(manifest.graphs)) {
     const { tileLatents, overlapLatents, receptiveRadiusLatents } = graph;
     const at = `graphs.${name}`;
-    if (tileLatents % step !== 0) {
-      faults.push(expected(`a multiple of ${step}`, `${at}.tileLatents`, tileLatents));
-    }
-    if (tileLatents - overlapLatents < step) {
-      const room = `at most ${tileLatents - step} (so that tiles advance)`;
-      faults.push(expected(room, `${at}.overlapLatents`, overlapLatents));
+    faults.push(...tileFaults(tileLatents, overlapLatents, step, `${at}.tileLatents`));
+    for (const [i, sizes] of (manifest.tilesByMemory ?? []).entries()) {
+      const tile = sizes[name as GraphName];
+      faults.push(...tileFaults(tile, overlapLatents, step, `tilesByMemory.${i}.${name}`));
     }
     // Encoder and decoder tiles are cut hard in the middle of the overlap, which is exact only then.
     if (
@@ -125,6 +142,22 @@ function inconsistencies(manifest: Manifest): string[] {
       faults.push(expected(halo, `${at}.overlapLatents`, overlapLatents));
     }
     if (graph.strips) faults.push(...stripsFaults(graph.strips, `${at}.strips`));
+  }
+  const gigabytes = (manifest.tilesByMemory ?? []).map((sizes) => sizes.gigabytes);
+  for (const [i, size] of gigabytes.entries()) {
+    const before = gigabytes[i - 1] ?? 0;
+    if (size > before) continue;
+    faults.push(expected(`more than ${before}`, `tilesByMemory.${i}.gigabytes`, size));
+  }
+  return faults;
+}
+
+function tileFaults(tile: number, overlap: number, step: number, where: string): string[] {
+  const faults: string[] = [];
+  if (tile % step !== 0) faults.push(expected(`a multiple of ${step}`, where, tile));
+  if (tile - overlap < step) {
+    const least = `at least ${overlap + step} (overlapLatents and ${step}, so that tiles advance)`;
+    faults.push(expected(least, where, tile));
   }
   return faults;
 }
@@ -173,7 +206,7 @@ export async function loadManifest(bundleDir: string): Promise<Manifest> {
 }
 
 /**
- * The manifests of all bundles in a folder, by name. Folders without a manifest.json are skipped.
+ * The manifests of all bundles in a folder, by name. Hidden folders and those without a manifest.json are skipped.
  * @throws invalid_bundle when one is there and wrong
  */
 export async function listBundles(modelsDir: string): Promise<Manifest[]> {
@@ -184,6 +217,8 @@ export async function listBundles(modelsDir: string): Promise<Manifest[]> {
   });
   const manifests: Manifest[] = [];
   for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    // Hidden: a bundle that is being made or fetched.
+    if (entry.name.startsWith('.')) continue;
     const bundleDir = path.join(modelsDir, entry.name);
     const hasManifest = await stat(path.join(bundleDir, 'manifest.json')).catch(() => undefined);
     if (hasManifest?.isFile()) manifests.push(await loadManifest(bundleDir));
@@ -191,8 +226,13 @@ export async function listBundles(modelsDir: string): Promise<Manifest[]> {
   return manifests;
 }
 
+/** The manifest has the hashes of all files, so its own stands for the whole bundle. */
+export function bundleSha256(manifest: Manifest): string {
+  return createHash('sha256').update(JSON.stringify(manifest)).digest('hex');
+}
+
 /** Every file of a bundle but its manifest. */
-const bundleFiles = ({ graphs }: Manifest): BundleFile[] =>
+export const bundleFiles = ({ graphs }: Manifest): BundleFile[] =>
   Object.values(graphs).flatMap((graph) => [
     graph,
     ...(graph.externalData ?? []),

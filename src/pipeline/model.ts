@@ -3,7 +3,14 @@
  * Nothing else in the pipeline knows that graphs, providers or sessions exist.
  */
 import path from 'node:path';
-import { type GraphName, latentStep, loadManifest, type Manifest } from './manifest.ts';
+import { fitTiles } from './bundle-memory.ts';
+import {
+  bundleSha256,
+  type GraphName,
+  latentStep,
+  loadManifest,
+  type Manifest,
+} from './manifest.ts';
 import { GraphSession, type SessionOptions, type Signature, type Values } from './session.ts';
 import { openStages, type StageSessions } from './strips/stage-sessions.ts';
 import type { TilePolicy } from './tiles.ts';
@@ -14,8 +21,16 @@ interface LatentSize {
   readonly width: number;
 }
 
+export interface LoadOptions extends SessionOptions {
+  /** Of the device, where it is known: chooses among the manifest's tile sizes. */
+  memoryBytes?: number | undefined;
+}
+
 export interface Model {
+  /** With the tile sizes that were chosen for this device. */
   readonly manifest: Manifest;
+  /** Identifies the bundle, whatever the device. */
+  readonly sha256: string;
   /**
    * On a CPU a small image costs what it is worth. Elsewhere each new shape costs tuning, so each graph sees
    * one shape only, that of `warmUp`, and small images are padded to it.
@@ -83,18 +98,20 @@ function tilePolicy(manifest: Manifest, { executionProvider }: SessionOptions): 
 
 class LoadedModel implements Model {
   readonly manifest: Manifest;
+  readonly sha256: string;
   readonly tilePolicy: TilePolicy;
   readonly #sessions: Sessions;
   readonly #bundleDir: string;
   readonly #options: SessionOptions;
   readonly #stages = new Map<GraphName, Promise<StageSessions>>();
 
-  constructor(bundleDir: string, manifest: Manifest, sessions: Sessions, options: SessionOptions) {
-    this.manifest = manifest;
+  constructor(bundleDir: string, manifest: Manifest, sessions: Sessions, options: LoadOptions) {
+    this.manifest = fitTiles(manifest, options.memoryBytes);
+    this.sha256 = bundleSha256(manifest);
     this.#sessions = sessions;
     this.#bundleDir = bundleDir;
     this.#options = options;
-    this.tilePolicy = tilePolicy(manifest, options);
+    this.tilePolicy = tilePolicy(this.manifest, options);
   }
 
   async encode(pixels: Float32Array, size: LatentSize, latents: Float32Array): Promise<void> {
@@ -174,10 +191,10 @@ class LoadedModel implements Model {
 }
 
 /**
- * Opens a bundle on a device. Load once per process and device: sessions leak a little on release.
+ * Opens a bundle on a device. Keep it while there is room: sessions leak a little on release.
  * @throws invalid_bundle | device_unavailable
  */
-export async function loadModel(bundleDir: string, options: SessionOptions): Promise<Model> {
+export async function loadModel(bundleDir: string, options: LoadOptions): Promise<Model> {
   const manifest = await loadManifest(bundleDir);
   const sessions = await openSessions(bundleDir, manifest, options);
   return new LoadedModel(bundleDir, manifest, sessions, options);

@@ -5,23 +5,14 @@
  */
 import type { PixelSize } from './geometry.ts';
 
-/** From this output size on (2048²) an image is large: about 50 MB per float copy, and more in latents. */
-const largePixels = 4_194_304;
-
-export class Turns {
+/** One at a time, first come first served. */
+export class Fifo {
   #last: Promise<unknown> = Promise.resolve();
 
   /**
-   * Runs `work` when no other large image is in work; a small one never waits.
-   * @param output the size of the image
    * @throws the reason of the signal, when it aborts in the queue; or whatever `work` throws
    */
-  async take<T>(
-    output: PixelSize,
-    signal: AbortSignal | undefined,
-    work: () => Promise<T>,
-  ): Promise<T> {
-    if (output.width * output.height < largePixels) return work();
+  async take<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
     const previous = this.#last;
     let leave: () => void = () => undefined;
     const own = new Promise<void>((resolve) => {
@@ -38,7 +29,29 @@ export class Turns {
   }
 }
 
-async function abortable(
+/** From this output size on (2048²) an image is large: about 50 MB per float copy, and more in latents. */
+const largePixels = 4_194_304;
+
+export class Turns {
+  readonly #large = new Fifo();
+
+  /**
+   * Runs `work` when no other large image is in work; a small one never waits.
+   * @param output the size of the image
+   * @throws the reason of the signal, when it aborts in the queue; or whatever `work` throws
+   */
+  async take<T>(
+    output: PixelSize,
+    signal: AbortSignal | undefined,
+    work: () => Promise<T>,
+  ): Promise<T> {
+    if (output.width * output.height < largePixels) return work();
+    return this.#large.take(signal, work);
+  }
+}
+
+/** Settles with `promise`, or rejects with the reason of the signal if that comes first. */
+export async function abortable(
   promise: Promise<unknown>,
   signal: AbortSignal | undefined,
 ): Promise<void> {

@@ -47,8 +47,8 @@ async function start(settings: DeviceSettings): Promise<void> {
     send({ type: 'heartbeat', residentBytes: process.memoryUsage.rss() });
   }, heartbeatIntervalMs);
   try {
-    const models = await openModels(settings);
-    await models.get(settings.defaultModel);
+    const models = await openModels(settings, (change) => send({ type: 'model', change }));
+    await models.preload([settings.defaultModel, ...settings.preload]);
     const store = openStore(settings.store, { role: 'consumer', sweep: false });
     tools = { models, store, settings };
     send({ type: 'ready', models: models.summaries });
@@ -58,13 +58,13 @@ async function start(settings: DeviceSettings): Promise<void> {
   }
 }
 
-/** An unknown model is the user's fault in a job, but the operator's in the MODEL setting. */
-function startError(error: unknown, settings: DeviceSettings): AppError {
+/** An unknown model is the user's fault in a job, but the operator's in the settings. */
+function startError(error: unknown, { modelsDir }: DeviceSettings): AppError {
   const known = toAppError(error);
   if (known.code !== 'unknown_model') return known;
   return new AppError(
     'invalid_bundle',
-    `MODEL is "${settings.defaultModel}", but ${settings.modelsDir} has no such bundle. ${known.message}`,
+    `MODEL or PRELOAD_MODELS names a bundle that is not in ${modelsDir}. ${known.message}`,
   );
 }
 

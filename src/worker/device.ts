@@ -11,6 +11,7 @@ import type { DeviceStatus, ModelSummary } from '../jobs/worker-registry.ts';
 import { metrics } from '../metrics.ts';
 import { type ChildExit, DeviceChild, type MessageOfRun } from './device-child.ts';
 import { DeviceJobs } from './device-jobs.ts';
+import { DeviceModels } from './device-models.ts';
 import { countFromZero } from './observe-jobs.ts';
 import type { DeviceSettings } from './protocol.ts';
 import { RestartDelay } from './restart-delay.ts';
@@ -51,6 +52,7 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
   readonly #options: DeviceOptions;
   readonly #logger: Logger;
   readonly #jobs: DeviceJobs;
+  readonly #loadedModels: DeviceModels;
   readonly #restartDelay: RestartDelay;
   #child: DeviceChild | undefined;
   #killedFor: RestartReason | undefined;
@@ -68,6 +70,7 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     this.#options = options;
     this.#logger = options.logger.child({ device: this.name });
     this.#jobs = new DeviceJobs(this.name);
+    this.#loadedModels = new DeviceModels(this.name, this.#logger);
     this.#restartDelay = new RestartDelay(options.limits.restartDelayMs);
     metrics.deviceUp.set({ device: this.name }, 0);
     // From 0 on, so that the first one is an increase.
@@ -161,6 +164,8 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
       onMessage: (message) => this.#onMessage(message),
     });
     this.#child = child;
+    // However it ends, and before anybody hears of the next one's models.
+    void child.exited.then(() => this.#loadedModels.clear());
     this.models = await child.ready;
     for (const { name } of this.models) countFromZero(name);
     if (this.status === 'stopped') return;
@@ -174,6 +179,10 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
   #onMessage(message: MessageOfRun): void {
     if (message.type === 'heartbeat') {
       this.#onHeartbeat(message.residentBytes);
+      return;
+    }
+    if (message.type === 'model') {
+      this.#loadedModels.note(message.change);
       return;
     }
     const job = this.#jobs.get(message.run);

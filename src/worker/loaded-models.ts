@@ -1,44 +1,96 @@
-/** The models of a device process: each loaded and warmed up once, on first use, and kept. */
-import { createHash } from 'node:crypto';
+/** The models of a device process: each loaded and warmed up on first use, and kept while there is room. */
 import path from 'node:path';
 import { AppError } from '../errors.ts';
 import type { ModelSummary } from '../jobs/worker-registry.ts';
-import { listBundles, type Manifest } from '../pipeline/manifest.ts';
-import { loadModel, type Model } from '../pipeline/model.ts';
-import type { DeviceSettings } from './protocol.ts';
+import { expectedBytes, fitTiles } from '../pipeline/bundle-memory.ts';
+import { bundleSha256, listBundles, type Manifest } from '../pipeline/manifest.ts';
+import { type LoadOptions, loadModel, type Model } from '../pipeline/model.ts';
+import { ModelCache } from './model-cache.ts';
+import type { DeviceSettings, ModelChange } from './protocol.ts';
 
 export interface LoadedModels {
   readonly summaries: ModelSummary[];
-  /** @throws unknown_model | invalid_bundle | device_unavailable */
-  get(name: string): Promise<Model>;
+  /**
+   * Runs `work` on a model, which stays loaded until `work` has settled.
+   * @param signal ends the wait for the model
+   * @throws unknown_model | invalid_bundle | model_too_large | device_unavailable, or what `work` throws
+   */
+  use<T>(
+    name: string,
+    signal: AbortSignal | undefined,
+    work: (model: Model) => Promise<T> | T,
+  ): Promise<T>;
+  /**
+   * Loads all of them, so that none waits for its first job.
+   * @throws as `use`, or model_too_large when they do not fit together
+   */
+  preload(names: readonly string[]): Promise<void>;
 }
 
-/** @throws invalid_bundle */
-export async function openModels(
-  settings: Pick<DeviceSettings, 'device' | 'threads' | 'modelsDir'>,
-): Promise<LoadedModels> {
-  const manifests = await listBundles(settings.modelsDir);
-  const known = new Set(manifests.map((manifest) => manifest.name));
-  const loads = new Map<string, Promise<Model>>();
+type ModelSettings = Pick<
+  DeviceSettings,
+  'device' | 'threads' | 'modelsDir' | 'memoryBytes' | 'modelBudgetBytes'
+>;
 
-  const load = async (name: string): Promise<Model> => {
-    const model = await loadModel(path.join(settings.modelsDir, name), {
-      executionProvider: executionProviderOf(settings.device),
-      threads: settings.threads,
-    });
-    await model.warmUp();
-    return model;
+/**
+ * @param onChange told of each model that has been loaded or unloaded
+ * @throws invalid_bundle
+ */
+export async function openModels(
+  settings: ModelSettings,
+  onChange: (change: ModelChange) => void = () => {},
+): Promise<LoadedModels> {
+  const { modelsDir, memoryBytes, modelBudgetBytes } = settings;
+  const manifests = new Map(
+    (await listBundles(modelsDir)).map((manifest) => [manifest.name, manifest]),
+  );
+  const onCpu = settings.device === 'cpu';
+  const options: LoadOptions = {
+    executionProvider: executionProviderOf(settings.device),
+    threads: settings.threads,
+    memoryBytes,
   };
+  const expectedOf = (name: string): number => {
+    const manifest = manifests.get(name);
+    if (!manifest) throw unknownModel(name, [...manifests.keys()]);
+    return expectedBytes(fitTiles(manifest, memoryBytes), onCpu);
+  };
+  const cache = new ModelCache<Model>(modelBudgetBytes, {
+    expect: (name) => {
+      const bytes = expectedOf(name);
+      if (bytes > modelBudgetBytes) throw tooLarge(`The model ${name} needs`, bytes, settings);
+      return bytes;
+    },
+    load: async (name) => {
+      const expected = expectedOf(name);
+      const startedAt = performance.now();
+      const before = process.memoryUsage.rss();
+      const model = await loadModel(path.join(modelsDir, name), options);
+      await model.warmUp();
+      // The memory of another device than a CPU is not this process's: there, only the arithmetic is known.
+      const grown = onCpu ? process.memoryUsage.rss() - before : 0;
+      const bytes = Math.max(expected, grown);
+      onChange({ model: name, bytes, milliseconds: performance.now() - startedAt });
+      return { model, bytes };
+    },
+    unload: async (name, model) => {
+      await model.dispose();
+      onChange({ model: name, bytes: 0, milliseconds: 0 });
+    },
+  });
 
   return {
-    summaries: manifests.map(summaryOf),
-    get: (name) => {
-      if (!known.has(name)) return Promise.reject(unknownModel(name, [...known]));
-      const running = loads.get(name) ?? load(name);
-      loads.set(name, running);
-      // A load that failed may succeed later (memory, a volume that was away): do not keep the failure.
-      running.catch(() => loads.delete(name));
-      return running;
+    summaries: [...manifests.values()].map(summaryOf),
+    use: (name, signal, work) => cache.use(name, signal, work),
+    preload: async (names) => {
+      for (const name of names) await cache.use(name, undefined, () => {});
+      if (names.every((name) => cache.has(name))) return;
+      const bytes = names.reduce((sum, name) => sum + cache.measured(name), 0);
+      throw tooLarge(
+        `${names.join(', ')} (MODEL and PRELOAD_MODELS) together need`,
+        bytes,
+        settings,
+      );
     },
   };
 }
@@ -56,9 +108,13 @@ function unknownModel(name: string, known: string[]): AppError {
   );
 }
 
-/** The manifest has the hashes of all graphs, so its own stands for the whole bundle. */
-export function bundleSha256(manifest: Manifest): string {
-  return createHash('sha256').update(JSON.stringify(manifest)).digest('hex');
+const megabytes = (bytes: number): string => `${Math.ceil(bytes / 1e6)} MB`;
+
+function tooLarge(who: string, bytes: number, settings: ModelSettings): AppError {
+  return new AppError(
+    'model_too_large',
+    `${who} about ${megabytes(bytes)} of memory on ${settings.device}, more than the ${megabytes(settings.modelBudgetBytes)} that models may take there. Its operator can set MODEL_MEMORY_MEGABYTES to at least ${Math.ceil(bytes / 1e6)}, or give the bundle smaller tiles (docs/models.md).`,
+  );
 }
 
 function summaryOf(manifest: Manifest): ModelSummary {

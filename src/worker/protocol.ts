@@ -11,14 +11,28 @@ export interface DeviceSettings {
   /** CPU threads of a `cpu` device. */
   threads: number;
   modelsDir: string;
-  /** The bundle that is loaded and warmed up before the process is ready. */
+  /** The bundle of requests that name none. */
   defaultModel: string;
+  /** More bundles that are loaded and warmed up before the process is ready. */
+  preload: readonly string[];
+  /** Memory of the device, which chooses the tile sizes; absent: not known, or a CPU. */
+  memoryBytes?: number | undefined;
+  /** What loaded models may take together. */
+  modelBudgetBytes: number;
   store: StoreLocation;
   limits: { maxInputPixels: number; maxOutputPixels: number };
   /** Bytes of latents and residuals that one image may keep, see src/jobs/kept-objects.ts. 0: nothing is kept. */
   keepMaxBytes: number;
   /** Name and version of this software, for the recipe in the output. */
   software?: string;
+}
+
+/** A model has been loaded, or unloaded: then `bytes` is 0. */
+export interface ModelChange {
+  model: string;
+  bytes: number;
+  /** Loading and warm-up. */
+  milliseconds: number;
 }
 
 export type ToDevice =
@@ -32,6 +46,7 @@ export type FromDevice =
   | { type: 'ready'; models: ModelSummary[] }
   /** It cannot start; the process exits after this. */
   | { type: 'unusable'; failure: Failure; cause?: string }
+  | { type: 'model'; change: ModelChange }
   | { type: 'progress'; run: number; progress: Progress }
   | { type: 'done'; run: number; result: UpscaleJobResult }
   | { type: 'failed'; run: number; failure: Failure; cause?: string }

@@ -11,7 +11,7 @@ import { heatmap } from '../pipeline/heatmap.ts';
 import type { StrengthMaps, UpscaleContext } from '../pipeline/run.ts';
 import { type UpscaleResult, upscale } from '../pipeline/upscale.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
-import { bundleSha256, type LoadedModels } from './loaded-models.ts';
+import type { LoadedModels } from './loaded-models.ts';
 import { ObjectKeeper } from './object-keeper.ts';
 import type { DeviceSettings } from './protocol.ts';
 
@@ -27,7 +27,7 @@ export interface JobTools {
 /**
  * Running it twice for the same job leaves one result: the output's key is the job's, and the same input gives
  * the same bytes.
- * @throws input_expired, unknown_model, whatever the pipeline throws, or the signal's reason
+ * @throws input_expired, unknown_model, model_too_large, whatever the pipeline throws, or the signal's reason
  */
 export async function runJob(
   id: string,
@@ -38,7 +38,6 @@ export async function runJob(
   const { params, ttlSeconds } = data;
   const lowRes = await readInput(store, data.input.key, data);
   const maps = await readMaps(store, data);
-  const model = await models.get(params.model);
   const expiresAt = data.source?.expiresAt ?? Date.now() + ttlSeconds * 1000;
   const keeper = new ObjectKeeper({
     store,
@@ -48,14 +47,21 @@ export async function runJob(
     maxBytes: settings.keepMaxBytes,
   });
   const keeps = settings.keepMaxBytes > 0;
-  const made = await make(data, lowRes, {
-    model,
-    limits: settings.limits,
-    maps,
-    signal,
-    onProgress,
-    ...(keeps ? { kept: keeper } : {}),
-    ...(settings.software === undefined ? {} : { software: settings.software }),
+  const { made, model } = await models.use(params.model, signal, async (loaded) => {
+    const context: UpscaleContext = {
+      model: loaded,
+      limits: settings.limits,
+      maps,
+      signal,
+      onProgress,
+      ...(keeps ? { kept: keeper } : {}),
+      ...(settings.software === undefined ? {} : { software: settings.software }),
+    };
+    const { name, version } = loaded.manifest;
+    return {
+      made: await make(data, lowRes, context),
+      model: { name, version, sha256: loaded.sha256 },
+    };
   });
   signal.throwIfAborted();
   const key = outputKey(id);
@@ -76,11 +82,7 @@ export async function runJob(
     kept: [...keeper.objects.values()],
     timingsMs: made.timingsMs,
     totalMs: performance.now() - startedAt,
-    model: {
-      name: model.manifest.name,
-      version: model.manifest.version,
-      sha256: bundleSha256(model.manifest),
-    },
+    model,
     device: settings.device,
   };
 }

@@ -13,6 +13,7 @@ import {
 } from '../jobs/worker-registry.ts';
 import { openStore, type StoreLocation } from '../storage/open-store.ts';
 import { Device, type DeviceLimits } from './device.ts';
+import { checkModelMemory, deviceMemory, modelBudget } from './device-memory.ts';
 import { DevicePool } from './device-pool.ts';
 import { type LockTimes, Supervisor } from './supervisor.ts';
 
@@ -57,11 +58,14 @@ const closeLimitMs = 2500;
 
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
   const { config, redisUrl, logger } = options;
+  checkModelMemory(config.DEVICES, config);
   const times = { ...defaultTimes, ...options.times };
   const onError = (error: unknown) => logger.warn({ err: error }, 'worker');
   const redis = connectRedis(redisUrl, 'consumer', onError);
   const store = openStore(options.store, { role: 'consumer', onError });
-  const devices = config.DEVICES.map((name) => createDevice(name, options, times));
+  const devices = await Promise.all(
+    config.DEVICES.map((name) => createDevice(name, options, times)),
+  );
   const pool = new DevicePool(devices, config.JOBS_PER_DEVICE);
   const keepMaxBytes = config.KEEP_MAX_MEGABYTES * 1_000_000;
   const supervisor = new Supervisor({
@@ -118,8 +122,13 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   };
 }
 
-function createDevice(name: string, options: WorkerOptions, times: WorkerTimes): Device {
+async function createDevice(
+  name: string,
+  options: WorkerOptions,
+  times: WorkerTimes,
+): Promise<Device> {
   const { config, logger } = options;
+  const memoryBytes = await deviceMemory(name, config);
   return new Device({
     program: options.deviceProgram ?? fileURLToPath(new URL('./device-main.js', import.meta.url)),
     logger,
@@ -128,6 +137,9 @@ function createDevice(name: string, options: WorkerOptions, times: WorkerTimes):
       threads: config.DEVICE_THREADS,
       modelsDir: config.MODELS_DIR,
       defaultModel: config.MODEL,
+      preload: config.PRELOAD_MODELS,
+      memoryBytes,
+      modelBudgetBytes: modelBudget(memoryBytes, config),
       store: options.store,
       limits: {
         maxInputPixels: config.MAX_INPUT_PIXELS,

@@ -105,6 +105,8 @@ const schema = {
       'input_expired',
       'result_expired',
       'device_lost',
+      'model_too_large',
+      'disk_full',
       'job_timeout',
     ),
   },

@@ -144,7 +144,7 @@ function totalWork({ stages, size }: StripsJob): number {
   return sum;
 }
 
-/** @throws the reason of the signal between two strips; ENOSPC */
+/** @throws disk_full | the reason of the signal between two strips */
 export async function runStrips(job: StripsJob): Promise<void> {
   const { stages, control } = job;
   const list = stages.manifest.stages;

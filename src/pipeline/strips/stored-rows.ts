@@ -5,6 +5,7 @@
 import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { AppError } from '../../errors.ts';
 
 export type Elements = Float32Array | Uint16Array;
 export type ElementType = 'float32' | 'float16';
@@ -15,6 +16,19 @@ export const elements = (type: ElementType, length: number): Elements =>
 const bytesOf = ({ buffer, byteOffset, byteLength }: Elements): Uint8Array =>
   new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 
+const unwritable = new Set(['ENOSPC', 'EDQUOT', 'EFBIG', 'EACCES', 'EPERM', 'EROFS', 'ENOENT']);
+
+/** What is wrong with the temporary folder, in words for whoever chose it. Other errors stay what they are. */
+function explained(error: unknown): unknown {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code === undefined || !unwritable.has(code)) return error;
+  return new AppError(
+    'disk_full',
+    `The worker could not write temporary data to ${tmpdir()} (${code}), which images larger than a tile need. A smaller image needs less. Its operator can free space there, or set TMPDIR to a writable folder with more (docs/models.md).`,
+    { cause: error },
+  );
+}
+
 export class StoredRows {
   readonly #file: FileHandle;
   readonly #rowBytes: number;
@@ -24,8 +38,19 @@ export class StoredRows {
     this.#rowBytes = rowBytes;
   }
 
-  /** @param rowBytes of one row with all its channels */
+  /**
+   * @param rowBytes of one row with all its channels
+   * @throws disk_full when the temporary folder (TMPDIR) cannot be written
+   */
   static async create(rowBytes: number): Promise<StoredRows> {
+    try {
+      return await StoredRows.#create(rowBytes);
+    } catch (error) {
+      throw explained(error);
+    }
+  }
+
+  static async #create(rowBytes: number): Promise<StoredRows> {
     const folder = await mkdtemp(path.join(tmpdir(), 'pisa-strips-'));
     try {
       const file = await open(path.join(folder, 'rows'), 'wx+', 0o600);
@@ -47,8 +72,16 @@ export class StoredRows {
     }
   }
 
-  /** @throws ENOSPC when the disk of the temporary folder (TMPDIR) is full */
+  /** @throws disk_full when the disk of the temporary folder (TMPDIR) is full */
   async write(y: number, rows: Elements): Promise<void> {
+    try {
+      await this.#write(y, rows);
+    } catch (error) {
+      throw explained(error);
+    }
+  }
+
+  async #write(y: number, rows: Elements): Promise<void> {
     const bytes = bytesOf(rows);
     const start = y * this.#rowBytes;
     for (let done = 0; done < bytes.length; ) {

@@ -42,6 +42,21 @@ describe('parseManifest', () => {
     ['tile', () => changed((m) => (m.graphs.unet.tileLatents = 15)), /unet.tileLatents/],
     ['overlap', () => changed((m) => (m.graphs.unet.overlapLatents = 16)), /so that tiles advance/],
     [
+      'tiles of other devices that do not fit the graphs',
+      () =>
+        changed((m) => (m.tilesByMemory = [{ gigabytes: 6, encoder: 24, unet: 8, decoder: 15 }])),
+      /at least 10 .* for tilesByMemory.0.unet but received 8; Expected a multiple of 2 for tilesByMemory.0.decoder/,
+    ],
+    [
+      'tiles of devices out of order',
+      () =>
+        changed((m) => {
+          const tiles = { encoder: 24, unet: 24, decoder: 24 };
+          m.tilesByMemory = [12, 6].map((gigabytes) => ({ gigabytes, ...tiles }));
+        }),
+      /more than 12 for tilesByMemory.1.gigabytes but received 6/,
+    ],
+    [
       'a halo too small for the receptive radius',
       () => changed((m) => (m.graphs.decoder.receptiveRadiusLatents = 5)),
       /at least 2 × receptiveRadiusLatents \(10\) for graphs.decoder.overlapLatents but received 8/,

@@ -1,20 +1,30 @@
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Manifest } from '../../../src/pipeline/manifest.ts';
 import { executionProviderOf, openModels } from '../../../src/worker/loaded-models.ts';
+import type { ModelChange } from '../../../src/worker/protocol.ts';
 
 const modelsDir = path.resolve(import.meta.dirname, '../../fixtures/bundles');
+const settings = { device: 'cpu', threads: 1, modelsDir, modelBudgetBytes: 1e9 };
 
 describe('openModels', () => {
   test('loads a model once, however many jobs ask for it at the same time', async () => {
-    const models = await openModels({ device: 'cpu', threads: 1, modelsDir });
-    const [one, two] = await Promise.all([models.get('identity'), models.get('identity')]);
+    const changes: ModelChange[] = [];
+    const models = await openModels(settings, (change) => changes.push(change));
+    const use = () => models.use('identity', undefined, (model) => model);
+    const [one, two] = await Promise.all([use(), use()]);
     expect(one).toBe(two);
-    expect(await models.get('identity')).toBe(one);
+    expect(await use()).toBe(one);
+    expect(changes).toEqual([
+      { model: 'identity', bytes: expect.any(Number), milliseconds: expect.any(Number) },
+    ]);
     await one.dispose();
   });
 
   test('summarises every bundle of the folder without loading it', async () => {
-    const { summaries } = await openModels({ device: 'cpu', threads: 1, modelsDir });
+    const { summaries } = await openModels(settings);
     expect(summaries.map(({ name }) => name)).toContain('identity');
     expect(summaries.find(({ name }) => name === 'identity')).toEqual({
       name: 'identity',
@@ -29,10 +39,72 @@ describe('openModels', () => {
   });
 
   test.each(['pisa-huge', '..', 'identity/../identity'])('knows no model %s', async (name) => {
-    const models = await openModels({ device: 'cpu', threads: 1, modelsDir });
-    await expect(models.get(name)).rejects.toMatchObject({
+    const models = await openModels(settings);
+    await expect(models.use(name, undefined, () => {})).rejects.toMatchObject({
       code: 'unknown_model',
       message: expect.stringContaining('identity'),
+    });
+  });
+});
+
+describe('a memory budget', () => {
+  let folder: string;
+  beforeAll(async () => {
+    folder = await mkdtemp(path.join(tmpdir(), 'pisa-models-'));
+    await mkdir(folder, { recursive: true });
+    for (const name of ['identity', 'blur']) {
+      await cp(path.join(modelsDir, name), path.join(folder, name), { recursive: true });
+      const file = path.join(folder, name, 'manifest.json');
+      const manifest = JSON.parse(await readFile(file, 'utf8')) as Manifest;
+      // 16² cells of a tile × a million: 256 MB.
+      manifest.graphs.decoder.activationBytesPerCell = 1_000_000;
+      await writeFile(file, JSON.stringify(manifest));
+    }
+  });
+  afterAll(() => rm(folder, { recursive: true }));
+
+  test('of one model has never two, and each gives its own', async () => {
+    const changes: ModelChange[] = [];
+    const models = await openModels(
+      { ...settings, modelsDir: folder, modelBudgetBytes: 400e6 },
+      (change) => changes.push(change),
+    );
+    const shas = new Set<string>();
+    for (const name of ['identity', 'blur', 'identity']) {
+      await models.use(name, undefined, (model) => {
+        expect(model.manifest.name).toBe(name);
+        shas.add(model.sha256);
+      });
+    }
+    expect(changes.map(({ model, bytes }) => `${model} ${bytes >= 256e6 ? 'in' : bytes}`)).toEqual([
+      'identity in',
+      'identity 0',
+      'blur in',
+      'blur 0',
+      'identity in',
+    ]);
+    expect(shas.size).toBe(2);
+  });
+
+  test('that a model exceeds is said before it is loaded', async () => {
+    const changes: ModelChange[] = [];
+    const models = await openModels(
+      { ...settings, modelsDir: folder, modelBudgetBytes: 200e6 },
+      (change) => changes.push(change),
+    );
+    await expect(models.use('blur', undefined, () => {})).rejects.toMatchObject({
+      code: 'model_too_large',
+      message: expect.stringMatching(/blur needs about 257 MB .* MODEL_MEMORY_MEGABYTES .* 257/),
+    });
+    expect(changes).toEqual([]);
+  });
+
+  test('that those to preload exceed together ends the start', async () => {
+    const models = await openModels({ ...settings, modelsDir: folder, modelBudgetBytes: 400e6 });
+    await models.preload(['blur']);
+    await expect(models.preload(['identity', 'blur'])).rejects.toMatchObject({
+      code: 'model_too_large',
+      message: expect.stringMatching(/identity, blur \(MODEL and PRELOAD_MODELS\) together need/),
     });
   });
 });

@@ -1,0 +1,52 @@
+/**
+ * What a bundle needs of a device's memory, and which of its tile sizes fit: arithmetic from the manifest, done
+ * before anything is loaded. What a CPU device really takes is measured when it has loaded a bundle.
+ */
+import type { GraphName, Manifest } from './manifest.ts';
+
+type Graph = Manifest['graphs'][GraphName];
+
+/** `cpu` computes float16 graphs in float32: weights and activations take twice the bytes. */
+const widening = (graph: Graph, onCpu: boolean): number =>
+  onCpu && graph.dtype === 'float16' ? 2 : 1;
+
+/** Files of a graph that hold weights: once whole and, where it has them, once more in stages. */
+const weightBytes = ({ bytes, externalData = [], strips }: Graph): number =>
+  bytes + externalData.reduce((sum, file) => sum + file.bytes, 0) + (strips?.bytes ?? 0);
+
+/** ε_pix and ε_PiSA are one run with the pair in the batch. */
+const largestBatch = (name: string): number => (name === 'unet' ? 2 : 1);
+
+/**
+ * Bytes of weights and of the activations of one tile of each graph. A sum, not a maximum: each session keeps the
+ * memory of its largest run. A graph without `activationBytesPerCell` counts with its weights alone.
+ */
+export function expectedBytes({ graphs }: Pick<Manifest, 'graphs'>, onCpu: boolean): number {
+  return Object.entries(graphs).reduce((sum, [name, graph]) => {
+    const { activationBytesPerCell = 0, tileLatents } = graph;
+    const activations = activationBytesPerCell * tileLatents ** 2 * largestBatch(name);
+    return sum + (weightBytes(graph) + activations) * widening(graph, onCpu);
+  }, 0);
+}
+
+/**
+ * The manifest with the tile sizes that it names for a device of this much memory: those of the largest size that the
+ * device has, or the smallest that there are. Without any, or where the memory is not known, as it is.
+ * @param memoryBytes of the device; undefined: not known, or a CPU
+ */
+export function fitTiles(manifest: Manifest, memoryBytes: number | undefined): Manifest {
+  const sizes = manifest.tilesByMemory;
+  if (!sizes || memoryBytes === undefined) return manifest;
+  const fitting = sizes.filter(({ gigabytes }) => gigabytes * 1e9 <= memoryBytes).at(-1);
+  const chosen = fitting ?? sizes[0];
+  if (!chosen) return manifest;
+  const { encoder, unet, decoder } = manifest.graphs;
+  return {
+    ...manifest,
+    graphs: {
+      encoder: { ...encoder, tileLatents: chosen.encoder },
+      unet: { ...unet, tileLatents: chosen.unet },
+      decoder: { ...decoder, tileLatents: chosen.decoder },
+    },
+  };
+}

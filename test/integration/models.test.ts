@@ -1,0 +1,149 @@
+/** Several bundles in one device process: under a memory budget, preloaded, too large, and short of disk. */
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { outputKey } from '../../src/jobs/job.ts';
+import { metrics } from '../../src/metrics.ts';
+import type { Manifest } from '../../src/pipeline/manifest.ts';
+import { type Build, buildService, root } from '../support/build.ts';
+import { startWorkerBench, testImage, type WorkerBench } from '../support/worker.ts';
+
+let build: Build;
+let bench: WorkerBench;
+let modelsDir: string;
+
+beforeAll(async () => {
+  build = await buildService();
+  modelsDir = await mkdtemp(path.join(tmpdir(), 'pisa-models-'));
+  await addBundle('bundles/identity', ({ graphs }) => {
+    // A tile of 16² cells × a million bytes: 256 MB.
+    graphs.decoder.activationBytesPerCell = 1_000_000;
+  });
+  await addBundle('bundles/blur', ({ graphs }) => {
+    graphs.decoder.activationBytesPerCell = 1_000_000;
+  });
+  await addBundle('stages/sd-small', ({ graphs }) => {
+    graphs.encoder.tileLatents = 40;
+  });
+});
+afterAll(async () => {
+  await rm(modelsDir, { recursive: true });
+  await build.remove();
+});
+beforeEach(async () => {
+  bench = await startWorkerBench(build);
+});
+afterEach(() => bench?.stop());
+
+async function addBundle(fixture: string, change: (manifest: Manifest) => void): Promise<void> {
+  const folder = path.join(modelsDir, path.basename(fixture));
+  await cp(path.join(root, 'test/fixtures', fixture), folder, { recursive: true });
+  const file = path.join(folder, 'manifest.json');
+  const manifest = JSON.parse(await readFile(file, 'utf8')) as Manifest;
+  change(manifest);
+  await writeFile(file, JSON.stringify(manifest));
+}
+
+const startWorker = (env: Record<string, string> = {}) =>
+  bench.startWorker({ MODELS_DIR: modelsDir, ...env });
+
+/** What the log says of models: `+name` for each that was loaded, `-name` for each unloaded. */
+const changes = (): string[] =>
+  bench.log
+    .filter(({ msg }) => String(msg).startsWith('model '))
+    .map(({ msg, model }) => `${msg === 'model loaded' ? '+' : '-'}${model}`);
+
+async function run(model: string, image: Uint8Array) {
+  const job = await bench.ended(await bench.submit(image, { model }));
+  return { job, bytes: await bench.store.get(outputKey(job.id)) };
+}
+
+describe('a budget that has room for one of two models', () => {
+  test('serves both alternately, never has both, and each gives what it gives alone', async () => {
+    const image = await testImage(100);
+    const alone = await startWorker();
+    await alone.ready;
+    const expected = {
+      identity: (await run('identity', image)).bytes,
+      blur: (await run('blur', image)).bytes,
+    };
+    expect(expected.identity?.equals(expected.blur as Buffer)).toBe(false);
+    expect(changes()).toEqual(['+identity', '+blur']);
+    await alone.close();
+    expect((await metrics.modelMemoryBytes.get()).values).toEqual([]);
+    bench.log.length = 0;
+
+    const worker = await startWorker({ MODEL_MEMORY_MEGABYTES: '400' });
+    await worker.ready;
+    const names = ['blur', 'identity', 'blur', 'blur', 'identity', 'identity', 'blur'] as const;
+    // All at once: two of them are in the process at any time.
+    const ended = await Promise.all(names.map((name) => run(name, image)));
+    for (const [i, { job, bytes }] of ended.entries()) {
+      const name = names[i] as (typeof names)[number];
+      expect(job.result?.model.name).toBe(name);
+      expect(bytes?.equals(expected[name] as Buffer)).toBe(true);
+    }
+    const loaded = new Set<string>();
+    for (const change of changes()) {
+      if (change.startsWith('+')) loaded.add(change.slice(1));
+      else loaded.delete(change.slice(1));
+      expect(loaded.size).toBeLessThan(2);
+    }
+    expect(changes().length).toBeGreaterThan(2);
+    const { values } = await metrics.modelMemoryBytes.get();
+    expect(values.map(({ labels }) => labels.model)).toEqual([...loaded]);
+    expect(values[0]?.value).toBeGreaterThanOrEqual(256e6);
+  });
+
+  test('does not start when both are to be preloaded', async () => {
+    const env = { MODEL_MEMORY_MEGABYTES: '400', PRELOAD_MODELS: 'blur' };
+    const worker = await startWorker(env);
+    await expect(worker.ready).rejects.toMatchObject({
+      code: 'model_too_large',
+      message: expect.stringContaining('MODEL_MEMORY_MEGABYTES'),
+    });
+  });
+});
+
+test('preloaded models are loaded before the device is ready, and not again', async () => {
+  const worker = await startWorker({ PRELOAD_MODELS: 'blur' });
+  await worker.ready;
+  expect(changes()).toEqual(['+identity', '+blur']);
+  expect((await run('blur', await testImage(24))).job.status).toBe('succeeded');
+  expect(changes()).toEqual(['+identity', '+blur']);
+});
+
+describe('a model that is larger than the budget', () => {
+  test('ends the start when it is the default', async () => {
+    const worker = await startWorker({ MODEL_MEMORY_MEGABYTES: '200' });
+    await expect(worker.ready).rejects.toMatchObject({
+      code: 'model_too_large',
+      message: expect.stringMatching(/identity needs about 257 MB .* the 200 MB/),
+    });
+  });
+
+  test('fails its jobs at once, and no others', async () => {
+    const worker = await startWorker({ MODEL_MEMORY_MEGABYTES: '200', MODEL: 'sd-small' });
+    await worker.ready;
+    const { job } = await run('identity', await testImage(24));
+    expect(job).toMatchObject({ status: 'failed', error: { code: 'model_too_large' } });
+    expect((await run('sd-small', await testImage(8))).job.status).toBe('succeeded');
+  });
+});
+
+test('a temporary folder that cannot be written is a problem that names TMPDIR', async () => {
+  const before = process.env.TMPDIR;
+  process.env.TMPDIR = '/nowhere/tmp';
+  const worker = await startWorker({ MODEL: 'sd-small' });
+  process.env.TMPDIR = before;
+  if (before === undefined) delete process.env.TMPDIR;
+  await worker.ready;
+  // 112² → 448²: more than the encoder's tile of 320².
+  const { job } = await run('sd-small', await testImage(112));
+  expect(job).toMatchObject({
+    status: 'failed',
+    error: { code: 'disk_full', message: expect.stringMatching(/\/nowhere\/tmp .* TMPDIR/) },
+  });
+  expect((await run('sd-small', await testImage(8))).job.status).toBe('succeeded');
+});
