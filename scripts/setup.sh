@@ -6,11 +6,11 @@ set -euo pipefail
 
 need_node() {
   if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
-    echo "Node.js 20.20 or newer and npm are needed: install them from https://nodejs.org or your distribution, then run make again." >&2
+    echo "Node.js 20.19.2 or newer and npm are needed: install them from https://nodejs.org or your distribution, then run make again." >&2
     exit 1
   fi
-  if ! node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 20) ? 0 : 1)'; then
-    echo "Node.js 20.20 or newer is needed, but this is $(node --version): install a newer one, then run make again." >&2
+  if ! node -e 'const [a, b, c] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && (b > 19 || (b === 19 && c >= 2))) ? 0 : 1)'; then
+    echo "Node.js 20.19.2 or newer is needed, but this is $(node --version): install a newer one, then run make again." >&2
     exit 1
   fi
 }
