@@ -7,7 +7,7 @@ BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 check bench bench-fresh bench-tools faults fuzz soak webhooks capacity tools openapi docs test-models train evaluate convert clean
+.PHONY: help setup build serve test test-s3 check bench bench-fresh bench-tools faults fuzz soak webhooks capacity rolling tools openapi docs test-models train evaluate convert clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ webhooks: bench-tools ## Every kind of bad webhook receiver; one is down for MIN
 
 capacity: bench-tools ## Workers, waits and cost by simulation, checked against the real service
 	@node .bench/bench/capacity.js
+
+rolling: bench-tools ## Replace every process under load: no request may fail, no job be lost
+	@node .bench/bench/rolling.js
 
 tools: $(TOOLS_STAMP)
 

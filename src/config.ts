@@ -354,6 +354,12 @@ export const settings = {
     'Of these, how many to one host: a slow one leaves room for the others.',
   ),
   SWEEP_MAX_CELLS: integer(1, 1024, 25, 'Most cells of a contact sheet (`sweep`): pix × sem.'),
+  SHUTDOWN_DELAY_SECONDS: integer(
+    0,
+    3600,
+    0,
+    'Time for which the API serves on after SIGTERM, while `/readyz` says no and every answer ends its connection. Behind a load balancer: longer than it takes to notice.',
+  ),
   SHUTDOWN_GRACE_SECONDS: integer(
     1,
     86_400,

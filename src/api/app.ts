@@ -36,6 +36,8 @@ export interface AppOptions {
   queue: UpscaleQueue;
   store: ObjectStore;
   logger: Logger;
+  /** Aborted when load balancers shall stop sending requests here; those that come are still served. */
+  leaving?: AbortSignal;
 }
 
 /** Headers are small: one that takes longer than this to arrive is kept open on purpose. */
@@ -46,7 +48,13 @@ const timeoutCheckMs = 1000;
 const idleMarginMs = 60_000;
 
 /** @throws invalid_config for a faulty API_KEYS_FILE */
-export async function buildApp({ config, queue, store, logger }: AppOptions): Promise<App> {
+export async function buildApp({
+  config,
+  queue,
+  store,
+  logger,
+  leaving = new AbortController().signal,
+}: AppOptions): Promise<App> {
   const keys =
     config.API_KEYS_FILE === '' ? undefined : await ApiKeys.open(config.API_KEYS_FILE, logger);
   const requestTimeout = config.REQUEST_TIMEOUT_SECONDS * 1000;
@@ -79,7 +87,8 @@ export async function buildApp({ config, queue, store, logger }: AppOptions): Pr
     queue,
     store,
     imageFetches: new ImageFetches(config),
-    closing: registerClosing(app),
+    leaving,
+    closing: registerClosing(app, leaving),
   };
   registerUnreadBodies(app);
   registerRequestChecks(app);
@@ -126,10 +135,11 @@ function registerRequestChecks(app: App): void {
 }
 
 /**
- * Once closing: requests that wait are answered, new ones on old connections are refused, and every answer
- * ends its connection, so that `close()` does not wait for keep-alive to run out.
+ * Once leaving, every answer ends its connection, so that clients open their next one elsewhere. Once closing,
+ * requests that wait are answered and new ones on old connections are refused as well, so that `close()` does not
+ * wait for keep-alive to run out.
  */
-function registerClosing(app: App): AbortSignal {
+function registerClosing(app: App, leaving: AbortSignal): AbortSignal {
   const closing = new AbortController();
   // One listener for each request that waits.
   setMaxListeners(0, closing.signal);
@@ -142,7 +152,7 @@ function registerClosing(app: App): AbortSignal {
     }
   });
   app.addHook('onSend', async (_request, reply) => {
-    if (closing.signal.aborted) reply.header('connection', 'close');
+    if (leaving.aborted || closing.signal.aborted) reply.header('connection', 'close');
   });
   return closing.signal;
 }

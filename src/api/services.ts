@@ -19,6 +19,8 @@ export interface Services {
   readonly store: ObjectStore;
   /** Fetches what `image_url` names. */
   readonly imageFetches: ImageFetches;
+  /** Aborted once load balancers shall look elsewhere: everything is still served, but `/readyz` says no. */
+  readonly leaving: AbortSignal;
   /** Aborted once the service is closing: requests that wait for a job are then answered as it stands. */
   readonly closing: AbortSignal;
 }

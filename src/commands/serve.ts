@@ -68,7 +68,8 @@ export async function serveWorker(config: Config): Promise<void> {
         isReady: () => worker.state().devices.some(({ status }) => status === 'ready'),
       }),
     );
-    closers.push(() => health.close());
+    // Last of all: probes and metrics are there while running jobs are finished.
+    closers.unshift(() => health.close());
     if (config.KUBERNETES_POD !== '') {
       const jobs = () => worker.state().devices.reduce((sum, device) => sum + device.jobs, 0);
       const cost = startPodDeletionCost({ config, logger, jobs });
@@ -86,7 +87,8 @@ async function run(
   start: (closers: Closer[]) => Promise<void>,
 ): Promise<void> {
   const closers: Closer[] = [];
-  const stopped = untilSignal(logger, config.SHUTDOWN_GRACE_SECONDS);
+  const { SHUTDOWN_DELAY_SECONDS, SHUTDOWN_GRACE_SECONDS } = config;
+  const stopped = untilSignal(logger, SHUTDOWN_DELAY_SECONDS + SHUTDOWN_GRACE_SECONDS);
   const started = start(closers).then(() => 'started' as const);
   try {
     // A signal during the start ends it too.

@@ -1,14 +1,14 @@
 /** How a long-running command ends: on SIGINT or SIGTERM, in order, within a time limit. */
 import type { Logger } from 'pino';
 
-/** Beyond the grace time of running jobs: closing sockets, the device and Redis. */
+/** Beyond the times that are set: closing sockets, the device and Redis. */
 const closingMarginMs = 10_000;
 
 /**
  * Resolves at the first SIGINT or SIGTERM. From then on the process ends at once at a second one, or when
- * closing takes longer than the grace time and a margin.
+ * closing takes longer than `limitSeconds` and a margin.
  */
-export async function untilSignal(logger: Logger, graceSeconds: number): Promise<'signal'> {
+export async function untilSignal(logger: Logger, limitSeconds: number): Promise<'signal'> {
   const signals = ['SIGINT', 'SIGTERM'] as const;
   const signal = await new Promise<NodeJS.Signals>((resolve) => {
     for (const name of signals) process.once(name, resolve);
@@ -16,7 +16,7 @@ export async function untilSignal(logger: Logger, graceSeconds: number): Promise
   logger.info({ signal }, 'shutting down');
   const giveUp = (): never => process.exit(1);
   for (const name of signals) process.on(name, giveUp);
-  setTimeout(giveUp, graceSeconds * 1000 + closingMarginMs).unref();
+  setTimeout(giveUp, limitSeconds * 1000 + closingMarginMs).unref();
   return 'signal';
 }
 

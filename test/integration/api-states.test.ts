@@ -3,6 +3,7 @@ import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { JobObject } from '../../src/api/job-object.ts';
+import { startServer } from '../../src/api/server.ts';
 import type { Problem } from '../../src/errors.ts';
 import { inputKey } from '../../src/jobs/job.ts';
 import { startApi, type TestApi } from '../support/api.ts';
@@ -193,6 +194,29 @@ describe('while shutting down', () => {
     await expect(send(`${api.url}/healthz`)).rejects.toThrow();
     // The job is still there for the next instance.
     expect(await api.queue.counts()).toEqual({ queued: 1, processing: 0 });
+  });
+
+  test('until load balancers have noticed, it is not ready, serves on, and ends each connection', async () => {
+    const { queue, store, logger } = api;
+    const config = { ...api.config, SHUTDOWN_DELAY_SECONDS: 5 };
+    const server = await startServer({ config, queue, store, logger });
+    const ready = `${server.url}/readyz?exclude=devices`;
+    const before = await send(ready);
+    expect(before.status).toBe(200);
+    expect(before.headers.get('connection')).toBe('keep-alive');
+    const closed = server.close();
+    const refused = await send(ready);
+    expectContract(refused, 'getReadiness');
+    expect(problem(refused)).toMatchObject({ status: 503, code: 'shutting_down' });
+    const served = await send(`${server.url}/upscale`, {
+      method: 'POST',
+      body: new Uint8Array(png),
+      headers: { 'content-type': 'image/png' },
+    });
+    expect(served.status).toBe(202);
+    expect(served.headers.get('connection')).toBe('close');
+    await closed;
+    await expect(send(ready)).rejects.toThrow();
   });
 
   test('a request that was on its way is refused, with the advice to send it again', async () => {

@@ -29,12 +29,21 @@ export interface Deployment {
   readonly processes: { redis: Managed; api: Managed; workers: Managed[] };
   /** Resolves when the service can work. */
   ready(): Promise<void>;
+  /** Starts one more process of a kind, on a port of its own. `stop` ends it, too. */
+  add(command: 'api' | 'worker'): Promise<Replica>;
   /** Every live process of the deployment, also those that lost their parent. */
   pids(): number[];
   /** The objects in the folder store. */
   objects(): Promise<string[]>;
   /** SIGTERM to all but Redis, which ends last. Resolves to the processes that are left, which are killed then. */
   stop(): Promise<number[]>;
+}
+
+/** One of several processes of a kind. */
+export interface Replica {
+  readonly process: Managed;
+  /** Of the API, or of a worker's probes. */
+  readonly url: string;
 }
 
 /** A process that is started again under the same name. */
@@ -50,6 +59,11 @@ class Managed {
   get pid(): number {
     const running = this.#child?.exitCode === null && this.#child.signalCode === null;
     return running ? (this.#child?.pid ?? 0) : 0;
+  }
+
+  /** Of the last life; null while it runs, and when a signal ended it. */
+  get exitCode(): number | null {
+    return this.#child?.exitCode ?? null;
   }
 
   start(): void {
@@ -143,6 +157,14 @@ export async function startDeployment({
     redis,
     processes,
     pids,
+    add: async (command) => {
+      const port = await freePort();
+      const setting = command === 'api' ? 'PORT' : 'WORKER_PORT';
+      const added = run(command, { [setting]: String(port) });
+      all.push(added);
+      added.start();
+      return { process: added, url: `http://127.0.0.1:${port}` };
+    },
     ready: async () => {
       const deadline = Date.now() + readyLimitMs;
       for (const probe of [url, ...workerUrls]) {

@@ -44,8 +44,13 @@ const schema = {
   },
 };
 
-export function readyz(app: App, { queue }: Services): void {
+export function readyz(app: App, { queue, leaving }: Services): void {
   app.get('/readyz', { schema }, async ({ query }, reply) => {
+    if (leaving.aborted) {
+      throw new AppError('shutting_down', 'This instance ends soon: use another one.', {
+        retryAfterSeconds: 1,
+      });
+    }
     const devices: Record<string, number> = {};
     for (const worker of await queue.workers()) {
       for (const { status } of worker.devices) devices[status] = (devices[status] ?? 0) + 1;
