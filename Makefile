@@ -7,7 +7,7 @@ BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 check bench bench-fresh bench-tools faults fuzz soak webhooks capacity rolling tools openapi docs test-models train evaluate convert clean
+.PHONY: help setup build serve test test-s3 check bench bench-fresh bench-tools faults fuzz soak webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ capacity: bench-tools ## Workers, waits and cost by simulation, checked against 
 
 rolling: bench-tools ## Replace every process under load: no request may fail, no job be lost
 	@node .bench/bench/rolling.js
+
+scaling: bench-tools ## Workers follow the queue as the chart has it (a quarter of an hour; SCALE=5: minutes)
+	@node .bench/bench/scaling.js
 
 tools: $(TOOLS_STAMP)
 

@@ -304,7 +304,7 @@ ${fixedTable(input)}
 
 ## Workers that come and go
 
-As KEDA and the HorizontalPodAutoscaler decide with their defaults (poll 30 s, sync 15 s, tolerance 0.1, up by 100 % or 4 workers in 15 s, down after 300 s), one worker for every ${digits(waitTargetSeconds / secondsPerImage(input))} jobs in the queue. Kept: none, or enough for the time between bursts at 80 %. Cold start: from the decision until the worker takes jobs; it is paid for.
+As KEDA and the HorizontalPodAutoscaler decide with the chart's values (poll and sync 15 s, tolerance 0.1, up by 100 % or 4 workers in 15 s, down after 300 s by half a minute), one worker for every ${digits(waitTargetSeconds / secondsPerImage(input))} jobs in the queue. Kept: none, or enough for the time between bursts at 80 %. Cold start: from the decision until the worker takes jobs; it is paid for.
 
 ${autoscaledTable(input)}
 `;

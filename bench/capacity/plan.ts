@@ -1,9 +1,5 @@
 /** Workers, waits and cost for a rate of images, by simulation. */
-import {
-  type AutoscalerSettings,
-  defaultAutoscaler,
-  jobsPerWorker,
-} from '../scaling/controller.ts';
+import { type AutoscalerSettings, chartAutoscaler, jobsPerWorker } from '../scaling/controller.ts';
 import { arrivals, type Bursts } from './arrivals.ts';
 import { createRandom } from './random.ts';
 import { type SimulationResult, simulate, type WorkerKind } from './simulate.ts';
@@ -83,7 +79,7 @@ export function planAutoscaled(
   { minWorkers, coldStartMs }: { minWorkers: number; coldStartMs: number },
 ): PlanRow {
   const settings: AutoscalerSettings = {
-    ...defaultAutoscaler,
+    ...chartAutoscaler,
     minWorkers,
     // Out of the way: what is asked for is a result.
     maxWorkers: 1_000_000,

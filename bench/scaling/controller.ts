@@ -37,10 +37,10 @@ export interface AutoscalerSettings {
   down: ScalingRules;
 }
 
-/** What Kubernetes and KEDA do when nothing is said. */
-export const defaultAutoscaler = {
+/** As the chart sets it (helm/pisa-serve, `workerDefaults.scaling`); `syncMs` and `tolerance` are those of Kubernetes. */
+export const chartAutoscaler = {
   minWorkers: 0,
-  pollMs: 30_000,
+  pollMs: 15_000,
   cooldownMs: 300_000,
   syncMs: 15_000,
   tolerance: 0.1,
@@ -53,7 +53,10 @@ export const defaultAutoscaler = {
   },
   down: {
     stabilizationMs: 300_000,
-    policies: [{ kind: 'percent', value: 100, periodMs: 15_000 }],
+    policies: [
+      { kind: 'percent', value: 50, periodMs: 60_000 },
+      { kind: 'pods', value: 1, periodMs: 60_000 },
+    ],
   },
 } as const satisfies Partial<AutoscalerSettings>;
 

@@ -16,7 +16,7 @@ export interface DeploymentOptions {
   /** The repository's folder. */
   root: string;
   env?: Record<string, string>;
-  /** Default 1. */
+  /** Default 1. With 0 the API is ready without devices. */
   workers?: number;
 }
 
@@ -167,9 +167,10 @@ export async function startDeployment({
     },
     ready: async () => {
       const deadline = Date.now() + readyLimitMs;
-      for (const probe of [url, ...workerUrls]) {
-        while (!(await answersOk(`${probe}/readyz`))) {
-          if (Date.now() > deadline) throw new Error(`${probe} was not ready in time`);
+      const api = workers === 0 ? `${url}/readyz?exclude=devices` : `${url}/readyz`;
+      for (const probe of [api, ...workerUrls.map((worker) => `${worker}/readyz`)]) {
+        while (!(await answersOk(probe))) {
+          if (Date.now() > deadline) throw new Error(`not ready in time: ${probe}`);
           await delay(50);
         }
       }
@@ -201,6 +202,16 @@ export async function startDeployment({
 /** The device processes of a deployment's workers. */
 export const devicesOfDeployment = ({ processes }: Deployment): number[] =>
   processes.workers.flatMap(({ pid }) => (pid === 0 ? [] : devicesOf(pid)));
+
+/** Jobs that a worker runs, as its metrics say; 0 while it does not answer. */
+export async function runningJobs(workerUrl: string): Promise<number> {
+  const text = await fetch(`${workerUrl}/metrics`).then(
+    (answer) => answer.text(),
+    () => '',
+  );
+  const counts = text.matchAll(/^pisa_device_jobs\{[^}]*\} (\d+)/gm);
+  return [...counts].reduce((sum, [, count]) => sum + Number(count), 0);
+}
 
 const answersOk = (url: string): Promise<boolean> =>
   fetch(url, { signal: AbortSignal.timeout(10_000) }).then(

@@ -9,7 +9,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import sharp from 'sharp';
 import { Balancer } from './balancer.ts';
-import type { Deployment, Replica } from './deployment.ts';
+import { type Deployment, type Replica, runningJobs } from './deployment.ts';
 
 export interface RollingOptions {
   /** The repository's folder. */
@@ -76,7 +76,7 @@ export async function runRolling(
     const next = await deployment.add(kind);
     if (kind === 'api') await balancer.add(next.url);
     else while (!(await isOk(`${next.url}/readyz`))) await delay(checkMs);
-    if (kind === 'worker') runningAtSigterm += await runningOn(old.url);
+    if (kind === 'worker') runningAtSigterm += await runningJobs(old.url);
     await old.process.end('SIGTERM');
     balancer.forget(old.url);
     replaced[kind] += 1;
@@ -234,15 +234,6 @@ const isOk = (url: string): Promise<boolean> =>
     },
     () => false,
   );
-
-/** Jobs in the device processes of a worker, as its metrics say. */
-async function runningOn(url: string): Promise<number> {
-  const text = await (await fetch(`${url}/metrics`)).text();
-  return [...text.matchAll(/^pisa_device_jobs\{[^}]*\} (\d+)/gm)].reduce(
-    (sum, [, count]) => sum + Number(count),
-    0,
-  );
-}
 
 async function leftInQueue({ redis }: Deployment): Promise<number> {
   const lengths = await Promise.all([

@@ -3,12 +3,12 @@ import { expect, test } from 'vitest';
 import {
   Autoscaler,
   type AutoscalerSettings,
-  defaultAutoscaler,
+  chartAutoscaler,
   jobsPerWorker,
   proposeWorkers,
 } from '../../../bench/scaling/controller.ts';
 
-const settings: AutoscalerSettings = { ...defaultAutoscaler, maxWorkers: 100, jobsPerWorker: 5 };
+const settings: AutoscalerSettings = { ...chartAutoscaler, maxWorkers: 100, jobsPerWorker: 5 };
 const seconds = 1000;
 
 /** Looks of the HorizontalPodAutoscaler every 15 s, one for each length of the queue. */
@@ -49,7 +49,7 @@ test('down: only to the most that was recommended in the last five minutes', () 
   // Looks at 15 s … 300 s: the one that recommended 10 is 300 s old at the last, and no longer counts.
   const down = followed(autoscaler, Array(20).fill(5), 15 * seconds);
   expect(down.slice(0, -1)).toEqual(Array(19).fill(10));
-  expect(down.at(-1)).toBe(1);
+  expect(down.at(-1)).toBe(5);
 });
 
 test('down: policies slow it', () => {
@@ -88,9 +88,10 @@ test('zero: only KEDA leaves it and goes back to it, after the cool-down', () =>
   expect(autoscaler.workers).toBe(4);
   autoscaler.poll(60 * seconds, 1);
   autoscaler.sync(400 * seconds, 0);
-  expect(autoscaler.workers).toBe(1);
+  // Half of them in a minute; the rest is KEDA's.
+  expect(autoscaler.workers).toBe(2);
   autoscaler.poll(360 * seconds, 0);
-  expect(autoscaler.workers).toBe(1);
+  expect(autoscaler.workers).toBe(2);
   autoscaler.poll(390 * seconds, 0);
   expect(autoscaler.workers).toBe(0);
 });

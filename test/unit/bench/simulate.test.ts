@@ -4,7 +4,7 @@ import { type Arrival, arrivals } from '../../../bench/capacity/arrivals.ts';
 import { createRandom, type Random } from '../../../bench/capacity/random.ts';
 import { type SimulationResult, simulate } from '../../../bench/capacity/simulate.ts';
 import { mean, quantilesOf } from '../../../bench/capacity/work.ts';
-import { defaultAutoscaler } from '../../../bench/scaling/controller.ts';
+import { chartAutoscaler } from '../../../bench/scaling/controller.ts';
 
 const meanMs = 1000;
 
@@ -148,7 +148,7 @@ test('bursts keep the mean rate, and make waits longer', () => {
 });
 
 const scaling = {
-  ...defaultAutoscaler,
+  ...chartAutoscaler,
   maxWorkers: 10,
   jobsPerWorker: 2,
   coldStartMs: 60_000,
@@ -160,12 +160,12 @@ test('from zero: the first job waits for the look of KEDA and the cold start; th
     worker: { speeds: [1] },
     workers: scaling,
   });
-  // Looked at 30 s, up at 90 s.
-  expect([...waitsMs]).toEqual([89_000]);
+  // Looked at 15 s, up at 75 s.
+  expect([...waitsMs]).toEqual([74_000]);
   expect(mostWorkers).toBe(1);
   expect(workersAtEnd).toBe(0);
-  // Active last at the look of 90 s; more than 300 s later is the look of 420 s.
-  expect(workerMs).toBe(390_000);
+  // Active last at the look of 75 s; more than 300 s later is the look of 390 s.
+  expect(workerMs).toBe(375_000);
 });
 
 test('a worker that is to end finishes what it runs', () => {
