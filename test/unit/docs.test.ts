@@ -2,6 +2,7 @@
 import path from 'node:path';
 import { expect, test } from 'vitest';
 import { errorsPage } from '../support/errors-page.ts';
+import { helmSchema, helmSchemaFile, helmValuesPage } from '../support/helm-values-page.ts';
 import { settingsPage } from '../support/settings-page.ts';
 
 const docs = path.resolve(import.meta.dirname, '../../docs');
@@ -12,4 +13,12 @@ test('docs/settings.md says what src/config.ts holds', async () => {
 
 test('docs/errors.md says what src/errors.ts holds', async () => {
   await expect(errorsPage()).toMatchFileSnapshot(path.join(docs, 'errors.md'));
+});
+
+test('docs/helm-values.md says what helm/pisa-serve/values.yaml holds', async () => {
+  await expect(helmValuesPage()).toMatchFileSnapshot(path.join(docs, 'helm-values.md'));
+});
+
+test('`config` of the chart takes each setting that no other value of the chart governs', async () => {
+  await expect(helmSchema()).toMatchFileSnapshot(helmSchemaFile);
 });

@@ -1,0 +1,235 @@
+{{/* Names. Short enough that `-worker-<class>` still fits into a label. */}}
+{{- define "pisa.name" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{ .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else -}}
+{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}
+{{- end -}}
+{{- end -}}
+
+{{- define "pisa.labels" -}}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{ include "pisa.selector" . }}
+{{- end -}}
+
+{{- define "pisa.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* The image of the API, or of a class of workers. Call with (dict "root" $ "image" <class's image, or empty>). */}}
+{{- define "pisa.image" -}}
+{{- $image := .root.Values.image -}}
+{{- $own := default dict .image -}}
+{{ default $image.repository $own.repository }}:{{ default (default .root.Chart.AppVersion $image.tag) $own.tag }}
+{{- end -}}
+
+{{/* A class of workers with the defaults of all. Call with (dict "root" $ "name" "gpu"); gives YAML. */}}
+{{- define "pisa.worker" -}}
+{{- $class := mustMergeOverwrite (deepCopy .root.Values.workerDefaults) (deepCopy (index .root.Values.workers .name | default dict)) -}}
+{{- $class | toYaml -}}
+{{- end -}}
+
+{{- define "pisa.redisSecret" -}}
+{{- if .Values.redis.internal.enabled -}}
+{{ .Values.redis.internal.existingSecret | default (printf "%s-redis" (include "pisa.name" .)) }}
+{{- else -}}
+{{ .Values.redis.external.existingSecret }}
+{{- end -}}
+{{- end -}}
+
+{{- define "pisa.redisSecretKey" -}}
+{{- if .Values.redis.internal.enabled -}}{{ .Values.redis.internal.existingSecretKey }}{{- else -}}{{ .Values.redis.external.existingSecretKey }}{{- end -}}
+{{- end -}}
+
+{{- define "pisa.redisHost" -}}
+{{- if .Values.redis.internal.enabled -}}
+{{ include "pisa.name" . }}-redis.{{ .Release.Namespace }}.svc
+{{- else -}}
+{{ required "redis.external.host is needed where redis.internal.enabled is false: the host name of your Redis" .Values.redis.external.host }}
+{{- end -}}
+{{- end -}}
+
+{{- define "pisa.redisPort" -}}
+{{- if .Values.redis.internal.enabled -}}6379{{- else -}}{{ .Values.redis.external.port }}{{- end -}}
+{{- end -}}
+
+{{- define "pisa.redisDatabase" -}}
+{{- if .Values.redis.internal.enabled -}}0{{- else -}}{{ .Values.redis.external.database }}{{- end -}}
+{{- end -}}
+
+{{- define "pisa.redisTls" -}}
+{{- if and (not .Values.redis.internal.enabled) .Values.redis.external.tls.enabled -}}true{{- end -}}
+{{- end -}}
+
+{{- define "pisa.storage" -}}
+{{- $storage := .Values.storage -}}
+{{- if eq $storage.kind "folder" -}}
+folder:/data/objects
+{{- else if eq $storage.kind "s3" -}}
+s3://{{ required "storage.s3.bucket is needed with storage.kind: s3" $storage.s3.bucket }}{{ with $storage.s3.prefix }}/{{ . }}{{ end }}
+{{- else -}}
+redis
+{{- end -}}
+{{- end -}}
+
+{{/* The environment that api and workers share. REDIS_PASSWORD comes before REDIS_URL, which is made of it. */}}
+{{- define "pisa.sharedEnv" -}}
+{{- with include "pisa.redisSecret" . }}
+- name: REDIS_PASSWORD
+  valueFrom: { secretKeyRef: { name: {{ . }}, key: {{ include "pisa.redisSecretKey" $ }} } }
+{{- end }}
+- name: REDIS_URL
+  value: "{{ if include "pisa.redisTls" . }}rediss{{ else }}redis{{ end }}://{{ if not .Values.redis.internal.enabled }}{{ .Values.redis.external.username }}{{ end }}{{ if include "pisa.redisSecret" . }}:$(REDIS_PASSWORD)@{{ else if and (not .Values.redis.internal.enabled) .Values.redis.external.username }}@{{ end }}{{ include "pisa.redisHost" . }}:{{ include "pisa.redisPort" . }}/{{ include "pisa.redisDatabase" . }}"
+{{- if and (include "pisa.redisTls" .) .Values.redis.external.tls.caSecret }}
+- { name: NODE_EXTRA_CA_CERTS, value: /etc/pisa/redis-ca/ca.crt }
+{{- end }}
+- { name: STORAGE, value: {{ include "pisa.storage" . | quote }} }
+{{- if eq .Values.storage.kind "s3" }}
+{{- with .Values.storage.s3 }}
+- { name: S3_REGION, value: {{ .region | quote }} }
+{{- with .endpoint }}
+- { name: S3_ENDPOINT, value: {{ . | quote }} }
+{{- end }}
+{{- with .existingSecret }}
+- name: S3_ACCESS_KEY_ID
+  valueFrom: { secretKeyRef: { name: {{ . }}, key: access-key-id } }
+- name: S3_SECRET_ACCESS_KEY
+  valueFrom: { secretKeyRef: { name: {{ . }}, key: secret-access-key } }
+{{- end }}
+{{- end }}
+{{- end }}
+- { name: HOST, value: 0.0.0.0 }
+- { name: MODEL, value: {{ .Values.models.default | quote }} }
+- { name: JOB_TIMEOUT_SECONDS, value: {{ .Values.jobTimeoutSeconds | int | quote }} }
+- { name: TMPDIR, value: /tmp }
+- { name: DATA_DIR, value: /tmp/data }
+{{- end -}}
+
+{{/* Settings that the user chose by name. Later maps win. Call with a list of maps. */}}
+{{- define "pisa.configEnv" -}}
+{{- $all := dict -}}
+{{- range . }}{{- $all = mustMergeOverwrite $all (deepCopy (default dict .)) -}}{{- end }}
+{{- range $name, $value := $all }}
+- { name: {{ $name }}, value: {{ (kindIs "float64" $value | ternary (printf "%v" (int64 $value)) (toString $value)) | quote }} }
+{{- end }}
+{{- end -}}
+
+{{- define "pisa.sharedMounts" -}}
+- { name: tmp, mountPath: /tmp }
+{{- if eq .Values.storage.kind "folder" }}
+- { name: data, mountPath: /data }
+{{- end }}
+{{- if and (include "pisa.redisTls" .) .Values.redis.external.tls.caSecret }}
+- { name: redis-ca, mountPath: /etc/pisa/redis-ca, readOnly: true }
+{{- end }}
+{{- end -}}
+
+{{- define "pisa.sharedVolumes" -}}
+{{- if eq .Values.storage.kind "folder" }}
+- name: data
+  persistentVolumeClaim: { claimName: {{ .Values.storage.folder.existingClaim | default (printf "%s-data" (include "pisa.name" .)) }} }
+{{- end }}
+{{- if and (include "pisa.redisTls" .) .Values.redis.external.tls.caSecret }}
+- name: redis-ca
+  secret:
+    secretName: {{ .Values.redis.external.tls.caSecret }}
+    items: [{ key: {{ .Values.redis.external.tls.caSecretKey }}, path: ca.crt }]
+{{- end }}
+{{- end -}}
+
+{{/* The restricted Pod Security Standard, and a root that nobody writes to. */}}
+{{- define "pisa.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ .Values.pod.user }}
+runAsGroup: {{ .Values.pod.user }}
+fsGroup: {{ .Values.pod.user }}
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: { type: RuntimeDefault }
+{{- end -}}
+
+{{- define "pisa.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: { drop: [ALL] }
+{{- end -}}
+
+{{/* Call with (dict "root" $ "component" "api"). */}}
+{{- define "pisa.topologySpread" -}}
+{{- if .root.Values.topologySpread }}
+topologySpreadConstraints:
+{{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+  - topologyKey: {{ $key }}
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "pisa.selector" $.root | nindent 8 }}
+        app.kubernetes.io/component: {{ $.component }}
+    # Only among pods of the same version: a rollout must not unbalance what it leaves.
+    matchLabelKeys: [pod-template-hash]
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "pisa.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* A Secret's value that stays over upgrades. Call with (dict "root" $ "name" … "key" … "make" <value if new>); gives base64. */}}
+{{- define "pisa.keptSecret" -}}
+{{- $there := lookup "v1" "Secret" .root.Release.Namespace .name -}}
+{{- if and $there (hasKey (default dict $there.data) .key) -}}
+{{ index $there.data .key }}
+{{- else -}}
+{{ .make | b64enc }}
+{{- end -}}
+{{- end -}}
+
+{{- define "pisa.apiKeySecret" -}}
+{{ .Values.apiKeys.existingSecret | default (printf "%s-api-keys" (include "pisa.name" .)) }}
+{{- end -}}
+
+{{/* Parts of the NetworkPolicies. */}}
+{{- define "pisa.dnsEgress" -}}
+- ports: [{ port: 53, protocol: UDP }, { port: 53, protocol: TCP }]
+{{- end -}}
+
+{{- define "pisa.anyOf" -}}
+{{- if . }}
+to:
+{{- range . }}
+  - ipBlock: { cidr: {{ . }} }
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "pisa.sharedEgress" -}}
+{{- include "pisa.dnsEgress" . }}
+{{- if .Values.redis.internal.enabled }}
+- to:
+    - podSelector:
+        matchLabels: {{- include "pisa.selector" . | nindent 10 }}
+          app.kubernetes.io/component: redis
+  ports: [{ port: 6379 }]
+{{- else }}
+- ports: [{ port: {{ .Values.redis.external.port }} }]
+  {{- include "pisa.anyOf" .Values.networkPolicy.redisRanges | nindent 2 }}
+{{- end }}
+{{- if eq .Values.storage.kind "s3" }}
+- ports: [{ port: {{ include "pisa.s3Port" . }} }]
+  {{- include "pisa.anyOf" .Values.networkPolicy.storageRanges | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "pisa.s3Port" -}}
+{{- $url := urlParse .Values.storage.s3.endpoint -}}
+{{- $port := regexFind ":[0-9]+$" (default "" $url.host) | trimPrefix ":" -}}
+{{ $port | default (eq (default "https" $url.scheme) "http" | ternary "80" "443") }}
+{{- end -}}
