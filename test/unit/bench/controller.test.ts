@@ -1,5 +1,8 @@
 /** The arithmetic of the autoscaler, against examples worked out by hand from Kubernetes' documents. */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { expect, test } from 'vitest';
+import { parse } from 'yaml';
 import {
   Autoscaler,
   type AutoscalerSettings,
@@ -103,4 +106,17 @@ test('limits: never below the least nor above the most', () => {
   autoscaler.poll(1000 * seconds, 0);
   followed(autoscaler, [0], 2000 * seconds);
   expect(autoscaler.workers).toBe(2);
+});
+
+test("what is simulated is what the chart's values say", () => {
+  const values = path.resolve(import.meta.dirname, '../../../helm/pisa-serve/values.yaml');
+  const { scaling } = parse(readFileSync(values, 'utf8')).workerDefaults;
+  const { pollMs, cooldownMs, up, down } = chartAutoscaler;
+  expect(scaling).toMatchObject({
+    pollingIntervalSeconds: pollMs / seconds,
+    cooldownSeconds: cooldownMs / seconds,
+    scaleDownStabilizationSeconds: down.stabilizationMs / seconds,
+    scaleUpPods: up.policies.find(({ kind }) => kind === 'pods')?.value,
+    scaleDownPercent: down.policies.find(({ kind }) => kind === 'percent')?.value,
+  });
 });
