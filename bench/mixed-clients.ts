@@ -315,8 +315,8 @@ export class MixedClients {
       for (let times = this.#random(4); times >= 0; times -= 1) body = damage(body, this.#random);
       const request = { headers: { 'content-type': type }, body: new Uint8Array(body) };
       const answer = await this.#post(`/upscale?${this.#dials()}`, request);
-      // Some formats can be read though half of them is missing.
-      if (answer.status !== 202) return this.#refused(answer, [413, 415, 422]);
+      // Some formats can be read though half of them is missing. Nothing may be left: 400.
+      if (answer.status !== 202) return this.#refused(answer, [400, 413, 415, 422]);
       this.sent += 1;
       const { id } = (await answer.json()) as Job;
       const ended = await this.#get(`/upscale/${id}/events`);

@@ -2,7 +2,8 @@
  * `make soak`: MINUTES (30) of mixed load at 90 % of the capacity that is measured before, against a real deployment with
  * the embedded model. Every client deletes what it made, so a service that forgets nothing it should forget is as large
  * after as before. Prints the memory of each process with its slope and the latency of `/healthz`; writes
- * bench/results/soak.md; fails when a process grows, `/healthz` is slow, or an answer was not the one that was due.
+ * bench/results/soak.md (soak-jemalloc.md with `LD_PRELOAD=libjemalloc.so.2`, which the images have); fails when a process
+ * grows, `/healthz` is slow, or an answer was not the one that was due.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Redis } from 'ioredis';
@@ -30,6 +31,10 @@ const mostClients = 500;
 const lookMs = 5000;
 const probeMs = 50;
 const slowHealthMs = 50;
+
+/** The images of docker/ run with another allocator than glibc's. */
+const allocator = process.env.LD_PRELOAD ?? '';
+const isJemalloc = allocator.includes('jemalloc');
 
 const bytesPerMegabyte = 2 ** 20;
 const deployment = await startDeployment({ root, env: mixedClientsSettings });
@@ -156,10 +161,10 @@ const counts = (of: Record<string, number>) =>
   Object.entries(of).sort(([a], [b]) => a.localeCompare(b));
 
 writeResult(
-  'soak',
+  isJemalloc ? 'soak-jemalloc' : 'soak',
   `# Mixed load
 
-\`make soak${minutes === 30 ? '' : ` MINUTES=${minutes}`}\`, ${new Date().toISOString()}. API, worker with one CPU device and Redis with an append-only file as processes of their own, the embedded model, images from 32² to 150 × 100.
+\`${allocator === '' ? '' : `LD_PRELOAD=${allocator} `}make soak${minutes === 30 ? '' : ` MINUTES=${minutes}`}\`, ${new Date().toISOString()}. API, worker with one CPU device and Redis with an append-only file as processes of their own, the embedded model, images from 32² to 150 × 100.
 
 ${table(['load', ''], [
   ['capacity, measured before', `${capacity.toFixed(2)} clients a second`],

@@ -15,7 +15,7 @@ import {
   type UpscaleJob,
 } from './job-snapshot.ts';
 import { forgetKept } from './kept-objects.ts';
-import { deleteReuseRecord } from './stored-results.ts';
+import { deleteReuseRecord, forgetResult } from './stored-results.ts';
 import { recordEnd } from './webhook.ts';
 
 export type RemoveOutcome =
@@ -126,6 +126,9 @@ export class JobRemoval {
       queue.remove(id),
       queue.remove(heatmapId(id)),
     ]);
+    // One that has not been delivered yet keeps its record, which says what to deliver.
+    if (delivery?.finishedOn) await delivery.remove();
+    if (ended?.result) await forgetResult(redis, id, ended.data, ended.result);
     await deleteCancelRecord(redis, id);
     await deleteReuseRecord(redis, id);
     onRemoved(id);

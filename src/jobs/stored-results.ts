@@ -23,6 +23,20 @@ export async function rememberResult(
   await redis.set(madeKey(contentKey, model.sha256), id, 'PX', Math.ceil(leftMs));
 }
 
+/** KEYS[1]; ARGV: id. */
+const forgetScript = `if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end`;
+
+/** Call when a job is deleted. What another job has made since stays. */
+export async function forgetResult(
+  redis: Redis,
+  id: string,
+  { contentKey }: UpscaleJobData,
+  { model }: UpscaleJobResult,
+): Promise<void> {
+  if (contentKey === undefined) return;
+  await redis.eval(forgetScript, 1, madeKey(contentKey, model.sha256), id);
+}
+
 /** @returns the id of a job that has made this; it may have been deleted since */
 export async function findResult(
   redis: Redis,

@@ -219,7 +219,7 @@ describe('the result cache', () => {
 
   test('each of the two can be deleted, and the other stays', async () => {
     const made = json<JobObject>(await post('?sem=0.7'));
-    await noted(made.id);
+    const note = await noted(made.id);
     const hit = json<JobObject>(await post('?sem=0.7'));
     const third = json<JobObject>(await post('?sem=0.7'));
     expect([hit.reused, third.reused]).toEqual([true, true]);
@@ -229,7 +229,9 @@ describe('the result cache', () => {
     expect((await get(hit.urls.self)).status).toBe(404);
     expect(await bench.store.get(outputKey(hit.id))).toBeUndefined();
     expect((await get(made.urls.result)).status).toBe(200);
+    expect(await bench.redis.client.get(note)).toBe(made.id);
     expect((await remove(made)).status).toBe(204);
+    expect(await bench.redis.client.exists(note)).toBe(0);
     expect((await get(third.urls.result)).status).toBe(200);
     // What was made is gone: it is made again.
     expect((await post('?sem=0.7')).headers.get('x-cache')).toBe('miss');

@@ -158,6 +158,12 @@ describe('events', () => {
       next_attempt_at: null,
     });
     expect(request?.body.length).toBeLessThan(20_000);
+
+    const deleted = await send(`${server.url}/upscale/${job.id}`, { method: 'DELETE' });
+    expect(deleted.status).toBe(204);
+    expect(await bench.redis.client.keys(`bull:*${job.id}*`)).toEqual([]);
+    const ends = ['bull:webhooks:completed', job.id] as const;
+    expect(await bench.redis.client.zscore(...ends)).toBeNull();
   });
 
   test('a secret is changed: the former one still verifies, another does not', async () => {
