@@ -7,7 +7,7 @@ BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 check bench bench-fresh bench-tools faults fuzz soak webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert clean
+.PHONY: help setup build serve test test-s3 test-observability check bench bench-fresh bench-tools faults fuzz soak webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,11 +37,16 @@ test: $(BUILD_STAMP) ## All set-up, then the checks and every test of the servic
 	@scripts/setup.sh redis always
 	@scripts/setup.sh webgpu
 	@$(MAKE) --no-print-directory check
-	@npx --no-install vitest run
+	@npx --no-install vitest run --project unit --project service
 
 test-s3: tools $(BUILD_STAMP) ## Test storage in S3 against moto (PyPI), or the server at S3_TEST_ENDPOINT
 	@scripts/setup.sh redis always
 	@npx --no-install vitest run --project service test/integration/s3-store.test.ts
+
+test-observability: $(BUILD_STAMP) ## Test metrics, alerts and dashboards with a real Prometheus
+	@scripts/setup.sh redis always
+	@scripts/setup.sh prometheus
+	@npx --no-install vitest run --project observability
 
 check: $(NODE_STAMP) ## Types, lint, import rules, dead code
 	@npx --no-install tsc -p tsconfig.json --noEmit
@@ -92,7 +97,7 @@ openapi: $(NODE_STAMP) ## Write openapi.yaml from the route schemas
 	@npm run -s openapi
 
 docs: $(NODE_STAMP) ## Write the generated pages of docs/
-	@npx --no-install vitest run --project unit test/unit/docs.test.ts --update
+	@npx --no-install vitest run --project unit test/unit/docs.test.ts test/unit/dashboards.test.ts --update
 
 test-models: ## All set-up (PyPI), then the tests of python/
 	@$(MAKE) --no-print-directory -C python test

@@ -25,7 +25,7 @@ export interface QueueObservation {
   redis: RedisObservation | undefined;
 }
 
-export interface RedisObservation {
+interface RedisObservation {
   aofEnabled: boolean;
   aofLastWriteOk: boolean;
   maxmemoryPolicy: string;
