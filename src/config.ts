@@ -112,13 +112,17 @@ export const settings = {
     8081,
     'Port of the health and metrics endpoints of `pisa-serve worker`. 0 picks a free one.',
   ),
-  REDIS_URL: text(
-    '',
-    'Redis of the queue. Unset: `serve` starts a private one on a unix socket.',
-    'redis://, rediss:// or unix:// address',
-    /^(redis|rediss|unix):\/\/.+$/,
-    'unset',
-  ),
+  REDIS_URL: {
+    ...text(
+      '',
+      'Redis of the queue. Unset: `serve` starts a private one on a unix socket.',
+      'redis://, rediss:// or unix:// address',
+      /^(redis|rediss|unix):\/\/.+$/,
+      'unset',
+    ),
+    // It may hold a password.
+    secret: true,
+  },
   DATA_DIR: text(
     path.resolve('.data'),
     "Folder of the private Redis's data and of stored images.",
@@ -428,5 +432,30 @@ export function loadConfig(env: Record<string, string | undefined> = process.env
 export function childEnvironment(
   env: Record<string, string | undefined> = process.env,
 ): Record<string, string | undefined> {
-  return Object.fromEntries(Object.entries(env).filter(([name]) => !(name in settings)));
+  const isOurs = (name: string) => name in settings || name.startsWith('OTEL_');
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !isOurs(name)));
+}
+
+const otlpProtocols = ['http/protobuf', 'http/json'] as const;
+export type OtlpProtocol = (typeof otlpProtocols)[number];
+
+/**
+ * OpenTelemetry has standard variables of its own, which its SDK reads. Here only: are there traces at all?
+ * @returns undefined unless a collector is named (or `OTEL_TRACES_EXPORTER=otlp`: the one on this machine)
+ * @throws invalid_config for a protocol that we do not speak
+ */
+export function otlpProtocol(
+  env: Record<string, string | undefined> = process.env,
+): OtlpProtocol | undefined {
+  const exporter = env.OTEL_TRACES_EXPORTER?.trim() ?? '';
+  const endpoint = env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT || env.OTEL_EXPORTER_OTLP_ENDPOINT;
+  const isOff = env.OTEL_SDK_DISABLED?.trim().toLowerCase() === 'true' || exporter === 'none';
+  if (isOff || (exporter !== 'otlp' && !endpoint)) return undefined;
+  const named = env.OTEL_EXPORTER_OTLP_TRACES_PROTOCOL || env.OTEL_EXPORTER_OTLP_PROTOCOL;
+  const protocol = otlpProtocols.find((known) => known === (named || 'http/protobuf'));
+  if (protocol) return protocol;
+  throw new AppError(
+    'invalid_config',
+    `${expected(otlpProtocols.join(' or '), 'OTEL_EXPORTER_OTLP_PROTOCOL', named)}.`,
+  );
 }

@@ -15,6 +15,7 @@ import { ImageFetches } from './image-fetches.ts';
 import { registerOpenapi } from './openapi.ts';
 import { answerFrameworkError, clientErrorHandler, registerProblems } from './problems.ts';
 import { registerRequestLog, requestId } from './request-log.ts';
+import { registerRequestTrace } from './request-trace.ts';
 import { adjustUpscale } from './routes/adjust-upscale.ts';
 import { createUpscale } from './routes/create-upscale.ts';
 import { deleteUpscale } from './routes/delete-upscale.ts';
@@ -61,7 +62,11 @@ export async function buildApp({
   const app: App = Fastify({
     loggerInstance: logger,
     // One line for each request, ours: request-log.ts.
-    logController: new LogController({ disableRequestLogging: true }),
+    logController: new LogController({
+      disableRequestLogging: true,
+      // As in every other line about the request.
+      requestIdLogLabel: 'request',
+    }),
     genReqId: requestId,
     requestTimeout,
     connectionTimeout: config.MAX_WAIT_SECONDS * 1000 + requestTimeout + idleMarginMs,
@@ -79,6 +84,7 @@ export async function buildApp({
     forceCloseConnections: 'idle',
   }).withTypeProvider<TypeBoxTypeProvider>();
 
+  registerRequestTrace(app);
   registerRequestLog(app);
   registerProblems(app);
   registerValidation(app);

@@ -102,6 +102,7 @@ export async function enterJob(
     ...mapsOf(id, uploads),
     client,
     requestId: request.id,
+    ...(request.span ? { traceparent: request.span.traceparent } : {}),
   };
   const reused = outcome === 'miss' ? await queue.reuse(id, data) : undefined;
   const job =

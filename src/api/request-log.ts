@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { metrics } from '../metrics.ts';
+import { traceOf } from '../tracing/tracing.ts';
 import type { App } from './services.ts';
 
 const requestIdHeader = 'x-request-id';
@@ -13,7 +14,7 @@ export function requestId(raw: Pick<IncomingMessage, 'headers'>): string {
 }
 
 /** Probes and scrapes come every few seconds: their lines would bury the others. */
-const quietRoutes = new Set(['/healthz', '/readyz', '/metrics']);
+export const quietRoutes = new Set(['/healthz', '/readyz', '/metrics']);
 
 export function registerRequestLog(app: App): void {
   app.addHook('onRequest', async (request, reply) => {
@@ -27,14 +28,15 @@ export function registerRequestLog(app: App): void {
     if (reply.getHeader('content-type') !== 'text/event-stream') {
       metrics.httpSeconds.observe({ method, route, status }, reply.elapsedTime / 1000);
     }
-    const jobId = reply.getHeader('x-job-id');
+    const job = reply.getHeader('x-job-id');
     request.log[quietRoutes.has(route) && status < 400 ? 'debug' : 'info'](
       {
         method,
         route,
         status,
         durationMs: Math.round(reply.elapsedTime * 10) / 10,
-        ...(jobId === undefined ? {} : { jobId }),
+        ...(job === undefined ? {} : { job }),
+        ...traceOf(request.span?.traceparent),
         ...(request.client.name === '' ? {} : { client: request.client.name }),
       },
       'request',

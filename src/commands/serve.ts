@@ -4,16 +4,18 @@ import path from 'node:path';
 import type { Logger } from 'pino';
 import { longestTtlSeconds } from '../api/job-options.ts';
 import { type ApiServer, startServer } from '../api/server.ts';
-import type { Config } from '../config.ts';
+import { type Config, otlpProtocol } from '../config.ts';
 import { AppError } from '../errors.ts';
 import { createUpscaleQueue } from '../jobs/queue.ts';
+import { within } from '../jobs/within.ts';
+import { createLogger } from '../logging/logger.ts';
 import { registry } from '../metrics.ts';
 import { openStore, type StoreLocation, storeLocation } from '../storage/open-store.ts';
+import { startTracing } from '../tracing/tracing.ts';
 import { startDeliverer } from '../webhooks/deliverer.ts';
 import { startPodDeletionCost } from '../worker/pod-deletion-cost.ts';
 import { startWorker } from '../worker/start-worker.ts';
 import { startHealthServer } from './health-server.ts';
-import { createLogger } from './logger.ts';
 import { packageRoot, version } from './package-info.ts';
 import { startPrivateRedis } from './private-redis.ts';
 import { closeAll, untilSignal } from './until-signal.ts';
@@ -21,6 +23,8 @@ import { closeAll, untilSignal } from './until-signal.ts';
 type Closer = () => Promise<unknown>;
 
 const redisStartLimitMs = 15_000;
+/** A collector that is away must not hold up the end. */
+const tracesLimitMs = 2000;
 
 /** Goes into the recipe of every output image, the same as from `pisa-serve upscale`. */
 const software = `pisa-serve ${version}`;
@@ -28,7 +32,7 @@ const software = `pisa-serve ${version}`;
 /** Api and worker in one process, with a private Redis unless REDIS_URL is set. Resolves after shutdown. */
 export async function serve(config: Config): Promise<void> {
   const logger = createLogger(config, 'serve');
-  await run(logger, config, async (closers) => {
+  await run(logger, config, 'pisa-serve', async (closers) => {
     const isPrivate = config.REDIS_URL === '';
     const redisUrl = isPrivate ? await ownRedis(config, logger, closers) : config.REDIS_URL;
     const store = storeLocation(config, redisUrl, isPrivate);
@@ -44,7 +48,7 @@ export async function serve(config: Config): Promise<void> {
 /** The HTTP API alone. */
 export async function serveApi(config: Config): Promise<void> {
   const logger = createLogger(config, 'api');
-  await run(logger, config, async (closers) => {
+  await run(logger, config, 'pisa-serve-api', async (closers) => {
     const redisUrl = sharedRedis(config, 'api');
     const location = storeLocation(config, redisUrl);
     const api = await startApi(config, redisUrl, location, logger, closers);
@@ -55,7 +59,7 @@ export async function serveApi(config: Config): Promise<void> {
 /** A worker alone, with its probes and metrics on WORKER_PORT. */
 export async function serveWorker(config: Config): Promise<void> {
   const logger = createLogger(config, 'worker');
-  await run(logger, config, async (closers) => {
+  await run(logger, config, 'pisa-serve-worker', async (closers) => {
     const redisUrl = sharedRedis(config, 'worker');
     const store = storeLocation(config, redisUrl);
     const worker = await startWorker({ config, redisUrl, store, logger, software });
@@ -84,9 +88,11 @@ export async function serveWorker(config: Config): Promise<void> {
 async function run(
   logger: Logger,
   config: Config,
+  serviceName: string,
   start: (closers: Closer[]) => Promise<void>,
 ): Promise<void> {
-  const closers: Closer[] = [];
+  // Last of all, so that what ends in the end is told.
+  const closers: Closer[] = [await traced(serviceName, logger)];
   const { SHUTDOWN_DELAY_SECONDS, SHUTDOWN_GRACE_SECONDS } = config;
   const stopped = untilSignal(logger, SHUTDOWN_DELAY_SECONDS + SHUTDOWN_GRACE_SECONDS);
   const started = start(closers).then(() => 'started' as const);
@@ -98,6 +104,14 @@ async function run(
   }
   // What the libraries leave open (timers, sockets) may not hold an ended service.
   process.exit(0);
+}
+
+/** @returns what ends the traces; nothing to do while they are off */
+async function traced(serviceName: string, logger: Logger): Promise<Closer> {
+  const protocol = otlpProtocol();
+  if (!protocol) return async () => {};
+  const stop = await startTracing({ protocol, serviceName, serviceVersion: version, logger });
+  return () => within(stop(), tracesLimitMs);
 }
 
 async function ownRedis(config: Config, logger: Logger, closers: Closer[]): Promise<string> {

@@ -82,6 +82,8 @@ export interface UpscaleJobData {
   webhook?: Webhook;
   /** Correlates the log lines of api and worker. */
   requestId: string;
+  /** The span that what happens to the job belongs to (W3C trace context). Absent while traces are off. */
+  traceparent?: string;
 }
 
 /** An object that stays after the job, for other dials. */

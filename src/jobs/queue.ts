@@ -6,10 +6,17 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { Redis } from 'ioredis';
 import { AppError } from '../errors.ts';
 import { deleteObjects, type ObjectStore } from '../storage/object-store.ts';
+import { startSpan } from '../tracing/tracing.ts';
 import { BullQueue } from './bull-queue.ts';
 import { ClientLimits } from './client-limits.ts';
 import { bindKey, type IdempotencyClaim, isKeyBound } from './idempotency.ts';
-import { inputTtlSeconds, outputKey, sideKeys, type UpscaleJobData } from './job.ts';
+import {
+  inputTtlSeconds,
+  outputKey,
+  sideKeys,
+  type UpscaleJobData,
+  upscaleQueueName,
+} from './job.ts';
 import { JobEvents } from './job-events.ts';
 import { JobLookup } from './job-lookup.ts';
 import { JobRemoval, type RemoveOutcome } from './job-removal.ts';
@@ -190,7 +197,31 @@ class BullUpscaleQueue implements UpscaleQueue {
     id: string,
     uploads: JobUploads,
     data: UpscaleJobData,
-    { mayExist = false, within }: SubmitOptions = {},
+    options: SubmitOptions = {},
+  ): Promise<JobSnapshot> {
+    const span = startSpan(`send ${upscaleQueueName}`, {
+      kind: 'producer',
+      parent: data.traceparent,
+      attributes: {
+        'messaging.system': 'bullmq',
+        'messaging.operation.type': 'send',
+        'messaging.destination.name': upscaleQueueName,
+        'pisa.job': id,
+      },
+    });
+    if (!span) return this.#submit(id, uploads, data, options);
+    try {
+      return await this.#submit(id, uploads, { ...data, traceparent: span.traceparent }, options);
+    } finally {
+      span.end();
+    }
+  }
+
+  async #submit(
+    id: string,
+    uploads: JobUploads,
+    data: UpscaleJobData,
+    { mayExist = false, within }: SubmitOptions,
   ): Promise<JobSnapshot> {
     if (within) await this.limits.reserveJob(within.client, within.concurrentJobs, id);
     try {

@@ -50,7 +50,10 @@ export function redisOptions(url: string, role: RedisRole): RedisConnectionOptio
 
 function address(url: string): RedisAddress {
   if (!URL.canParse(url)) {
-    throw new AppError('invalid_config', `REDIS_URL is not an address: ${url}`);
+    throw new AppError(
+      'invalid_config',
+      'REDIS_URL is not an address. Expected redis://[user:password@]host[:port][/db], with what is special in the password percent-encoded.',
+    );
   }
   const parsed = new URL(url);
   if (parsed.protocol === 'unix:') {

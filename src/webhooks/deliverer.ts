@@ -21,6 +21,7 @@ import {
 import { within } from '../jobs/within.ts';
 import { metrics } from '../metrics.ts';
 import { AddressPolicy } from '../net/address-policy.ts';
+import { startSpan, traceOf } from '../tracing/tracing.ts';
 import { type AttemptOptions, attemptDelivery, attemptOutcomes } from './attempt.ts';
 import { eventBody } from './delivery-event.ts';
 import { HostSlots } from './host-slots.ts';
@@ -154,10 +155,19 @@ class WebhookDeliverer implements Deliverer {
     const { data, attemptsMade } = delivery;
     const at = Date.now();
     const options = { ...this.#attempt, signal: this.#closing.signal };
-    const outcome = await attemptDelivery(data.url, { id, body }, options);
-    metrics.webhookAttemptSeconds.observe((Date.now() - at) / 1000);
+    const { requestId: request, traceparent } = data.ended?.data ?? {};
     // Of the URL only where it leads: the rest may be a secret.
-    const facts = { job: id, to: new URL(data.url).origin, attempt: attemptsMade + 1 };
+    const to = new URL(data.url).origin;
+    const span = startSpan('deliver webhook', {
+      kind: 'client',
+      parent: traceparent,
+      attributes: { 'pisa.job': id, 'pisa.attempt': attemptsMade + 1, 'url.full': to },
+    });
+    const outcome = await attemptDelivery(data.url, { id, body }, options);
+    if (outcome.status !== undefined) span?.set({ 'http.response.status_code': outcome.status });
+    span?.end(outcome.kind === 'failed' ? { error: outcome.outcome } : {});
+    metrics.webhookAttemptSeconds.observe((Date.now() - at) / 1000);
+    const facts = { job: id, request, ...traceOf(traceparent), to, attempt: attemptsMade + 1 };
     if (outcome.kind === 'delivered') {
       metrics.webhookAttempts.inc({ outcome: 'delivered' });
       metrics.webhooks.inc({ outcome: 'delivered' });

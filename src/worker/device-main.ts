@@ -6,6 +6,7 @@
 import { format } from 'node:util';
 import { AppError, toAppError, toFailure } from '../errors.ts';
 import { openStore } from '../storage/open-store.ts';
+import { traceOf } from '../tracing/tracing.ts';
 import { openModels } from './loaded-models.ts';
 import {
   type DeviceSettings,
@@ -71,10 +72,16 @@ function startError(error: unknown, { modelsDir }: DeviceSettings): AppError {
 async function runAndTell({ run, id, data }: Extract<ToDevice, { type: 'run' }>): Promise<void> {
   const abort = new AbortController();
   aborts.set(run, abort);
+  const facts = { job: id, request: data.requestId, ...traceOf(data.traceparent) };
+  const log = (message: string, more = {}) =>
+    send({ type: 'log', facts: { ...facts, ...more }, message });
   try {
+    log('job begun in the device process');
     if (!tools) throw new Error('A job was sent before the device was ready.');
     const onProgress = throttle(run);
     const result = await runJob(id, data, { ...tools, signal: abort.signal, onProgress });
+    const { timingsMs, totalMs, evaluations } = result;
+    log('job made in the device process', { timingsMs, totalMs, evaluations });
     send({ type: 'done', run, result });
   } catch (thrown) {
     const error: unknown = abort.signal.aborted ? abort.signal.reason : thrown;

@@ -185,6 +185,10 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
       this.#loadedModels.note(message.change);
       return;
     }
+    if (message.type === 'log') {
+      this.#logger.debug({ devicePid: this.#child?.pid, ...message.facts }, message.message);
+      return;
+    }
     const job = this.#jobs.get(message.run);
     if (!job) return;
     if (message.type === 'progress') {

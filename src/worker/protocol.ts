@@ -47,6 +47,7 @@ export type FromDevice =
   /** It cannot start; the process exits after this. */
   | { type: 'unusable'; failure: Failure; cause?: string }
   | { type: 'model'; change: ModelChange }
+  | { type: 'log'; facts: Record<string, unknown>; message: string }
   | { type: 'progress'; run: number; progress: Progress }
   | { type: 'done'; run: number; result: UpscaleJobResult }
   | { type: 'failed'; run: number; failure: Failure; cause?: string }

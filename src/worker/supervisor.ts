@@ -23,9 +23,11 @@ import { rememberResult } from '../jobs/stored-results.ts';
 import { within } from '../jobs/within.ts';
 import { metrics } from '../metrics.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
+import { traceOf } from '../tracing/tracing.ts';
 import { HandBack } from './device.ts';
 import type { DevicePool } from './device-pool.ts';
 import { observeFailure, observeSuccess } from './observe-jobs.ts';
+import { traceAttempt } from './trace-attempt.ts';
 
 export interface SupervisorOptions {
   redisUrl: string;
@@ -46,6 +48,7 @@ export interface LockTimes {
 }
 
 interface Running {
+  job: UpscaleJob;
   abort: AbortController;
   settled: Promise<unknown>;
 }
@@ -88,7 +91,7 @@ export class Supervisor {
     this.#worker.on('completed', (job, result) => void this.#onCompleted(job, result));
     this.#worker.on('failed', (job, error) => void this.#onFailed(job, error));
     this.#worker.on('lockRenewalFailed', (ids) => {
-      for (const id of ids) this.#onLockLost(id, this.#running.get(id));
+      for (const id of ids) this.#onLockLost(this.#running.get(id));
     });
     this.#subscriber = connectRedis(redisUrl, 'consumer', onError);
     // What was published while the connection was away is lost: look at the records.
@@ -160,7 +163,7 @@ export class Supervisor {
     const settled = this.#process(job, token, abort.signal, before).finally(() => {
       if (this.#running.get(id)?.abort === abort) this.#running.delete(id);
     });
-    this.#running.set(id, { abort, settled });
+    this.#running.set(id, { job, abort, settled });
     return settled;
   }
 
@@ -174,7 +177,7 @@ export class Supervisor {
     const id = job.id ?? '';
     const { redis, logger } = this.#options;
     try {
-      if (before) await this.#endLostRun(id, before);
+      if (before) await this.#endLostRun(before);
       if (this.#closing) throw new HandBack();
       if (await isCanceled(redis, id)) throw canceledError();
       const result = await this.#runOnDevice(job, signal);
@@ -185,7 +188,7 @@ export class Supervisor {
     } catch (error) {
       if (error instanceof HandBack) {
         metrics.jobAttemptsLost.inc({ reason: 'handed_back' });
-        logger.info({ job: id }, 'job handed back to the queue');
+        logger.info(factsOf(job), 'job handed back to the queue');
         await job.moveToWait(token);
         throw new WaitingError();
       }
@@ -227,16 +230,20 @@ export class Supervisor {
     const lostADevice = job.attemptsMade > 0 || job.stalledCounter > 0;
     const lease = await pool.acquire(lostADevice, signal);
     try {
-      logger.debug({ job: id, device: lease.device.name }, 'job started');
+      const { device } = lease;
+      logger.debug({ ...factsOf(job), device: device.name }, 'job started');
       // What an earlier attempt had done is done again.
       if (typeof job.progress === 'object') {
         await job.updateProgress({ stage: stages[0], fraction: 0 });
       }
-      return await lease.device.run(id, job.data, signal, (progress: Progress) => {
+      const onProgress = (progress: Progress) => {
         job.updateProgress(progress).catch((error: unknown) => {
-          logger.debug({ job: id, err: error }, 'progress was not recorded');
+          logger.debug({ ...factsOf(job), err: error }, 'progress was not recorded');
         });
-      });
+      };
+      return await traceAttempt(job, device.name, () =>
+        device.run(id, job.data, signal, onProgress),
+      );
     } finally {
       lease.release();
     }
@@ -247,9 +254,9 @@ export class Supervisor {
   }
 
   /** Another worker has the job now, or will: free the device. What this run wrote is the same result. */
-  #onLockLost(id: string, running: Running | undefined): void {
+  #onLockLost(running: Running | undefined): void {
     if (!running || running.abort.signal.aborted) return;
-    this.#options.logger.warn({ job: id }, 'the lock of the job was lost');
+    this.#options.logger.warn(factsOf(running.job), 'the lock of the job was lost');
     running.abort.abort(new LockLost());
   }
 
@@ -257,8 +264,8 @@ export class Supervisor {
    * The job came back to us while we still ran it: its lock was lost, and we did not know. BullMQ keeps locks
    * by job id, so the end of the old run would stop the renewal of the new one: end it, then fetch afresh.
    */
-  async #endLostRun(id: string, before: Running): Promise<never> {
-    this.#onLockLost(id, before);
+  async #endLostRun(before: Running): Promise<never> {
+    this.#onLockLost(before);
     await Promise.allSettled([before.settled]);
     throw new HandBack();
   }
@@ -266,7 +273,7 @@ export class Supervisor {
   async #onCompleted(job: UpscaleJob, result: UpscaleJobResult): Promise<void> {
     observeSuccess(job, result);
     this.#options.logger.info(
-      { job: job.id, request: job.data.requestId, device: result.device, totalMs: result.totalMs },
+      { ...factsOf(job), device: result.device, totalMs: result.totalMs },
       'job succeeded',
     );
     await this.#cleanUp(async ({ redis, store }) => {
@@ -306,10 +313,16 @@ export class Supervisor {
   }
 }
 
+/** In every line about a job. */
+const factsOf = ({ id, data }: UpscaleJob) => ({
+  job: id,
+  request: data.requestId,
+  ...traceOf(data.traceparent),
+});
+
 function logFailure(logger: Logger, job: UpscaleJob, error: AppError): void {
   const facts = {
-    job: job.id,
-    request: job.data.requestId,
+    ...factsOf(job),
     attempt: job.attemptsMade + 1,
     code: error.code,
     detail: error.message,

@@ -18,6 +18,8 @@ export interface DeploymentOptions {
   env?: Record<string, string>;
   /** Default 1. With 0 the API is ready without devices. */
   workers?: number;
+  /** Keep what API and workers log, for `logs()`; else it goes to this process's stderr. */
+  logs?: boolean;
 }
 
 export interface Deployment {
@@ -33,6 +35,8 @@ export interface Deployment {
   add(command: 'api' | 'worker'): Promise<Replica>;
   /** Every live process of the deployment, also those that lost their parent. */
   pids(): number[];
+  /** Lines of API and workers so far, with the option `logs`. */
+  logs(): string;
   /** The objects in the folder store. */
   objects(): Promise<string[]>;
   /** SIGTERM to all but Redis, which ends last. Resolves to the processes that are left, which are killed then. */
@@ -95,6 +99,7 @@ export async function startDeployment({
   root,
   env = {},
   workers = 1,
+  logs = false,
 }: DeploymentOptions): Promise<Deployment> {
   const id = randomUUID();
   const folder = await mkdtemp(path.join(tmpdir(), 'pisa-deployment-'));
@@ -112,13 +117,18 @@ export async function startDeployment({
     LOG_LEVEL: 'fatal',
     ...env,
   };
+  let logged = '';
   const run = (command: 'api' | 'worker', own: Record<string, string> = {}) =>
-    new Managed(() =>
-      spawn(process.execPath, [path.join(root, 'dist/cli.js'), command], {
+    new Managed(() => {
+      const child = spawn(process.execPath, [path.join(root, 'dist/cli.js'), command], {
         env: { ...common, ...own },
-        stdio: ['ignore', 'ignore', 'inherit'],
-      }),
-    );
+        stdio: ['ignore', 'ignore', logs ? 'pipe' : 'inherit'],
+      });
+      child.stderr?.on('data', (chunk: Buffer) => {
+        logged += chunk.toString();
+      });
+      return child;
+    });
   const redisServer = new Managed(() =>
     spawn(
       'redis-server',
@@ -157,6 +167,7 @@ export async function startDeployment({
     redis,
     processes,
     pids,
+    logs: () => logged,
     add: async (command) => {
       const port = await freePort();
       const setting = command === 'api' ? 'PORT' : 'WORKER_PORT';

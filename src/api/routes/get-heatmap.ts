@@ -68,7 +68,7 @@ async function enterHeatmap(
   services: Services,
   job: FinishedJob,
   before: JobSnapshot | undefined,
-  { id: requestId, client }: Pick<FastifyRequest, 'id' | 'client'>,
+  { id: requestId, client, span }: Pick<FastifyRequest, 'id' | 'client' | 'span'>,
 ): Promise<JobSnapshot> {
   const { config, queue } = services;
   const { data } = await findSource(services, job.id);
@@ -88,6 +88,7 @@ async function enterHeatmap(
       ttlSeconds: Math.max(1, Math.ceil(leftMs / 1000)),
       timeoutMs,
       requestId,
+      ...(span ? { traceparent: span.traceparent } : {}),
     },
     { mayExist: true, within: countedFor(client) },
   );
