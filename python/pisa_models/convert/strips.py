@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pisa_models.convert import onnx_file
-from pisa_models.convert.layers import Float32Norm, GatedConv, SelfAttention, attend
+from pisa_models.convert.layers import Float32Norm, GatedConv, PhaseUpsample, SelfAttention, attend, interleave
 
 EXAMPLE_EDGE = 8  # rows and columns of the trace; the graph takes any
 
@@ -75,7 +75,7 @@ class Stage:
 
 
 class _PadRows(torch.autograd.Function):
-    """Zeros above and below, or, where negative, rows cut off; how many is known at run time."""
+    """Zeros above and below; how many is known at run time."""
 
     @staticmethod
     def forward(ctx, x: Tensor, pads: Tensor) -> Tensor:
@@ -86,18 +86,17 @@ class _PadRows(torch.autograd.Function):
         return g.op("Pad", x, pads).setType(x.type())
 
 
-def _pad_rows(x: Tensor, edges: Tensor, above: int, below: int, cut: int = 0) -> Tensor:
-    """`above` and `below` rows of zeros at the image's edges; elsewhere `cut` rows are cut off."""
-    top = torch.tensor([0, 0, above + cut, 0, 0, 0, 0, 0])
-    bottom = torch.tensor([0, 0, 0, 0, 0, 0, below + cut, 0])
-    elsewhere = torch.tensor([0, 0, -cut, 0, 0, 0, -cut, 0])
+def _pad_rows(x: Tensor, edges: Tensor, above: int, below: int) -> Tensor:
+    """`above` and `below` rows of zeros at the image's edges; elsewhere none."""
+    top = torch.tensor([0, 0, above, 0, 0, 0, 0, 0])
+    bottom = torch.tensor([0, 0, 0, 0, 0, 0, below, 0])
     at = edges.to(torch.int64)
-    return _PadRows.apply(x, elsewhere + at[0:1] * top + at[1:2] * bottom)
+    return _PadRows.apply(x, at[0:1] * top + at[1:2] * bottom)
 
 
-def _conv(conv: GatedConv, x: Tensor, edges: Tensor, cut: int = 0) -> Tensor:
+def _conv(conv: GatedConv, x: Tensor, edges: Tensor) -> Tensor:
     rows, columns = conv.padding
-    padded = _pad_rows(x, edges, rows, rows, cut) if rows else x
+    padded = _pad_rows(x, edges, rows, rows) if rows else x
     return F.conv2d(padded, conv.weight, conv.bias, conv.stride, (0, columns))
 
 
@@ -206,15 +205,17 @@ class _Attend(_Tokens):
 
 
 class _Up(_Stage):
-    """Each row read gives two; of those of the rows beyond the strip one is needed and one cut off."""
+    """Each row read gives two: the even one looks at the row above, the odd one at the row below."""
 
-    def __init__(self, conv: nn.Module, groups: int):
+    def __init__(self, upsample: PhaseUpsample, groups: int):
         super().__init__(groups, True)
-        self.conv = conv
+        self.phases = upsample.phases
 
     def forward(self, rows: Tensor, edges: Tensor) -> tuple[Tensor, ...]:
-        x = F.interpolate(_image(rows), scale_factor=2.0, mode="nearest")
-        return self.finish(_conv(self.conv, x, edges, cut=1))
+        padded = _pad_rows(_image(rows), edges, 1, 1)
+        near = padded[:, :, :-1], padded[:, :, 1:]
+        phases = [phase.convolve(near[phase.row], phase.weight, phase.bias, False) for phase in self.phases]
+        return self.finish(interleave(phases))
 
 
 class _Down(_Stage):
@@ -311,8 +312,8 @@ def plan_decoder(network: nn.Module) -> Plan:
         for resnet in block.resnets:
             x = plan.resnet(resnet, x, statistics=not upsamplers or resnet is not block.resnets[-1])
         for up in upsamplers:
-            layer = _Up(up.conv, plan.groups)
-            x = plan.add(layer, [Read("rows", x, 1, 1)], plan.channels[x], padded=True, scale=2)
+            layer = _Up(up, plan.groups)
+            x = plan.add(layer, [Read("rows", x, 1, 1)], len(up.phases[0].weight), padded=True, scale=2)
     plan.end(half, x)
     return plan
 

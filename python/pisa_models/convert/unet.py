@@ -16,6 +16,7 @@ from pisa_models.convert.layers import (
     GatedLinear,
     PromptAttention,
     SelfAttention,
+    fold_upsampling,
     merged,
     replace,
 )
@@ -72,6 +73,7 @@ class ServedUNet(nn.Module):
                 replace(unet, name, layer)
             elif isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
                 replace(unet, name, Float32Norm(module))
+        fold_upsampling(unet)
 
     def forward(self, latents: Tensor, semantic: Tensor) -> Tensor:
         self.gate.set(semantic)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pisa_models.convert.layers import Float32Norm, GatedConv, GatedLinear, SelfAttention, replace
+from pisa_models.convert.layers import Float32Norm, GatedConv, GatedLinear, SelfAttention, fold_upsampling, replace
 
 
 def _replace_layers(network: nn.Module) -> None:
@@ -21,6 +21,7 @@ def _replace_layers(network: nn.Module) -> None:
             replace(network, name, GatedConv(module, None, None, None))
         elif isinstance(module, nn.GroupNorm):
             replace(network, name, Float32Norm(module))
+    fold_upsampling(network)
 
 
 class ServedEncoder(nn.Module):
