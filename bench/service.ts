@@ -28,6 +28,8 @@ export async function startService(env: Record<string, string> = {}): Promise<Se
     env: {
       ...process.env,
       RESULT_CACHE: 'off',
+      // On a busy machine a large photo takes minutes.
+      MAX_WAIT_SECONDS: '900',
       PORT: String(port),
       DATA_DIR: dataDir,
       LOG_LEVEL: 'warn',
