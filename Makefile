@@ -7,7 +7,7 @@ BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 test-observability check bench bench-fresh bench-tools faults fuzz soak webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert clean
+.PHONY: help setup build serve test test-s3 test-observability test-kubernetes check bench bench-fresh bench-tools faults fuzz soak webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-observability: $(BUILD_STAMP) ## Test metrics, alerts and dashboards with a
 	@scripts/setup.sh redis always
 	@scripts/setup.sh prometheus
 	@npx --no-install vitest run --project observability
+
+test-kubernetes: $(NODE_STAMP) ## Build Helm (needs Go), then test the chart
+	@export KUBERNETES_TOOLS; KUBERNETES_TOOLS=$$(scripts/kubernetes-tools.sh) && npx --no-install vitest run --config test/kubernetes/vitest.config.ts
 
 check: $(NODE_STAMP) ## Types, lint, import rules, dead code
 	@npx --no-install tsc -p tsconfig.json --noEmit

@@ -1,0 +1,231 @@
+/**
+ * The chart without a cluster: helm's lint, every example through Kubernetes' own decoding and Pod Security checks, and
+ * faults that these must catch. The custom resources are held against the definitions of KEDA and the Prometheus operator.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import {
+  admit,
+  chart,
+  definitionFiles,
+  forVersion,
+  helm,
+  type KubernetesObject,
+  render,
+  renderText,
+  valuesFiles,
+} from './helm.ts';
+import { missingNeeds } from './pod-needs.ts';
+
+let folder: string;
+let definitions: string[];
+beforeAll(async () => {
+  definitions = await definitionFiles();
+  folder = mkdtempSync(path.join(tmpdir(), 'pisa-values-'));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const find = (objects: KubernetesObject[], kind: string, name: string) =>
+  objects.find((object) => object.kind === kind && object.metadata.name === name);
+
+/** The environment of a Deployment's container; references as their path. */
+const environment = (object: KubernetesObject | undefined): Record<string, string | undefined> =>
+  Object.fromEntries(
+    object?.spec.template.spec.containers[0].env.map(
+      ({ name, value }: { name: string; value?: string }) => [name, value],
+    ) ?? [],
+  );
+
+/** What docs/kubernetes.md says to make before the release. */
+const beforehand: Record<string, string[]> = {
+  'values-production.yaml': [
+    'PersistentVolumeClaim upscale-models',
+    'Secret registry',
+    'Secret upscale-api-keys keys.json',
+    'Secret upscale-redis redis-password',
+    'Secret upscale-redis-ca ca.crt',
+    'Secret upscale-s3 access-key-id',
+    'Secret upscale-s3 secret-access-key',
+    'Secret upscale-webhooks webhook-secret',
+  ],
+};
+
+describe.each(valuesFiles)('%s', (file) => {
+  test('helm finds no fault', async () => {
+    await helm('lint', '--strict', ...forVersion, chart, '--values', path.join(chart, file));
+  });
+
+  test('Kubernetes accepts every object, and every pod where only restricted ones may be', async () => {
+    const yaml = await renderText('--values', path.join(chart, file));
+    expect(await admit(yaml, definitions)).toMatch(/^\d+ objects would be accepted$/);
+  });
+
+  test('pods need nothing that is not there or made beforehand', async () => {
+    const objects = await render('--values', path.join(chart, file));
+    expect(missingNeeds(objects)).toEqual(beforehand[file] ?? []);
+  });
+
+  test('no setting is given twice, and every object has the labels of the release', async () => {
+    const objects = await render('--values', path.join(chart, file));
+    expect(objects.length).toBeGreaterThan(8);
+    for (const { kind, metadata, spec } of objects) {
+      expect(metadata.labels, `${kind} ${metadata.name}`).toMatchObject({
+        'app.kubernetes.io/name': 'pisa-serve',
+        'app.kubernetes.io/instance': 'up',
+      });
+      for (const { env = [] } of spec?.template?.spec.containers ?? []) {
+        const names = env.map(({ name }: { name: string }) => name);
+        expect(names, `${kind} ${metadata.name}`).toEqual([...new Set(names)]);
+      }
+    }
+  });
+});
+
+describe('values that helm refuses, and says where', () => {
+  test.each([
+    ['a text for a number', 'api: { replicas: many }', /api.replicas.*got string, want integer/s],
+    ['a number for a switch', 'apiKeys: { open: 1 }', /apiKeys.open.*got number, want boolean/s],
+    ['a value that does not exist', 'worker: {}', /additional properties 'worker' not allowed/],
+    [
+      'a setting that does not exist',
+      'config: { MAX_QUEUE: 5 }',
+      /config.*propertyNames|MAX_QUEUE/s,
+    ],
+    ['a setting that another value governs', 'config: { REDIS_URL: x }', /REDIS_URL/],
+    ['an unknown way to scale', 'workerDefaults: { scaling: { mode: magic } }', /scaling.mode/],
+    ['a class with a faulty value', 'workers: { a100: { gpus: two } }', /a100.gpus/],
+    [
+      'an external Redis without a host',
+      'redis: { internal: { enabled: false } }',
+      /redis.external.host is needed/,
+    ],
+    ['S3 without a bucket', 'storage: { kind: s3 }', /storage.s3.bucket is needed/],
+    [
+      'a model without its digest',
+      'models: { download: [{ name: x, url: "https://example.com/x" }] }',
+      /manifestSha256/,
+    ],
+  ])('%s', async (_name, values, message) => {
+    const file = path.join(folder, 'values.yaml');
+    writeFileSync(file, values);
+    await expect(render('--values', file)).rejects.toThrow(message);
+  });
+});
+
+test('a class of workers has what the defaults say unless it says otherwise, zero and false included', async () => {
+  const file = path.join(folder, 'values.yaml');
+  writeFileSync(
+    file,
+    `
+workerDefaults: { replicas: 3, scaling: { mode: fixed, minReplicas: 2 }, config: { JOBS_PER_DEVICE: 4 } }
+workers:
+  cpu: { enabled: false }
+  a100: { devices: "cuda:0,cuda:1", gpus: 2, config: { LOG_LEVEL: debug } }
+  l4: { devices: cuda:0, gpus: 1, scaling: { mode: keda, minReplicas: 0 }, podDisruptionBudget: { enabled: false } }
+config: { LOG_LEVEL: warn, MAX_UPLOAD_BYTES: 100000000 }
+`,
+  );
+  const objects = await render('--values', file);
+  expect(find(objects, 'Deployment', 'up-pisa-serve-worker-cpu')).toBeUndefined();
+  const a100 = find(objects, 'Deployment', 'up-pisa-serve-worker-a100');
+  expect(a100?.spec.replicas).toBe(3);
+  expect(a100?.spec.template.spec.containers[0].resources.limits['nvidia.com/gpu']).toBe('2');
+  expect(environment(a100)).toMatchObject({
+    DEVICES: 'cuda:0,cuda:1',
+    JOBS_PER_DEVICE: '4',
+    LOG_LEVEL: 'debug',
+    MAX_UPLOAD_BYTES: '100000000',
+  });
+  expect(find(objects, 'Deployment', 'up-pisa-serve-worker-l4')?.spec.replicas).toBeUndefined();
+  const scaler = find(objects, 'ScaledObject', 'up-pisa-serve-worker-l4');
+  expect(scaler?.spec.minReplicaCount).toBe(0);
+  expect(find(objects, 'PodDisruptionBudget', 'up-pisa-serve-worker-l4')).toBeUndefined();
+  expect(find(objects, 'ScaledObject', 'up-pisa-serve-worker-a100')).toBeUndefined();
+});
+
+test('a worker has as much time to end as a job may take, and uses it', async () => {
+  const objects = await render('--set', 'jobTimeoutSeconds=120');
+  const worker = find(objects, 'Deployment', 'up-pisa-serve-worker-cpu');
+  expect(environment(worker)).toMatchObject({
+    JOB_TIMEOUT_SECONDS: '120',
+    SHUTDOWN_GRACE_SECONDS: '120',
+  });
+  expect(worker?.spec.template.spec.terminationGracePeriodSeconds).toBe(140);
+});
+
+test('an external Redis: address, database, TLS with a private authority, for us and for KEDA', async () => {
+  const objects = await render('--values', path.join(chart, 'values-production.yaml'));
+  for (const name of ['api', 'worker-cpu', 'worker-gpu']) {
+    expect(environment(find(objects, 'Deployment', `up-pisa-serve-${name}`))).toMatchObject({
+      REDIS_URL: 'rediss://pisa:$(REDIS_PASSWORD)@redis.example.com:6380/0',
+      NODE_EXTRA_CA_CERTS: '/etc/pisa/redis-ca/ca.crt',
+      STORAGE: 's3://example-images/upscaled',
+    });
+  }
+  const { triggers } = find(objects, 'ScaledObject', 'up-pisa-serve-worker-gpu')?.spec ?? {};
+  expect(triggers).toHaveLength(3);
+  for (const { metadata } of triggers) {
+    expect(metadata).toMatchObject({ address: 'redis.example.com:6380', enableTLS: 'true' });
+  }
+  expect(objects.filter(({ kind }) => kind === 'Secret')).toEqual([]);
+  expect(objects.filter(({ kind }) => kind === 'StatefulSet')).toEqual([]);
+});
+
+test('webhooks may not reach the ranges of the cluster, and workers not the public network', async () => {
+  const objects = await render('--set', 'redis.internal.enabled=true');
+  const [dns, redis, outside, ...others] =
+    find(objects, 'NetworkPolicy', 'up-pisa-serve-api')?.spec.egress ?? [];
+  expect(dns.to).toBeUndefined();
+  expect(redis.to[0].podSelector.matchLabels['app.kubernetes.io/component']).toBe('redis');
+  const { except } = outside.to[0].ipBlock;
+  expect(except).toEqual(
+    expect.arrayContaining(['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '169.254.0.0/16']),
+  );
+  expect(others).toEqual([]);
+  const worker = find(objects, 'NetworkPolicy', 'up-pisa-serve-workers')?.spec;
+  expect(worker.egress).toEqual([dns, redis]);
+  expect(worker.ingress).toHaveLength(1);
+});
+
+describe('planted faults', () => {
+  test('a Secret that is not there', async () => {
+    const objects = await render('--set', 'apiKeys.existingSecret=nowhere');
+    expect(missingNeeds(objects)).toEqual(['Secret nowhere keys.json']);
+  });
+
+  test.each([
+    ['a privileged container', /allowPrivilegeEscalation: false/, 'privileged: true', /privileged/],
+    ['one that may become root', /allowPrivilegeEscalation: false/, '', /allowPrivilege/],
+    ['one that keeps capabilities', /capabilities: \{ drop: \[ALL\] \}/, '', /unrestricted capab/],
+    ['a pod that runs as root', /runAsNonRoot: true/, '', /runAsNonRoot/],
+    ['a pod without a seccomp profile', /seccompProfile: \{.*\}/, '', /seccompProfile/],
+  ])('%s', async (_name, right, wrong, reason) => {
+    const yaml = await renderText('--show-only', 'templates/workers.yaml');
+    expect(yaml).toMatch(right);
+    const said = await admit(yaml.replace(right, wrong), definitions);
+    expect(said).toMatch(/^Deployment up-pisa-serve-worker-cpu: violates PodSecurity "restricted/);
+    expect(said).toMatch(reason);
+  });
+
+  test.each([
+    ['a field that a Deployment does not have', 'workers', 'enableServiceLinks', /serviceLink/],
+    ['a field that a ScaledObject does not have', 'scaling', 'cooldownPeriod', /serviceLink/],
+  ])('%s', async (_name, template, field, reason) => {
+    const yaml = await renderText('--show-only', `templates/${template}.yaml`);
+    expect(yaml).toContain(`${field}:`);
+    const said = await admit(yaml.replace(`${field}:`, 'serviceLink:'), definitions);
+    expect(said).toMatch(/unknown field/);
+    expect(said).toMatch(reason);
+  });
+
+  test('a value that a custom resource does not take', async () => {
+    const yaml = await renderText('--show-only', 'templates/scaling.yaml');
+    const said = await admit(
+      yaml.replace(/maxReplicaCount: \d+/, 'maxReplicaCount: ten'),
+      definitions,
+    );
+    expect(said).toMatch(/^ScaledObject up-pisa-serve-worker-cpu: spec.maxReplicaCount: Invalid/);
+  });
+});
