@@ -48,7 +48,8 @@ test-observability: $(BUILD_STAMP) ## Test metrics, alerts and dashboards with a
 	@scripts/setup.sh prometheus
 	@npx --no-install vitest run --project observability
 
-test-kubernetes: $(NODE_STAMP) ## Build Helm (needs Go), then test the chart
+test-kubernetes: $(BUILD_STAMP) ## Build Helm (needs Go), then test the chart
+	@scripts/setup.sh redis always
 	@export KUBERNETES_TOOLS; KUBERNETES_TOOLS=$$(scripts/kubernetes-tools.sh) && npx --no-install vitest run --config test/kubernetes/vitest.config.ts
 
 check: $(NODE_STAMP) ## Types, lint, import rules, dead code
