@@ -6,6 +6,9 @@ import { type Config, loadConfig } from './config.ts';
 import { AppError } from './errors.ts';
 import { colorFixes, outputFormats } from './jobs/params.ts';
 
+// ONNX Runtime reports to its makers unless this is set before it is loaded. We call nobody.
+process.env.ORT_DISABLE_TELEMETRY = '1';
+
 const numberIn =
   (min: number, max: number, whole = false) =>
   (text: string): number => {
@@ -53,6 +56,7 @@ Settings come from environment variables: docs/settings.md lists them.`,
 program
   .command('serve')
   .description('API, worker and (unless REDIS_URL is set) a private Redis: all in one')
+  .addHelpText('after', '\nAnother model: MODEL=pisa-sr pisa-serve serve (docs/models.md)')
   .action(async () => {
     const { serve } = await import('./commands/serve.ts');
     await serve(settingsOrExit());
@@ -128,6 +132,26 @@ models
   .action(async (names: string[]) => {
     const { verifyModels } = await import('./commands/models.ts');
     process.exitCode = (await verifyModels(settingsOrExit(), names)) > 0 ? 1 : 0;
+  });
+
+models
+  .command('add')
+  .description('add a bundle to MODELS_DIR, checked and whole or not at all (docs/models.md)')
+  .argument('<from>', 'folder with manifest.json and its graphs, or the https:// URL of one')
+  .option('--replace', 'replace another bundle of this name')
+  .option('--sha256 <hex>', 'take only this bundle, by its sha256 as GET /models shows it')
+  .option('--plain-http', 'also take http:// URLs of other machines')
+  .action(async (from: string, flags) => {
+    const { addModel } = await import('./commands/add-model/add-model.ts');
+    await addModel(settingsOrExit(), from, flags, console.log);
+  });
+models
+  .command('remove')
+  .description('remove a bundle from MODELS_DIR')
+  .argument('<name>')
+  .action(async (name: string) => {
+    const { removeModel } = await import('./commands/remove-model.ts');
+    await removeModel(settingsOrExit(), name);
   });
 
 const keys = program.command('keys').description('API keys of the service (docs/api-keys.md)');

@@ -63,6 +63,7 @@ export const errorCatalogue = {
   // Start-up faults: they end the process with this text and are never sent over HTTP.
   invalid_config: entry(500, 'The configuration is invalid'),
   invalid_bundle: entry(500, 'The model bundle is invalid'),
+  bundle_not_added: entry(500, 'The model bundle could not be added'),
   device_unavailable: entry(500, 'The device cannot be used'),
 } as const satisfies Record<string, CatalogueEntry>;
 

@@ -252,6 +252,11 @@ def test_manifest_describes_the_files(bundles, dtype):
     for graph in manifest["graphs"].values():
         assert graph["dtype"] == dtype and ("externalData" in graph) == (dtype == "float32")
         assert graph["tileLatents"] % step == 0 and graph["tileLatents"] - graph["overlapLatents"] >= step
+        assert graph["activationBytesPerCell"] > 0
+    assert [tiles["gigabytes"] for tiles in manifest["tilesByMemory"]] == [6, 12, 24, 80]
+    for tiles in manifest["tilesByMemory"]:
+        for name, graph in manifest["graphs"].items():
+            assert tiles[name] % step == 0 and tiles[name] > graph["overlapLatents"]
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
 
 

@@ -104,7 +104,7 @@ const manifestSchema = Type.Object(
 export type Manifest = Type.Static<typeof manifestSchema>;
 export type GraphName = keyof Manifest['graphs'];
 
-interface BundleFile {
+export interface BundleFile {
   readonly file: string;
   readonly sha256: string;
   readonly bytes: number;
@@ -239,7 +239,7 @@ export const bundleFiles = ({ graphs }: Manifest): BundleFile[] =>
     ...(graph.strips ? [graph.strips] : []),
   ]);
 
-async function sha256Of(file: string): Promise<string> {
+export async function sha256Of(file: string): Promise<string> {
   const hash = createHash('sha256');
   for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
   return hash.digest('hex');

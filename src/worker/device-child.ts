@@ -51,7 +51,8 @@ export class DeviceChild {
       execArgv: [],
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       // Two malloc arenas: the default, eight per core, keeps image-sized buffers that nobody uses.
-      env: { ...childEnvironment(), MALLOC_ARENA_MAX: '2' },
+      // And ONNX Runtime reports to its makers unless it is told not to.
+      env: { ...childEnvironment(), MALLOC_ARENA_MAX: '2', ORT_DISABLE_TELEMETRY: '1' },
     });
     this.#keepLines(this.#process.stdout);
     this.#keepLines(this.#process.stderr);

@@ -23,6 +23,8 @@ const run = promisify(execFile);
 /** Run by .ci/run itself or by a test of its own (api and worker: test/e2e/split.test.ts). */
 const runElsewhere = [
   /^make (serve|test|test-models|test-observability|check|bench( BENCH_FLAGS=--huge)?|train|evaluate|docs|openapi)$/,
+  /^node dist\/cli\.js models (add|remove) /, // test/e2e/models-add.test.ts
+  /^MODEL=pisa-sr node dist\/cli\.js serve$/, // with other bundles: test/integration/models.test.ts
   /^make convert BASE=/, // with small random weights: python/tests/test_convert.py
   /^(python\/)?\.venv\/bin\/python -m pisa_models\.\w+( |$)/, // python/tests
   /^docker (build|run) /, // CI has no container engine, and the page says that it was not run

@@ -1,4 +1,5 @@
 /** Several bundles in one device process: under a memory budget, preloaded, too large, and short of disk. */
+import { readFileSync } from 'node:fs';
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -7,6 +8,7 @@ import { outputKey } from '../../src/jobs/job.ts';
 import { metrics } from '../../src/metrics.ts';
 import type { Manifest } from '../../src/pipeline/manifest.ts';
 import { type Build, buildService, root } from '../support/build.ts';
+import { devicesOf } from '../support/processes.ts';
 import { startWorkerBench, testImage, type WorkerBench } from '../support/worker.ts';
 
 let build: Build;
@@ -112,6 +114,13 @@ test('preloaded models are loaded before the device is ready, and not again', as
   expect(changes()).toEqual(['+identity', '+blur']);
   expect((await run('blur', await testImage(24))).job.status).toBe('succeeded');
   expect(changes()).toEqual(['+identity', '+blur']);
+});
+
+test('a device process does not let ONNX Runtime report to its makers', async () => {
+  const worker = await startWorker();
+  await worker.ready;
+  const environment = readFileSync(`/proc/${devicesOf(process.pid)[0]}/environ`, 'utf8');
+  expect(environment.split('\0')).toContain('ORT_DISABLE_TELEMETRY=1');
 });
 
 describe('a model that is larger than the budget', () => {

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pisa_models.convert import onnx_file, ranges, strips, vae
+from pisa_models.convert import onnx_file, ranges, strips, tile_memory, vae
 from pisa_models.convert.adapters import ALPHA, read_adapters
 from pisa_models.convert.base import load_unet, load_vae, open_base
 from pisa_models.convert.errors import ConversionError, reason
@@ -313,6 +313,7 @@ def convert(options: Options) -> dict:
                 name: _entry(folder / f"{name}.onnx", *written[name], options.tiles[name], overlaps[name], step)
                 for name in ("encoder", "unet", "decoder")
             },
+            "tilesByMemory": [],
             "colorFix": "adain",
             "training": {
                 "method": "PiSA-SR (CVPR 2025), by its authors; converted, not trained here",
@@ -322,8 +323,25 @@ def convert(options: Options) -> dict:
                 "prompt": "",
             },
         }
+        _plan_tiles(manifest, vae_config, dict(unet.config), step)
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def _plan_tiles(manifest: dict, vae_config: dict, unet_config: dict, step: int) -> None:
+    """Write into the manifest what a tile takes, and the tiles for devices of several sizes."""
+    graphs = manifest["graphs"]
+    dtypes = {name: graph["dtype"] for name, graph in graphs.items()}
+    cells = tile_memory.bytes_per_cell(vae_config, unet_config, dtypes)
+    for name, graph in graphs.items():
+        graph["activationBytesPerCell"] = cells[name]
+    least = {name: graph["overlapLatents"] + 2 * step for name, graph in graphs.items()}
+    weights = sum(file["bytes"] for file in files_of(manifest))
+    rows = tile_memory.tiles_by_memory(weights, cells, least, step)
+    if rows:
+        manifest["tilesByMemory"] = rows
+    else:
+        del manifest["tilesByMemory"]
 
 
 def files_of(manifest: dict) -> list[dict]:

@@ -1,0 +1,209 @@
+/**
+ * `pisa-serve models add`: a bundle from a folder or a URL into MODELS_DIR. It is made beside its place under a hidden
+ * name, checked file by file, and moved there when it is whole; a run that is killed leaves what the next one goes on
+ * with, and nothing that is ever loaded.
+ */
+import { mkdir, open, readdir, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import type { Config } from '../../config.ts';
+import { AppError } from '../../errors.ts';
+import {
+  type BundleFile,
+  bundleFiles,
+  bundleSha256,
+  type Manifest,
+  parseManifest,
+  sha256Of,
+  verifyBundle,
+} from '../../pipeline/manifest.ts';
+import { withLock } from './lock.ts';
+import { type BundleSource, FolderSource } from './source.ts';
+import { UrlSource } from './url-source.ts';
+
+export interface AddFlags {
+  /** Replace a bundle of the same name. */
+  replace?: boolean;
+  /** Also from other machines. */
+  plainHttp?: boolean;
+  /** What the bundle must be, as `GET /models` and this command show it. */
+  sha256?: string;
+}
+
+interface Work {
+  readonly source: BundleSource;
+  readonly manifest: Manifest;
+  /** As it came. */
+  readonly text: string;
+  readonly modelsDir: string;
+  readonly say: (line: string) => void;
+}
+
+/**
+ * @param from a folder, or an https:// URL of one
+ * @param say told what happens, a line each
+ * @throws invalid_parameter | invalid_bundle | bundle_not_added
+ */
+export async function addModel(
+  { MODELS_DIR: modelsDir, MODEL }: Pick<Config, 'MODELS_DIR' | 'MODEL'>,
+  from: string,
+  flags: AddFlags,
+  say: (line: string) => void,
+): Promise<void> {
+  const source = /^[a-z]+:\/\//i.test(from)
+    ? new UrlSource(from, flags.plainHttp ?? false)
+    : new FolderSource(path.resolve(from));
+  const text = await source.manifest();
+  const manifest = parseManifest(text, `${source.where}/manifest.json`);
+  const { name, version } = manifest;
+  const sha256 = bundleSha256(manifest);
+  if (flags.sha256 !== undefined && flags.sha256.toLowerCase() !== sha256) {
+    throw new AppError(
+      'invalid_bundle',
+      `${source.where} is the bundle ${name} ${version} with sha256 ${sha256}, not the one that --sha256 names.`,
+    );
+  }
+  const work = { source, manifest, text, modelsDir, say };
+  try {
+    await mkdir(modelsDir, { recursive: true });
+    const waits = () => say(`Another process is adding ${name}; waiting for it.`);
+    const added = await withLock(path.join(modelsDir, `.${name}.lock`), waits, () =>
+      addLocked(work, flags.replace ?? false),
+    );
+    say(`${name} ${version} ${added ? 'is in' : 'was already in'} ${modelsDir}, sha256 ${sha256}.`);
+    if (added && name !== MODEL) {
+      say(
+        `Workers see it when they start again: name it in requests (model=${name}), or set MODEL.`,
+      );
+    }
+  } catch (error) {
+    throw await explained(error, work);
+  }
+}
+
+/** @returns false when it was there already */
+async function addLocked(work: Work, replace: boolean): Promise<boolean> {
+  const { manifest, modelsDir, text } = work;
+  const target = path.join(modelsDir, manifest.name);
+  const exists = await checkTarget(target, manifest, replace);
+  if (exists === 'same') return false;
+  const partial = partialFolder(work);
+  const made = path.join(partial, bundleSha256(manifest).slice(0, 16));
+  await mkdir(made, { recursive: true });
+  // What an earlier run fetched of another version is of no use.
+  for (const other of await readdir(partial)) {
+    if (other !== path.basename(made)) await rm(path.join(partial, other), { recursive: true });
+  }
+  await checkSpace(work, made);
+  for (const entry of bundleFiles(manifest)) await addFile(work, entry, made);
+  await writeFile(path.join(made, 'manifest.json'), text, { flush: true });
+  if (exists === 'other') {
+    const old = path.join(partial, 'replaced');
+    await rename(target, old);
+    // Back, if the new one cannot take its place.
+    await rename(made, target).catch(async (error: unknown) => {
+      await rename(old, target);
+      throw error;
+    });
+  } else await rename(made, target);
+  await rm(partial, { recursive: true, force: true });
+  return true;
+}
+
+/** Hidden, and one level above the bundle: nobody who lists bundles sees it. */
+const partialFolder = ({ modelsDir, manifest }: Pick<Work, 'modelsDir' | 'manifest'>): string =>
+  path.join(modelsDir, `.${manifest.name}.partial`);
+
+/**
+ * What is in the place of the bundle.
+ * @throws invalid_parameter when it may not be replaced
+ */
+async function checkTarget(
+  target: string,
+  manifest: Manifest,
+  replace: boolean,
+): Promise<'nothing' | 'same' | 'other'> {
+  const found = await stat(target).catch(() => undefined);
+  if (!found) return 'nothing';
+  const there = await stat(path.join(target, 'manifest.json')).catch(() => undefined);
+  if (!there) {
+    throw new AppError(
+      'invalid_parameter',
+      `${target} exists and is no model bundle, so it is not replaced. Move it away, or set another MODELS_DIR.`,
+    );
+  }
+  const whole = await verifyBundle(target).catch(() => undefined);
+  if (whole && bundleSha256(whole) === bundleSha256(manifest)) return 'same';
+  if (replace) return 'other';
+  const holds = whole ? `${whole.name} ${whole.version}` : 'a damaged bundle';
+  const { name, version } = manifest;
+  const other = whole?.version === version ? `another ${version} of ${name}` : `${name} ${version}`;
+  throw new AppError(
+    'invalid_parameter',
+    `${target} holds ${holds}, and this is ${other}. Give --replace to replace it.`,
+  );
+}
+
+async function checkSpace({ manifest, modelsDir }: Work, made: string): Promise<void> {
+  let needed = 0;
+  for (const { file, bytes } of bundleFiles(manifest)) {
+    const there = await Promise.all(
+      [file, `${file}.part`].map((name) => stat(path.join(made, name)).catch(() => undefined)),
+    );
+    needed += Math.max(0, bytes - there.reduce((sum, facts) => sum + (facts?.size ?? 0), 0));
+  }
+  const { bavail, bsize } = await statfs(modelsDir);
+  if (needed <= bavail * bsize) return;
+  const gigabytes = (value: number) => `${(value / 1e9).toFixed(2)} GB`;
+  throw new AppError(
+    'bundle_not_added',
+    `${gigabytes(needed)} are needed in ${modelsDir} but ${gigabytes(bavail * bsize)} are free. Free space, or set another MODELS_DIR.`,
+  );
+}
+
+/** Fetches a file unless it is there, whole. */
+async function addFile(work: Work, entry: BundleFile, made: string): Promise<void> {
+  const { source, say } = work;
+  const { file, bytes, sha256 } = entry;
+  const done = path.join(made, file);
+  const part = `${done}.part`;
+  if ((await stat(done).catch(() => undefined))?.size === bytes) {
+    if ((await sha256Of(done)) === sha256) return;
+  }
+  await rm(done, { force: true });
+  const begun = source.resumes ? ((await stat(part).catch(() => undefined))?.size ?? 0) : 0;
+  if (begun > 0) say(`${file}: going on after ${megabytes(begun)} of ${megabytes(bytes)}`);
+  else say(`${file}: ${megabytes(bytes)}`);
+  await source.fetch(entry, part);
+  if ((await sha256Of(part)) !== sha256) {
+    await rm(part);
+    // The beginning may have been of another file.
+    if (begun > 0) return addFile(work, entry, made);
+    throw new AppError(
+      'invalid_bundle',
+      `${source.where}: ${file} has another sha256 than the manifest says: it was damaged on the way or at its source. Run the command again; if that does not help, export the bundle again.`,
+    );
+  }
+  const handle = await open(part, 'r+');
+  await handle.sync().finally(() => handle.close());
+  await rename(part, done);
+}
+
+const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
+
+const outOfSpace = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
+
+/** A fault of the disk in words. A full disk is left as it was found. */
+async function explained(error: unknown, work: Work): Promise<unknown> {
+  const { code, syscall, message } = error as NodeJS.ErrnoException;
+  if (code === undefined || syscall === undefined) return error;
+  const { modelsDir } = work;
+  const isFull = outOfSpace.has(code);
+  if (isFull) await rm(partialFolder(work), { recursive: true, force: true });
+  return new AppError(
+    'bundle_not_added',
+    isFull
+      ? `The disk of ${modelsDir} is full (${code}). Free space, or set another MODELS_DIR.`
+      : `${modelsDir} cannot be written (${message}). Run as a user who may, or set another MODELS_DIR.`,
+    { cause: error },
+  );
+}
