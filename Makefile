@@ -7,7 +7,7 @@ BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 test-observability test-kubernetes check bench bench-fresh bench-tools faults fuzz soak webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert clean
+.PHONY: help setup build serve test test-s3 test-observability test-kubernetes check bench bench-fresh bench-tools faults fuzz soak webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert full-size clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,6 +114,10 @@ evaluate: ## Judge the embedded model; writes docs/evaluation.md
 
 convert: ## Make models/pisa-sr from BASE=… and LORA=… (docs/models.md)
 	@$(MAKE) --no-print-directory -C python convert
+
+full-size: $(BUILD_STAMP) ## The paper's model in full size, random weights, against PyTorch (docs/models.md)
+	@npx --no-install tsc -p tsconfig.bench.json
+	@$(MAKE) --no-print-directory -C python full-size
 
 clean: ## Remove what the other targets made here
 	@rm -rf dist .bench node_modules .data .venv-tools python/.venv
