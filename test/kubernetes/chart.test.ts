@@ -104,8 +104,8 @@ describe('values that helm refuses, and says where', () => {
     ['S3 without a bucket', 'storage: { kind: s3 }', /storage.s3.bucket is needed/],
     [
       'a model without its digest',
-      'models: { download: [{ name: x, url: "https://example.com/x" }] }',
-      /manifestSha256/,
+      'models: { download: [{ url: "https://example.com/x" }] }',
+      /sha256/,
     ],
   ])('%s', async (_name, values, message) => {
     const file = path.join(folder, 'values.yaml');
