@@ -1,7 +1,7 @@
 /** What a bundle or a device that does not fit is told. */
 import { copyFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { loadModel } from '../../../src/pipeline/model.ts';
 import { GraphSession } from '../../../src/pipeline/session.ts';
 import { bundlePath } from './fixtures.ts';
@@ -45,6 +45,30 @@ describe('loadModel', () => {
     const loading = loadOnCpu(bundle);
     await expect(loading).rejects.toMatchObject({ code: 'invalid_bundle' });
     await expect(loading).rejects.toThrow(/encoder\.onnx cannot be loaded/);
+  });
+
+  it('takes and warms up the tiles for the memory of the device, and stays the same bundle', async () => {
+    const bundle = await changedBundle(identity, (manifest) => {
+      manifest.tilesByMemory = [
+        { gigabytes: 6, encoder: 20, unet: 24, decoder: 28 },
+        { gigabytes: 24, encoder: 32, unet: 36, decoder: 40 },
+      ];
+    });
+    const runs = vi.spyOn(GraphSession.prototype, 'run');
+    onTestFinished(() => runs.mockRestore());
+    const options = { executionProvider: 'cpu', threads: 1 } as const;
+    const model = await loadModel(bundle, { ...options, memoryBytes: 12e9 });
+    await model.warmUp();
+    const inputs = runs.mock.calls.map(([{ pixels, latents }]) => (pixels ?? latents)?.dims);
+    expect(inputs).toEqual([
+      [1, 3, 80, 80],
+      [1, 48, 24, 24],
+      [1, 48, 28, 28],
+    ]);
+    const usual = await loadModel(bundle, options);
+    expect(usual.manifest.graphs.unet.tileLatents).toBe(16);
+    expect(usual.sha256).toBe(model.sha256);
+    await Promise.all([model.dispose(), usual.dispose()]);
   });
 
   it('never falls back to the CPU from a device that is not there', async () => {
