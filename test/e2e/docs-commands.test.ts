@@ -27,7 +27,7 @@ const runElsewhere = [
   /^MODEL=pisa-sr node dist\/cli\.js serve$/, // with other bundles: test/integration/models.test.ts
   /^make convert BASE=/, // with small random weights: python/tests/test_convert.py
   /^(python\/)?\.venv\/bin\/python -m pisa_models\.\w+( |$)/, // python/tests
-  /^docker (build|run) /, // CI has no container engine, and the page says that it was not run
+  /^docker (build|compose|run) /, // CI has no container engine, and the pages say what was run
   /^REDIS_URL=\S+ (HOST=\S+ |DEVICES=\S+ |API_KEYS_FILE=\S+ )*node dist\/cli\.js (api|worker)$/,
 ];
 
