@@ -6,7 +6,6 @@
  * grows, `/healthz` is slow, or an answer was not the one that was due.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Redis } from 'ioredis';
 import {
   type Deployment,
   devicesOfDeployment,
@@ -75,8 +74,6 @@ async function load(perSecond: number, ms: number): Promise<{ sent: number; most
 }
 let afterLoad = new Set<Promise<void>>();
 
-const webhookRecords = (redis: Redis): Promise<number> => redis.zcard('bull:webhooks:completed');
-
 /** Resident memory of each process and, where it says so itself, what is in use of it. */
 function lookAt({ processes, redis, url, workerUrls }: Deployment): Look {
   return async () => {
@@ -92,25 +89,9 @@ function lookAt({ processes, redis, url, workerUrls }: Deployment): Look {
       device: residentMegabytes(devicesOfDeployment(deployment)[0] ?? 0, 'VmRSS'),
       redis: residentMegabytes(processes.redis.pid, 'VmRSS'),
       'redis, in use': used / bytesPerMegabyte,
-      [records]: await webhookRecords(redis),
     };
   };
 }
-const records = 'records of webhooks';
-
-/** Bytes of one record of a delivered webhook, which Redis keeps for a day longer than results live. */
-async function bytesOfWebhookRecord(redis: Redis): Promise<number> {
-  let [bytes, cursor] = [0, '0'];
-  do {
-    const [next, keys] = await redis.scan(cursor, 'MATCH', 'bull:webhooks:*', 'COUNT', 1000);
-    for (const key of keys) {
-      bytes += Number((await redis.memory('USAGE', key, 'SAMPLES', 0)) ?? 0);
-    }
-    cursor = next;
-  } while (cursor !== '0');
-  return bytes / (await webhookRecords(redis));
-}
-
 const busySeconds = () =>
   metric({ url: deployment.workerUrls[0] ?? '' }, 'pisa_device_busy_seconds_total');
 
@@ -138,24 +119,13 @@ const results = { served: { ...served }, jobs: { ...jobs }, refused: { ...refuse
 const [jobsSent, faults] = [clients.sent, clients.faults];
 const isSameDevice = device === devicesOfDeployment(deployment).join();
 const objects = await deployment.objects();
-const recordBytes = await bytesOfWebhookRecord(deployment.redis);
 const capacityAfter = await measureCapacity();
 await clients.settled();
 clients.stop();
 const left = await deployment.stop();
 
-const recordSeries = series.get(records) ?? [];
-series.delete(records);
-for (const name of ['redis', 'redis, in use']) {
-  const withoutRecords = (series.get(name) ?? []).map(({ x, y }, index) => ({
-    x,
-    y: y - ((recordSeries[index]?.y ?? 0) * recordBytes) / bytesPerMegabyte,
-  }));
-  series.set(`${name}, without records of webhooks`, withoutRecords);
-}
 const rows = [...series].map(([name, points]) => describe(name, points));
-// What is kept by design is not held against Redis.
-const growing = rows.filter((row) => grows(row) && !['redis', 'redis, in use'].includes(row.name));
+const growing = rows.filter(grows);
 const healthMs = (q: number): string => `${quantile(latencies, q).toFixed(1)} ms`;
 const counts = (of: Record<string, number>) =>
   Object.entries(of).sort(([a], [b]) => a.localeCompare(b));
@@ -190,7 +160,7 @@ ${table(['load', ''], [
 
 ${memoryTable(rows)}
 
-A look every ${lookMs / 1000} s; resident memory unless it says "in use". The slope is of the last two thirds, over medians of half a minute, with its 95 % confidence interval; "grows" means that all of the interval is above zero. Redis keeps the record of a delivered webhook for a day longer than the longest life of a result, whatever its client deletes: ${recordBytes.toFixed(0)} bytes each, ${(recordSeries.at(-1)?.y ?? 0).toFixed(0)} of them at the end.
+A look every ${lookMs / 1000} s; resident memory unless it says "in use". The slope is of the last two thirds, over medians of half a minute, with its 95 % confidence interval; "grows" means that all of the interval is above zero.
 
 ${table(['clients', 'served'], counts(results.served as Record<string, number>))}
 `,
