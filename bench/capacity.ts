@@ -4,14 +4,14 @@
  * images a minute. Prints tables; writes bench/results/capacity.{json,md}.
  *
  * PRICE=0.10 of a worker for an hour; WAIT=10 seconds that 95 % shall not exceed; MIX=128:0.6,256:0.3,512:0.1 edges of
- * the inputs and their shares. MEASURE=no takes the measurements of the last run. SECONDS=0.5 plans for a worker that takes
+ * the inputs and their shares. MEASURE=no takes the measurements of the last run. SECONDS_PER_IMAGE=0.5 plans for a worker that takes
  * this long for an image, one at a time, instead of the measured one, and writes nothing.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import path from 'node:path';
 import { arrivals, type Bursts } from './capacity/arrivals.ts';
-import { type CheckRow, capacityPerMs, checkAgainst } from './capacity/check.ts';
+import { capacityPerMs, checkAgainst } from './capacity/check.ts';
 import {
   busyWorkers,
   type PlanInput,
@@ -54,8 +54,8 @@ const checkMix: SizeShare[] = [
   { side: 160, share: 0.1 },
 ];
 const checkUtilization = 0.7;
-const phaseJobs = 40;
-const planJobs = 15;
+const phaseJobs = 24;
+const planJobs = 8;
 const setups: Setup[] = [
   {
     name: '2 workers, 1 thread each, 1 job at a time',
@@ -74,17 +74,15 @@ const rates = [1, 10, 100, 1000, 10_000];
 const coldStartMinutes = [1, 3, 5];
 const bursts: Bursts = { factor: 5, meanMs: 60_000, share: 0.1 };
 
+/** As measured; what follows from it is computed anew for each page. */
 interface Check {
   setup: string;
+  date: string;
+  slots: number;
   perMinute: number;
-  jobs: number;
-  seconds: number;
-  /** Measured: time in service / slots × time. */
-  utilization: number;
-  /** Mean time in service of the jobs under load / what the simulation expects of them at the same loads. */
-  speeds: number[];
-  gapMs: number;
-  rows: CheckRow[];
+  /** Before and after the load. */
+  phases: Phases[];
+  jobs: MeasuredJob[];
 }
 
 interface Measurements {
@@ -120,7 +118,7 @@ async function measure(): Promise<Measurements> {
     cpu: `${cpus().length} × ${cpus()[0]?.model.trim()}`,
     node: process.version,
     checks,
-    planned: describeService(phases, mix, setup.slots),
+    planned: describeService([phases], mix, setup.slots),
   };
 }
 
@@ -132,7 +130,7 @@ async function measureCheck(setup: Setup): Promise<Check> {
   );
   console.error(`${setup.name}: service times …`);
   const before = await measurePhases(service, random, checkMix, phaseJobs);
-  const first = describeService(before, checkMix, setup.slots);
+  const first = describeService([before], checkMix, setup.slots);
   const perMinute = checkUtilization * capacityPerMs(first) * 60_000;
   const times = [...arrivals(random, { perMinute, durationMs: minutes * 60_000, workMs: () => 0 })];
   console.error(`${setup.name}: ${times.length} jobs in ${minutes} minutes …`);
@@ -142,22 +140,15 @@ async function measureCheck(setup: Setup): Promise<Check> {
   // Once more, so that a machine that changes meanwhile is seen from both sides.
   const after = await measurePhases(service, random, checkMix, phaseJobs);
   await service.stop();
-  const measured = describeService(join(before, after), checkMix, setup.slots);
   return {
     setup: setup.name,
+    date: new Date().toISOString(),
+    slots: setup.slots,
     perMinute,
-    jobs: jobs.length,
-    ...usage(jobs, setup.slots),
-    speeds: measured.speeds,
-    gapMs: measured.gapMs,
-    rows: checkAgainst(jobs, measured, perMinute, seed),
+    phases: [before, after],
+    jobs,
   };
 }
-
-const join = (a: Phases, b: Phases): Phases => ({
-  alone: [...a.alone, ...b.alone],
-  full: [...a.full, ...b.full],
-});
 
 function usage(jobs: readonly MeasuredJob[], slots: number) {
   const from = Math.min(...jobs.map(({ createdAt }) => createdAt));
@@ -171,17 +162,11 @@ const digits = (value: number): string =>
 const percent = (value: number): string => `${(100 * value).toFixed(0)} %`;
 const money = (value: number): string => value.toFixed(value < 1 ? 3 : 2);
 
-function checkSection({
-  setup,
-  perMinute,
-  jobs,
-  seconds,
-  utilization,
-  speeds,
-  gapMs,
-  rows,
-}: Check) {
-  return `${setup}. ${jobs} jobs in ${seconds.toFixed(0)} s (${perMinute.toFixed(1)} a minute on average), slots in use ${percent(utilization)} of the time. Measured apart: speed of a job beside another ${digits(speeds.at(-1) ?? 1)} of that alone; ${digits(gapMs)} ms between two jobs of a slot.
+function checkSection({ setup, date, slots, perMinute, phases, jobs }: Check): string {
+  const service = describeService(phases, checkMix, slots);
+  const { seconds, utilization } = usage(jobs, slots);
+  const rows = checkAgainst(jobs, service, perMinute, seed);
+  return `${setup}; ended ${date}. ${jobs.length} jobs in ${seconds.toFixed(0)} s (${perMinute.toFixed(1)} a minute on average), slots in use ${percent(utilization)} of the time. Measured apart: mean work of a job ${meanWorkMs(service.sizes).toFixed(0)} ms; beside another one it runs at ${digits(service.speeds.at(-1) ?? 1)} of its speed.
 
 ${table(
   [
@@ -322,7 +307,7 @@ function planParameter(seconds: number): void {
 }
 
 async function main(): Promise<void> {
-  if (process.env.SECONDS) return planParameter(number('SECONDS', 1));
+  if (process.env.SECONDS_PER_IMAGE) return planParameter(number('SECONDS_PER_IMAGE', 1));
   const kept = path.join(root, 'bench/results/capacity.json');
   const isMeasured = process.env.MEASURE !== 'no';
   const measurements = isMeasured

@@ -48,8 +48,8 @@ const report = await followLoad(deployment, {
     { name: 'none', perSecond: 0, ms: 2 * syncMs },
     { name: 'once', perSecond: once, ms: 6 * syncMs },
     { name: 'ten times', perSecond: 10 * once, ms: 6 * syncMs },
-    // Until the workers that are too many have gone, while jobs still come.
-    { name: 'once', perSecond: once, ms: down.stabilizationMs + 16 * syncMs },
+    // The workers that are too many go while jobs still come.
+    { name: 'once', perSecond: once, ms: 3 * down.stabilizationMs, untilWorkers: 1 },
   ],
   photo,
   onProgress: (text) => console.error(text),

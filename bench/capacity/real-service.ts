@@ -140,7 +140,7 @@ export class RealService {
   }
 }
 
-/** Service times of `rounds` jobs of each size, alone and with every slot in use. */
+/** Jobs one after the other, and a backlog in which every slot was in use. */
 export interface Phases {
   alone: MeasuredJob[];
   full: MeasuredJob[];
@@ -159,13 +159,15 @@ export async function measurePhases(
   return { alone, full: await service.backlog([...sides, ...sides]) };
 }
 
-/** What the phases say, in the words of the simulation. */
+/** What the phases say together, in the words of the simulation. */
 export function describeService(
-  { alone, full }: Phases,
+  phases: readonly Phases[],
   sizes: readonly SizeShare[],
   slots: number,
 ): MeasuredService {
-  const gapMs = meanGapMs(full, slots);
+  const alone = phases.flatMap((phase) => phase.alone);
+  const full = phases.flatMap((phase) => phase.full);
+  const gapMs = mean(phases.map((phase) => meanGapMs(phase.full, slots)));
   const times = (jobs: readonly MeasuredJob[], side: number) =>
     jobs.filter((job) => job.side === side).map((job) => job.endedAt - job.startedAt + gapMs);
   const total = (jobs: readonly MeasuredJob[]) =>

@@ -12,6 +12,8 @@ interface Phase {
   name: string;
   perSecond: number;
   ms: number;
+  /** Ends it earlier: when there are no more workers than these, nor shall be. */
+  untilWorkers?: number;
 }
 
 export interface FollowOptions {
@@ -133,12 +135,14 @@ class Following {
     }
   }
 
-  async #load({ name, perSecond, ms }: Phase, sending: Promise<void>[]): Promise<void> {
+  async #load(phase: Phase, sending: Promise<void>[]): Promise<void> {
+    const { name, perSecond, ms, untilWorkers = -1 } = phase;
     this.#phase = name;
     this.#options.onProgress?.(name);
     const until = this.#now + ms;
     for (let next = this.#now; perSecond > 0 && next < until; next += 1000 / perSecond) {
       await delay(Math.max(0, next - this.#now));
+      if (Math.max(this.#workers.length, this.#autoscaler.workers) <= untilWorkers) return;
       sending.push(this.#send());
     }
     await delay(Math.max(0, until - this.#now));

@@ -27,11 +27,15 @@ test('the gap between two jobs of a slot', () => {
 
 test('service times and the speed beside another job', () => {
   const { sizes, speeds, gapMs } = describeService(
-    {
-      alone: [job(0, 100), job(200, 500, 128)],
-      // Twice as long beside another one.
-      full: [job(0, 200), job(0, 600, 128)],
-    },
+    [
+      {
+        alone: [job(0, 100), job(200, 500, 128)],
+        // Twice as long beside another one.
+        full: [job(0, 200), job(0, 600, 128)],
+      },
+      // An hour later: the time between is no gap.
+      { alone: [], full: [job(3_600_000, 3_600_200), job(3_600_000, 3_600_600, 128)] },
+    ],
     [
       { side: 64, share: 0.5 },
       { side: 128, share: 0.5 },
@@ -41,8 +45,8 @@ test('service times and the speed beside another job', () => {
   expect(gapMs).toBe(0);
   expect(speeds).toEqual([1, 0.5]);
   expect(sizes).toEqual([
-    { side: 64, share: 0.5, samplesMs: [100, 100] },
-    { side: 128, share: 0.5, samplesMs: [300, 300] },
+    { side: 64, share: 0.5, samplesMs: [100, 100, 100] },
+    { side: 128, share: 0.5, samplesMs: [300, 300, 300] },
   ]);
   // Two at a time, each at half speed, 200 ms of work on average.
   expect(capacityPerMs({ sizes, speeds, gapMs })).toBe(1 / 200);
