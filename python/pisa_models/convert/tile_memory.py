@@ -45,7 +45,8 @@ def bytes_per_cell(vae: Mapping, unet: Mapping, dtypes: Mapping[str, str]) -> di
     `dtypes`: float32 or float16 for each of encoder, unet, decoder.
     """
     layers = unet["layers_per_block"]  # one number, or one for each level
-    largest, skips = _unet_elements(list(unet["block_out_channels"]), layers if isinstance(layers, int) else max(layers))
+    deepest = layers if isinstance(layers, int) else max(layers)
+    largest, skips = _unet_elements(list(unet["block_out_channels"]), deepest)
     elements = {
         "encoder": (_vae_elements(list(vae["block_out_channels"]), False), 0),
         "unet": (largest, skips),
