@@ -1,11 +1,12 @@
 /**
- * `make capacity`: measures the service times of the real service, holds the simulation against it (MINUTES=6 of Poisson
- * arrivals on each of two setups), then simulates what this machine cannot run: workers, waits and cost from 1 to 10,000
- * images a minute. Prints tables; writes bench/results/capacity.{json,md}.
+ * `make capacity`: holds the simulation against the real service (MINUTES=6 of Poisson arrivals on each of two setups,
+ * service times measured before and after), then, with the service times of `make bench`, simulates what this machine
+ * cannot run: workers, waits and cost from 1 to 10,000 images a minute. Prints tables; writes
+ * bench/results/capacity.{json,md}.
  *
  * PRICE=0.10 of a worker for an hour; WAIT=10 seconds that 95 % shall not exceed; MIX=128:0.6,256:0.3,512:0.1 edges of
- * the inputs and their shares. MEASURE=no takes the measurements of the last run. SECONDS_PER_IMAGE=0.5 plans for a worker that takes
- * this long for an image, one at a time, instead of the measured one, and writes nothing.
+ * the inputs, of those that `make bench` measures, and their shares. MEASURE=no takes the measured waits of the last run.
+ * SECONDS_PER_IMAGE=0.5 plans for a worker that takes this long for an image instead, and writes nothing.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
@@ -23,14 +24,13 @@ import { createRandom } from './capacity/random.ts';
 import {
   describeService,
   type MeasuredJob,
-  type MeasuredService,
   measurePhases,
   type Phases,
   RealService,
   type Setup,
   type SizeShare,
 } from './capacity/real-service.ts';
-import { mean, meanWorkMs, pickSize, quantilesOf } from './capacity/work.ts';
+import { type MeasuredSize, mean, meanWorkMs, pickSize } from './capacity/work.ts';
 import { table, writeResult } from './results.ts';
 import { root } from './service.ts';
 
@@ -55,7 +55,6 @@ const checkMix: SizeShare[] = [
 ];
 const checkUtilization = 0.7;
 const phaseJobs = 24;
-const planJobs = 8;
 const setups: Setup[] = [
   {
     name: '2 workers, 1 thread each, 1 job at a time',
@@ -90,7 +89,6 @@ interface Measurements {
   cpu: string;
   node: string;
   checks: Check[];
-  planned: MeasuredService;
 }
 
 function parseMix(text: string): SizeShare[] {
@@ -104,22 +102,31 @@ function parseMix(text: string): SizeShare[] {
 async function measure(): Promise<Measurements> {
   const checks: Check[] = [];
   for (const setup of setups) checks.push(await measureCheck(setup));
-  const setup = setups[1];
-  if (!setup) throw new Error('no setup');
-  console.error('service times for planning …');
-  const service = await RealService.start(
-    setup,
-    mix.map(({ side }) => side),
-  );
-  const phases = await measurePhases(service, createRandom(seed), mix, planJobs);
-  await service.stop();
   return {
     date: new Date().toISOString(),
     cpu: `${cpus().length} × ${cpus()[0]?.model.trim()}`,
     node: process.version,
     checks,
-    planned: describeService([phases], mix, setup.slots),
   };
+}
+
+interface ServiceReport {
+  date: string;
+  rows: { side: number; mode: string; timings: Record<string, number> }[];
+}
+
+/** The times of `make bench`, with default dials: one evaluation. One job at a time, as they were measured. */
+function plannedWork(): { date: string; sizes: MeasuredSize[] } {
+  const file = path.join(root, 'bench/results/service.json');
+  const { date, rows } = JSON.parse(readFileSync(file, 'utf8')) as ServiceReport;
+  const known = rows.filter(({ mode }) => mode === 'one');
+  const sizes = mix.map(({ side, share }) => {
+    const total = known.find((row) => row.side === side)?.timings.total;
+    if (total !== undefined) return { side, share, samplesMs: [total] };
+    const sides = known.map((row) => row.side).join(', ');
+    throw new Error(`MIX names ${side}, but \`make bench\` has measured ${sides} only.`);
+  });
+  return { date, sizes };
 }
 
 async function measureCheck(setup: Setup): Promise<Check> {
@@ -150,6 +157,10 @@ async function measureCheck(setup: Setup): Promise<Check> {
   };
 }
 
+/** Service times that others on the machine have changed meanwhile say nothing of the simulation. */
+const isSteady = (before: number, after: number): boolean =>
+  Math.max(before / after, after / before) < 1.25;
+
 function usage(jobs: readonly MeasuredJob[], slots: number) {
   const from = Math.min(...jobs.map(({ createdAt }) => createdAt));
   const to = Math.max(...jobs.map(({ endedAt }) => endedAt));
@@ -165,8 +176,11 @@ const money = (value: number): string => value.toFixed(value < 1 ? 3 : 2);
 function checkSection({ setup, date, slots, perMinute, phases, jobs }: Check): string {
   const service = describeService(phases, checkMix, slots);
   const { seconds, utilization } = usage(jobs, slots);
+  const [before = 0, after = 0] = phases.map((phase) =>
+    meanWorkMs(describeService([phase], checkMix, slots).sizes),
+  );
   const rows = checkAgainst(jobs, service, perMinute, seed);
-  return `${setup}; ended ${date}. ${jobs.length} jobs in ${seconds.toFixed(0)} s (${perMinute.toFixed(1)} a minute on average), slots in use ${percent(utilization)} of the time. Measured apart: mean work of a job ${meanWorkMs(service.sizes).toFixed(0)} ms; beside another one it runs at ${digits(service.speeds.at(-1) ?? 1)} of its speed.
+  return `${setup}; ended ${date}. ${jobs.length} jobs in ${seconds.toFixed(0)} s (${perMinute.toFixed(1)} a minute on average), slots in use ${percent(utilization)} of the time. Measured apart: mean work of a job ${before.toFixed(0)} ms before and ${after.toFixed(0)} ms after${isSteady(before, after) ? '' : ' (**the machine gave it another share: no test**)'}; beside another one it runs at ${digits(service.speeds.at(-1) ?? 1)} of its speed.
 
 ${table(
   [
@@ -188,18 +202,14 @@ ${table(
 )}`;
 }
 
-function serviceTable({ sizes, speeds }: Pick<MeasuredService, 'sizes' | 'speeds'>): string {
+function serviceTable(sizes: readonly MeasuredSize[]): string {
   return table(
-    ['input', 'share', 'jobs measured', 'mean seconds alone', 'p95'],
+    ['input', 'share', 'seconds'],
     sizes.map(({ side, share, samplesMs }) => [
       `${side}²`,
       percent(share),
-      samplesMs.length,
       digits(mean(samplesMs) / 1000),
-      digits((quantilesOf(Float64Array.from(samplesMs), [0.95])[0] ?? 0) / 1000),
     ]),
-  ).concat(
-    `\n\nMean work of an image ${digits(meanWorkMs(sizes) / 1000)} s; of two at a time each runs at ${digits(speeds.at(-1) ?? 1)} of its speed.`,
   );
 }
 
@@ -289,7 +299,7 @@ ${fixedTable(input)}
 
 ## Workers that come and go
 
-As KEDA and the HorizontalPodAutoscaler decide with the chart's values (poll and sync 15 s, tolerance 0.1, up by 100 % or 4 workers in 15 s, down after 300 s by half a minute), one worker for every ${digits(waitTargetSeconds / secondsPerImage(input))} jobs in the queue. Kept: none, or enough for the time between bursts at 80 %. Cold start: from the decision until the worker takes jobs; it is paid for.
+As KEDA and the HorizontalPodAutoscaler decide with the chart's values (poll and sync 15 s, tolerance 0.1, up by 100 % or 4 workers in 15 s, down after 300 s by half a minute), one worker for every ${digits(waitTargetSeconds / secondsPerImage(input))} jobs in the queue. Kept: none, or enough for the time between bursts at 80 %. There is no \`maxReplicas\` here: what is asked for shows why one is needed. Cold start: from the decision until the worker takes jobs; it is paid for.
 
 ${autoscaledTable(input)}
 `;
@@ -313,9 +323,10 @@ async function main(): Promise<void> {
   const measurements = isMeasured
     ? await measure()
     : (JSON.parse(readFileSync(kept, 'utf8')) as Measurements);
-  const { date, cpu, node, checks, planned } = measurements;
+  const { date, cpu, node, checks } = measurements;
+  const planned = plannedWork();
   const input: PlanInput = {
-    worker: { speeds: planned.speeds },
+    worker: { speeds: [1] },
     sizes: planned.sizes,
     waitTargetSeconds,
     pricePerHour,
@@ -336,9 +347,9 @@ ${checks.map(checkSection).join('\n\n')}
 
 ## Service times
 
-Of one worker as by default (2 threads, 2 jobs at a time) on this machine, embedded model, default dials.
+Of a worker with two threads, embedded model, default dials: medians of \`make bench\`, ${planned.date}, one job at a time.
 
-${serviceTable(planned)}
+${serviceTable(planned.sizes)}
 
 ${planSection(input)}`,
   );
