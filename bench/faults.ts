@@ -7,7 +7,7 @@ import { runFaults } from '../test/support/faults.ts';
 import { table, writeResult } from './results.ts';
 import { root } from './service.ts';
 
-const jobs = Number(process.env.JOBS ?? 500);
+const atLeast = Number(process.env.JOBS ?? 500);
 const maxKills = Number(process.env.KILLS ?? 60);
 
 const deployment = await startDeployment({
@@ -17,14 +17,14 @@ const deployment = await startDeployment({
 });
 await deployment.ready();
 const report = await runFaults(deployment, {
-  jobs,
+  jobs: atLeast,
   maxKills,
   meanPauseMs: 2500,
   limitMs: 3_600_000,
   onProgress: (text) => console.error(text),
 });
 const left = await deployment.stop();
-const { kills, statuses } = report;
+const { jobs, kills, statuses } = report;
 const isRight =
   report.rightResults === jobs &&
   report.distinctIds === jobs &&
@@ -34,7 +34,7 @@ writeResult(
   'faults',
   `# Jobs under random kills
 
-\`make faults${jobs === 500 ? '' : ` JOBS=${jobs}`}\`, ${new Date().toISOString()}, ${Math.round(report.seconds)} s. One API, two workers, Redis with an append-only file; SIGKILL at random moments.
+\`make faults${atLeast === 500 ? '' : ` JOBS=${atLeast}`}\`, ${new Date().toISOString()}, ${Math.round(report.seconds)} s. One API, two workers, Redis with an append-only file; SIGKILL at random moments.
 
 ${table(
   ['what', 'count'],

@@ -16,9 +16,9 @@ import { photo } from '../test/support/hostile-images.ts';
 import { hostileHosts, hostileUrls } from '../test/support/hostile-urls.ts';
 import { residentMegabytes } from '../test/support/processes.ts';
 import { startCountingProxy } from './counting-proxy.ts';
-import { describe, grows, MemoryLog, memoryTable } from './memory.ts';
 import { table, writeResult } from './results.ts';
 import { root } from './service.ts';
+import { type Point, trend } from './statistics.ts';
 
 const wanted = Number(process.env.REQUESTS ?? 10_000);
 const rounds = Number(process.env.ROUNDS ?? 4);
@@ -54,7 +54,14 @@ const look = () => ({
   supervisor: residentMegabytes(workerPid, 'VmRSS'),
   device: residentMegabytes(devicePid, 'VmRSS'),
 });
-const memory = new MemoryLog(look, 1000);
+type Role = keyof ReturnType<typeof look>;
+const roles: Role[] = ['api', 'supervisor', 'device'];
+/** By role: megabytes over rounds, in parts of a round by its requests, so that a slow minute of the machine is no longer. */
+const series: Record<Role, Point[]> = { api: [], supervisor: [], device: [] };
+const looking = setInterval(() => {
+  const sizes = look();
+  for (const role of roles) series[role].push({ x: proxy.total() / wanted, y: sizes[role] });
+}, 1000);
 
 /** @returns its last lines, and whether it found every answer as the contract says */
 async function runSchemathesis(round: number): Promise<{ sound: boolean; summary: string }> {
@@ -153,13 +160,18 @@ for (let round = 0; round < rounds; round += 1) {
   console.error(`round ${round + 1}: ${JSON.stringify(look())}`);
 }
 const total = proxy.total();
-const memoryRows = [...memory.stop()].map(([name, series]) => describe(name, series, 1 / 2));
+clearInterval(looking);
+/** The first round is warming up. */
+const growth = roles.map((role) => ({
+  role,
+  ...trend(series[role].filter(({ x }) => x > 1)),
+}));
 const replaced = pids().join() === pidsBefore.join() ? 0 : 1;
 proxy.close();
 await deployment.stop();
 
 const allFaults = [...proxy.faults, ...faults];
-const isFlat = !memoryRows.some(grows);
+const isFlat = !growth.some(({ slope, halfWidth }) => slope > halfWidth);
 writeResult(
   'fuzz',
   `# Hostile requests
@@ -192,9 +204,16 @@ ${table(
   ]),
 )}
 
-The same, looked at every second, over the second half of the run:
+Looked at every second after the first round, which is warming up (95 % confidence):
 
-${memoryTable(memoryRows)}
+${table(
+  ['process', 'slope, MB a round', 'grows'],
+  growth.map(({ role, slope, halfWidth }) => [
+    role,
+    `${slope.toFixed(1)} ± ${halfWidth.toFixed(1)}`,
+    slope > halfWidth ? 'yes' : 'no',
+  ]),
+)}
 `,
 );
 if (allFaults.length + replaced > 0 || !isFlat) {

@@ -83,10 +83,12 @@ test('jobs under random kills of every kind of process: each ends, with one righ
     maxKills: 8,
     limitMs: 540_000,
   });
+  const { jobs } = report;
+  expect(jobs).toBeGreaterThanOrEqual(40);
   expect(report).toMatchObject({
-    statuses: { succeeded: 40 },
-    distinctIds: 40,
-    rightResults: 40,
+    statuses: { succeeded: jobs },
+    distinctIds: jobs,
+    rightResults: jobs,
     leftInQueue: 0,
     orphanKeys: [],
     orphanObjects: [],

@@ -11,6 +11,7 @@ const kinds = ['device', 'worker', 'api', 'redis'] as const;
 type Kind = (typeof kinds)[number];
 
 export interface FaultsOptions {
+  /** At least so many; on a fast machine more, until each kind of process was killed once under load. */
   jobs: number;
   /** Time between two kills is up to twice this. */
   meanPauseMs: number;
@@ -22,6 +23,7 @@ export interface FaultsOptions {
 }
 
 export interface FaultsReport {
+  /** Accepted. */
   jobs: number;
   kills: Record<Kind, number>;
   /** Jobs by final status; `open` has not ended, `lost` is not known any more. */
@@ -72,13 +74,15 @@ export async function runFaults(
     for (const one of [redis, api, ...workers]) one.start();
   }, 1000);
   const killing = killer.run();
-  const submit = async (first: number): Promise<void> => {
-    for (let job = first; job < options.jobs; job += submittersAtOnce) {
+  let next = 0;
+  const submit = async (): Promise<void> => {
+    while (next < options.jobs || killer.total < kinds.length) {
+      const job = next++;
       ids[job] = await client.submit(images[job % images.length] ?? Buffer.alloc(0));
     }
   };
-  await Promise.all(Array.from({ length: submittersAtOnce }, (_, first) => submit(first)));
-  options.onProgress?.(`all ${options.jobs} jobs are accepted; ${killer.total} kills so far`);
+  await Promise.all(Array.from({ length: submittersAtOnce }, submit));
+  options.onProgress?.(`all ${ids.length} jobs are accepted; ${killer.total} kills so far`);
   const ends = await client.untilEnded(ids, () => killer.stop());
   killer.stop();
   await killing;
@@ -93,7 +97,7 @@ export async function runFaults(
     if (right === expected[job % expected.length]) rightResults += 1;
   }
   return {
-    jobs: options.jobs,
+    jobs: ids.length,
     kills: killer.kills,
     statuses,
     distinctIds: new Set(ids).size,
