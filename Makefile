@@ -48,7 +48,7 @@ test-observability: $(BUILD_STAMP) ## Test metrics, alerts and dashboards with a
 	@scripts/setup.sh prometheus
 	@npx --no-install vitest run --project observability
 
-test-kubernetes: $(BUILD_STAMP) ## Build Helm (needs Go), then test the chart
+test-kubernetes: $(BUILD_STAMP) ## Build Kubernetes and Helm (needs Go), then run the chart in them
 	@scripts/setup.sh redis always
 	@export KUBERNETES_TOOLS; KUBERNETES_TOOLS=$$(scripts/kubernetes-tools.sh) && npx --no-install vitest run --config test/kubernetes/vitest.config.ts
 

@@ -6,17 +6,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import {
-  admit,
-  chart,
-  definitionFiles,
-  forVersion,
-  helm,
-  type KubernetesObject,
-  render,
-  renderText,
-  valuesFiles,
-} from './helm.ts';
+import { definitionFiles } from './definitions.ts';
+import { admit, chart, forVersion, helm, render, renderText, valuesFiles } from './helm.ts';
+import type { KubernetesObject } from './kubernetes-api.ts';
 import { missingNeeds } from './pod-needs.ts';
 
 let folder: string;

@@ -1,5 +1,5 @@
 /** What the pods of a release need, besides what the release brings. */
-import type { KubernetesObject } from './helm.ts';
+import type { KubernetesObject } from './kubernetes-api.ts';
 
 /**
  * Secrets, ConfigMaps and claims that a pod needs and that neither the release nor `there` has: a kubelet would

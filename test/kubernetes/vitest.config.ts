@@ -1,6 +1,11 @@
 import { defineConfig } from 'vitest/config';
 
-// Needs Helm: `make test-kubernetes` builds it.
+// Needs Kubernetes' programs: `make test-kubernetes` builds them. Two control planes at once would be too much.
 export default defineConfig({
-  test: { include: ['test/kubernetes/**/*.test.ts'], testTimeout: 300_000, hookTimeout: 300_000 },
+  test: {
+    include: ['test/kubernetes/**/*.test.ts'],
+    testTimeout: 900_000,
+    hookTimeout: 600_000,
+    fileParallelism: false,
+  },
 });
