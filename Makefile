@@ -7,7 +7,7 @@ BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 test-observability test-kubernetes check bench bench-fresh bench-tools faults fuzz soak webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert full-size clean
+.PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-images check bench bench-fresh bench-tools faults fuzz soak webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert full-size clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ test-observability: $(BUILD_STAMP) ## Test metrics, alerts and dashboards with a
 test-kubernetes: $(BUILD_STAMP) ## Build Kubernetes and Helm (needs Go), then run the chart in them
 	@scripts/setup.sh redis always
 	@export KUBERNETES_TOOLS; KUBERNETES_TOOLS=$$(scripts/kubernetes-tools.sh) && npx --no-install vitest run --config test/kubernetes/vitest.config.ts
+
+test-images: $(BUILD_STAMP) ## Build the CPU image without Docker and serve photos from it (Linux, root, Go); CUDA=1: that image too
+	@scripts/setup.sh containers
+	@export IMAGE_TOOLS; IMAGE_TOOLS=$$(scripts/image-tools.sh) && test/images/run.sh
 
 check: $(NODE_STAMP) ## Types, lint, import rules, dead code
 	@npx --no-install tsc -p tsconfig.json --noEmit

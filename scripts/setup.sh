@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that `make serve` and `make test` need besides npm packages.
-# Usage: scripts/setup.sh node | redis [always] | webgpu | prometheus
+# Usage: scripts/setup.sh node | redis [always] | webgpu | prometheus | containers
 # Installs Debian packages where it may (root with apt-get); else says in one sentence what to install.
 set -euo pipefail
 
@@ -73,8 +73,24 @@ case "${1:-}" in
       exit 1
     fi
     ;;
+  containers)
+    # `make test-images` builds and runs containers without an engine, in namespaces of its own.
+    [ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ] || {
+      echo "make test-images needs Linux and root: it makes a Debian by debootstrap and runs containers on it." >&2
+      exit 1
+    }
+    for program in buildah podman crun debootstrap ip; do
+      command -v "$program" >/dev/null && continue
+      if can_install; then
+        apt_install buildah podman crun debootstrap debian-archive-keyring iproute2
+        break
+      fi
+      echo "$program is missing: install buildah, podman, crun, debootstrap, Debian's archive keyring and iproute2." >&2
+      exit 1
+    done
+    ;;
   *)
-    echo "Usage: scripts/setup.sh node | redis [always] | webgpu | prometheus" >&2
+    echo "Usage: scripts/setup.sh node | redis [always] | webgpu | prometheus | containers" >&2
     exit 2
     ;;
 esac

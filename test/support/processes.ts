@@ -14,7 +14,10 @@ export async function freePort(): Promise<number> {
 }
 
 /** A file of `/proc/<pid>`; empty when the process has ended. */
-export function procFile(pid: number, name: 'cmdline' | 'environ' | 'stat' | 'status'): string {
+export function procFile(
+  pid: number,
+  name: 'cmdline' | 'environ' | 'maps' | 'mounts' | 'stat' | 'status',
+): string {
   try {
     return readFileSync(`/proc/${pid}/${name}`, 'utf8');
   } catch {
