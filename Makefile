@@ -2,12 +2,13 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 export ONNXRUNTIME_NODE_INSTALL := skip
+export ORT_DISABLE_TELEMETRY := 1
 NODE_STAMP := node_modules/.package-lock.json
 BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-images check bench bench-fresh bench-tools faults fuzz soak webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert full-size clean
+.PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-keda test-images check bench bench-fresh bench-tools faults fuzz soak webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert full-size strips-memory clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +52,10 @@ test-observability: $(BUILD_STAMP) ## Test metrics, alerts and dashboards with a
 test-kubernetes: $(BUILD_STAMP) ## Build Kubernetes and Helm (needs Go), then run the chart in them
 	@scripts/setup.sh redis always
 	@export KUBERNETES_TOOLS; KUBERNETES_TOOLS=$$(scripts/kubernetes-tools.sh) && npx --no-install vitest run --config test/kubernetes/vitest.config.ts
+
+test-keda: $(BUILD_STAMP) ## Build KEDA as well, then scale by it
+	@scripts/setup.sh redis always
+	@export KUBERNETES_TOOLS; KUBERNETES_TOOLS=$$(scripts/kubernetes-tools.sh keda) && SCALER=keda npx --no-install vitest run --config test/kubernetes/vitest.config.ts test/kubernetes/scaling.test.ts
 
 test-images: $(BUILD_STAMP) ## Build the CPU image without Docker and serve photos from it (Linux, root, Go); CUDA=1: that image too
 	@scripts/setup.sh containers
@@ -122,6 +127,10 @@ convert: ## Make models/pisa-sr from BASE=… and LORA=… (docs/models.md)
 full-size: $(BUILD_STAMP) ## The paper's model in full size, random weights, against PyTorch (docs/models.md)
 	@npx --no-install tsc -p tsconfig.bench.json
 	@$(MAKE) --no-print-directory -C python full-size
+
+strips-memory: $(BUILD_STAMP) ## Peak memory of the paper's model in strips, against whole images (docs/models.md)
+	@npx --no-install tsc -p tsconfig.bench.json
+	@$(MAKE) --no-print-directory -C python strips-memory
 
 clean: ## Remove what the other targets made here
 	@rm -rf dist .bench node_modules .data .venv-tools python/.venv

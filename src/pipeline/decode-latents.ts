@@ -100,7 +100,7 @@ export async function decodeLatents(
   const { output } = geometry;
   const decoded = new Planar(3, output.height, output.width);
   const plan = planTiles(latents, model.manifest.graphs.decoder, model.tilePolicy);
-  const stages = plan.tiles.length > 1 ? await model.stagesOf('decoder') : undefined;
+  const stages = plan.tiles.length > 1 ? model.stagesOf('decoder') : undefined;
   if (stages) {
     await decodeInStrips(latents, decoded, stages, model, control);
     return decoded;

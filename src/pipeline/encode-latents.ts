@@ -66,7 +66,7 @@ export async function encodeLatents(
   const { channels, downscale } = model.manifest.latents;
   const latents = new Planar(channels, geometry.latents.height, geometry.latents.width);
   const plan = planTiles(geometry.latents, model.manifest.graphs.encoder, model.tilePolicy);
-  const stages = plan.tiles.length > 1 ? await model.stagesOf('encoder') : undefined;
+  const stages = plan.tiles.length > 1 ? model.stagesOf('encoder') : undefined;
   if (stages) {
     await encodeInStrips(resampled, latents, stages, model, control);
     return latents;

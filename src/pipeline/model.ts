@@ -12,7 +12,7 @@ import {
   type Manifest,
 } from './manifest.ts';
 import { GraphSession, type SessionOptions, type Signature, type Values } from './session.ts';
-import { openStages, type StageSessions } from './strips/stage-sessions.ts';
+import { StageSessions } from './strips/stage-sessions.ts';
 import type { TilePolicy } from './tiles.ts';
 
 /** Height and width of a tile, in latent cells. */
@@ -51,7 +51,7 @@ export interface Model {
   /** latents [1,C,h,w], scaled → pixels [1,3,H,W] RGB, about [−1,1]. */
   decode(latents: Float32Array, size: LatentSize, pixels: Float32Array): Promise<void>;
   /** The stages of a graph that cannot be tiled, for images larger than a tile; undefined where it has none. */
-  stagesOf(graph: 'encoder' | 'decoder'): Promise<StageSessions> | undefined;
+  stagesOf(graph: 'encoder' | 'decoder'): StageSessions | undefined;
   /** Runs every graph in its full tile shape, so that the first job finds memory and tuning done. */
   warmUp(): Promise<void>;
   dispose(): Promise<void>;
@@ -103,7 +103,7 @@ class LoadedModel implements Model {
   readonly #sessions: Sessions;
   readonly #bundleDir: string;
   readonly #options: SessionOptions;
-  readonly #stages = new Map<GraphName, Promise<StageSessions>>();
+  readonly #stages = new Map<GraphName, StageSessions>();
 
   constructor(bundleDir: string, manifest: Manifest, sessions: Sessions, options: LoadOptions) {
     this.manifest = fitTiles(manifest, options.memoryBytes);
@@ -146,15 +146,13 @@ class LoadedModel implements Model {
     );
   }
 
-  stagesOf(name: 'encoder' | 'decoder'): Promise<StageSessions> | undefined {
+  stagesOf(name: 'encoder' | 'decoder'): StageSessions | undefined {
     const { strips, dtype } = this.manifest.graphs[name];
     if (!strips) return undefined;
     const file = path.join(path.resolve(this.#bundleDir), strips.file);
-    const opening = this.#stages.get(name) ?? openStages(file, strips, dtype, this.#options);
-    this.#stages.set(name, opening);
-    // It may succeed later: a failure is not kept.
-    opening.catch(() => this.#stages.delete(name));
-    return opening;
+    const stages = this.#stages.get(name) ?? new StageSessions(file, strips, dtype, this.#options);
+    this.#stages.set(name, stages);
+    return stages;
   }
 
   async warmUp(): Promise<void> {
@@ -176,8 +174,7 @@ class LoadedModel implements Model {
 
   async dispose(): Promise<void> {
     for (const session of Object.values(this.#sessions)) await session.release();
-    const stages = await Promise.all(this.#stages.values());
-    for (const session of stages.flatMap(({ sessions }) => sessions)) await session.release();
+    for (const stages of this.#stages.values()) await stages.release();
   }
 
   #latents(data: Float32Array, { height, width }: LatentSize, n = 1): Values {

@@ -5,7 +5,7 @@
  */
 import { float16ToFloat32, float32ToFloat16 } from '../float16.ts';
 import type { RunControl } from '../run-control.ts';
-import type { Values } from '../session.ts';
+import type { GraphSession, Values } from '../session.ts';
 import { PooledStatistics, type Statistics } from './pooled-statistics.ts';
 import type { StageManifest } from './schema.ts';
 import type { StageSessions } from './stage-sessions.ts';
@@ -157,8 +157,9 @@ export async function runStrips(job: StripsJob): Promise<void> {
       const input = tensors.get(stage.reads[0]?.tensor ?? 0) as Tensor;
       const out = outputSizeOf(stage, input);
       const work = workOf(stage, out);
-      await runStage(job, i, out, tensors, statistics, (share) =>
-        control.advanceTo((done + share * work) / total),
+      const advance = (share: number) => control.advanceTo((done + share * work) / total);
+      await stages.with(i, (session) =>
+        runStage(job, session, i, out, tensors, statistics, advance),
       );
       done += work;
       for (const [number, tensor] of tensors) {
@@ -176,6 +177,7 @@ export async function runStrips(job: StripsJob): Promise<void> {
 
 async function runStage(
   job: StripsJob,
+  session: GraphSession,
   index: number,
   out: Size,
   tensors: Map<number, Tensor>,
@@ -183,7 +185,7 @@ async function runStage(
   advance: (share: number) => void,
 ): Promise<void> {
   const { stages, sink, control } = job;
-  const { dtype, sessions, manifest } = stages;
+  const { dtype, manifest } = stages;
   const stage = manifest.stages[index] as StageManifest;
   const isLast = index === manifest.stages.length - 1;
   const pooled = new PooledStatistics(manifest.groups);
@@ -207,7 +209,7 @@ async function runStage(
       outputs.mean_out = { data: part.mean, dims: [manifest.groups] };
       outputs.variance_out = { data: part.variance, dims: [manifest.groups] };
     }
-    await sessions[index]?.run(feeds, outputs);
+    await session.run(feeds, outputs);
     pooled.add(part, end - start);
     for (const [k, write] of stage.writes.entries()) {
       const data = outputs[write.output]?.data as Elements;
