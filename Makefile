@@ -8,7 +8,7 @@ BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-keda test-images check bench bench-fresh bench-tools faults fuzz soak webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert full-size strips-memory clean
+.PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-keda test-images check bench bench-fresh bench-tools faults fuzz soak api-memory webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert full-size strips-memory clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ fuzz: bench-tools tools ## REQUESTS=10000 hostile requests: schemathesis, damage
 
 soak: bench-tools ## MINUTES=30 of mixed load at 90 % of capacity: memory, latency
 	@node .bench/bench/soak.js
+
+api-memory: bench-tools ## REQUESTS=120000 of jobs that need no device: memory of the API
+	@node .bench/bench/api-memory.js
 
 webhooks: bench-tools ## Every kind of bad webhook receiver; one is down for MINUTES=10
 	@node .bench/bench/webhook-matrix.js

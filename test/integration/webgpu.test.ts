@@ -3,10 +3,14 @@
  * Debian's chromium-common ships (with libvulkan1). Skipped, and said so, where that is not installed.
  */
 import { existsSync } from 'node:fs';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sharp } from '../../src/images/sharp-policy.ts';
+import { loadManifest } from '../../src/pipeline/manifest.ts';
 import { loadModel, type Model } from '../../src/pipeline/model.ts';
+import type { GraphSession, Values } from '../../src/pipeline/session.ts';
+import { StageSessions } from '../../src/pipeline/strips/stage-sessions.ts';
 import { upscale } from '../../src/pipeline/upscale.ts';
 
 const driver = '/usr/lib/chromium/vk_swiftshader_icd.json';
@@ -71,6 +75,45 @@ describe.skipIf(!isInstalled)('WebGPU in software', () => {
       expect(largestDifference(onCpu, wave(onCpu.length)), name).toBeGreaterThan(0.1);
       expect(largestDifference(onGpu, onCpu), name).toBeLessThan(1e-5);
     }
+  });
+
+  it('opens a stage of strips for each image anew, where a CPU keeps it, and gives the same numbers', async () => {
+    const folder = fileURLToPath(new URL('../fixtures/stages/sd-small', import.meta.url));
+    const { graphs } = await loadManifest(folder);
+    const { strips, dtype } = graphs.decoder;
+    if (!strips) throw new Error('sd-small has no strips');
+    const file = path.join(folder, strips.file);
+    const [read] = strips.stages[0]?.reads ?? [];
+    const [write] = strips.stages[0]?.writes ?? [];
+    if (!read || !write) throw new Error('a stage without tensors');
+    const dims = [4, strips.channels, 6];
+    const runs = async (executionProvider: 'cpu' | 'webgpu') => {
+      const stages = new StageSessions(file, strips, dtype, { executionProvider, threads: 1 });
+      const sessions = new Set<GraphSession>();
+      const out = new Float32Array(4 * write.channels * 6);
+      for (let image = 0; image < 2; image += 1) {
+        await stages.with(0, async (session) => {
+          sessions.add(session);
+          const data = wave(4 * strips.channels * 6);
+          const feeds: Record<string, Values> = { [read.input]: { data, dims } };
+          if (strips.stages[0]?.padded) feeds.edges = { data: Float32Array.of(1, 1), dims: [2] };
+          const outputs: Record<string, Values> = {
+            [write.output]: { data: out, dims: [4, write.channels, 6] },
+          };
+          if (write.statistics) {
+            for (const name of ['mean_out', 'variance_out']) {
+              outputs[name] = { data: new Float32Array(strips.groups), dims: [strips.groups] };
+            }
+          }
+          await session.run(feeds, outputs);
+        });
+      }
+      await stages.release();
+      return { opened: sessions.size, out };
+    };
+    const [onCpu, onGpu] = [await runs('cpu'), await runs('webgpu')];
+    expect([onCpu.opened, onGpu.opened]).toEqual([1, 2]);
+    expect(largestDifference(onGpu.out, onCpu.out)).toBeLessThan(1e-5);
   });
 
   it('upscales an image to the pixels of the CPU', async () => {
