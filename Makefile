@@ -57,7 +57,7 @@ test-keda: $(BUILD_STAMP) ## Build KEDA as well, then scale by it
 	@scripts/setup.sh redis always
 	@export KUBERNETES_TOOLS; KUBERNETES_TOOLS=$$(scripts/kubernetes-tools.sh keda) && SCALER=keda npx --no-install vitest run --config test/kubernetes/vitest.config.ts test/kubernetes/scaling.test.ts
 
-test-images: $(BUILD_STAMP) ## Build the CPU image without Docker and serve photos from it (Linux, root, Go); CUDA=1: that image too
+test-images: $(BUILD_STAMP) ## Build the CPU image without Docker and serve photos from it (Linux, root, Go)
 	@scripts/setup.sh containers
 	@export IMAGE_TOOLS; IMAGE_TOOLS=$$(scripts/image-tools.sh) && test/images/run.sh
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the CPU image from docker/Dockerfile on a Debian of debootstrap, prints its size, and runs test/images/*.test.ts
-# with it. CUDA=1: the CUDA image too (1.3 GB to download). Called by `make test-images`, which sets up what it needs.
+# with it. Called by `make test-images`, which sets up what it needs.
 # Images and containers live in memory and in namespaces of this script's own, so nothing is left behind.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/pisa-serve
 mkdir -p "$cache"
 work=$(mktemp -d)
-mount -t tmpfs -o "size=$([ -n "${CUDA:-}" ] && echo 18g || echo 6g)" tmpfs "$work"
+mount -t tmpfs -o size=6g tmpfs "$work"
 mkdir "$work/tmp"
 export TMPDIR=$work/tmp BUILDAH_ISOLATION=chroot
 export CONTAINERS_STORAGE_CONF=$work/storage.conf CONTAINERS_CONF=$work/containers.conf
@@ -46,26 +46,18 @@ trap clean_up EXIT
 base=$(sed -nE 's/^FROM (debian:\S+) AS node$/\1/p' docker/Dockerfile)
 test/images/base.sh "docker.io/library/$base" "$cache"
 
-# Prints the time it took and how much it holds. Usage: build TARGET
-build() {
-  local started=$SECONDS image=localhost/pisa-serve:$1 root
-  # --format docker: the OCI's format has no health check.
-  if ! buildah bud --format docker --pull-never --layers=false --target "$1" -f docker/Dockerfile -t "$image" . \
-    >"$work/build.log" 2>&1; then
-    tail -n 40 "$work/build.log" >&2
-    echo "docker/Dockerfile, target $1: a step failed, see above." >&2
-    exit 1
-  fi
-  root=$(podman image mount "$image")
-  echo "docker/Dockerfile, target $1: built in $((SECONDS - started)) s, $(du -sm "$root" | cut -f 1) MB unpacked"
-  podman image unmount "$image" >/dev/null
-}
-build cpu
-export PISA_IMAGE=localhost/pisa-serve:cpu
-if [ -n "${CUDA:-}" ]; then
-  build cuda
-  export PISA_CUDA_IMAGE=localhost/pisa-serve:cuda
+started=$SECONDS
+export PISA_IMAGE=localhost/pisa-serve:test
+# --format docker: the OCI's format has no health check.
+if ! buildah bud --format docker --pull-never --layers=false --target cpu -f docker/Dockerfile -t "$PISA_IMAGE" . \
+  >"$work/build.log" 2>&1; then
+  tail -n 40 "$work/build.log" >&2
+  echo "docker/Dockerfile, target cpu: a step failed, see above." >&2
+  exit 1
 fi
+root=$(podman image mount "$PISA_IMAGE")
+echo "docker/Dockerfile, target cpu: built in $((SECONDS - started)) s, $(du -sm "$root" | cut -f 1) MB unpacked"
+podman image unmount "$PISA_IMAGE" >/dev/null
 
 # A network of their own, with nothing but the loopback device: every port is free, and nothing is reached from it.
 unshare --net -- bash -c 'ip link set lo up && exec npx --no-install vitest run --config test/images/vitest.config.ts'
