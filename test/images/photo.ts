@@ -5,8 +5,7 @@ import sharp from 'sharp';
 import { expect, vi } from 'vitest';
 import { root, run } from './tools.ts';
 
-export const photos = path.join(root, 'test/photos');
-const photo = path.join(photos, 'cat-128.jpg');
+const photo = path.join(root, 'test/photos/cat-128.jpg');
 const dials = { pix: '1', sem: '1.2' };
 
 /** HTTP status; 0 where nothing answers. */
