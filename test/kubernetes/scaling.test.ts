@@ -38,7 +38,7 @@ const scaling = {
 };
 /** As Kubernetes has it. */
 const hpaSyncSeconds = 15;
-const longJobSeconds = 60;
+const longJobSeconds = 120;
 
 interface Pod {
   name: string;
@@ -187,9 +187,10 @@ test('workers follow a load of 0, 1, 10 and 0; no job is dropped or run twice; t
   const tenfold = 6;
   await load(20, tenfold / 10);
   const single = most();
-  await load(360, tenfold);
+  // It starts while pods are only added, so that its pod has noted it before any is taken away.
   await send(longJobSeconds);
   longJob = `j${sent}`;
+  await load(360, tenfold);
   await expect.poll(() => queue.getCompletedCount(), wait).toBe(sent);
   await expect.poll(now, wait).toBe(0);
   await expect.poll(() => pods.size, wait).toBe(0);
