@@ -8,7 +8,7 @@ BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-images check bench bench-fresh bench-tools faults fuzz soak api-memory webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert full-size strips-memory clean
+.PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-keda test-images check bench bench-fresh bench-tools faults fuzz soak api-memory webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert full-size strips-memory clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ test-observability: $(BUILD_STAMP) ## Test metrics, alerts and dashboards with a
 test-kubernetes: $(BUILD_STAMP) ## Build Kubernetes and Helm (needs Go), then run the chart in them
 	@scripts/setup.sh redis always
 	@export KUBERNETES_TOOLS; KUBERNETES_TOOLS=$$(scripts/kubernetes-tools.sh) && npx --no-install vitest run --config test/kubernetes/vitest.config.ts
+
+test-keda: $(BUILD_STAMP) ## Build KEDA as well (a quarter of an hour), then scale by it
+	@scripts/setup.sh redis always
+	@export KUBERNETES_TOOLS; KUBERNETES_TOOLS=$$(scripts/kubernetes-tools.sh keda) && SCALER=keda npx --no-install vitest run --config test/kubernetes/vitest.config.ts test/kubernetes/scaling.test.ts
 
 test-images: $(BUILD_STAMP) ## Build the CPU image without Docker and serve photos from it (Linux, root, Go)
 	@scripts/setup.sh containers

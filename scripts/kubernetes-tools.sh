@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds what `make test-kubernetes` runs the chart in, through the Go module proxy, and prints the folder of the
 # programs: Helm, Kubernetes' own checks, etcd and Kubernetes' control plane, in the versions of
-# test/kubernetes/tools. They are kept in ~/.cache/pisa-serve (XDG_CACHE_HOME), not in the repository.
+# test/kubernetes/tools; with the argument `keda` (`make test-keda`) KEDA as well, in the version of
+# test/kubernetes/crds. They are kept in ~/.cache/pisa-serve (XDG_CACHE_HOME), not in the repository.
 set -euo pipefail
 cd "$(dirname "$0")/../test/kubernetes/tools"
 
@@ -46,4 +47,11 @@ build admit . ./admit
 build etcd kubernetes go.etcd.io/etcd/server/v3
 build kube-apiserver kubernetes k8s.io/kubernetes/cmd/kube-apiserver
 build kube-controller-manager kubernetes k8s.io/kubernetes/cmd/kube-controller-manager
+if [ "${1-}" = keda ]; then
+  # In the folder of its module, so that it is built of exactly what KEDA releases it with: its own go.mod and go.sum.
+  keda=$(cd ../crds && go mod download -json github.com/kedacore/keda/v2 | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  flags="-s -w"
+  build keda-operator "$keda" ./cmd/operator
+  build keda-adapter "$keda" ./cmd/adapter
+fi
 echo "$folder"

@@ -1,8 +1,8 @@
 /**
- * Stands in for KEDA's operator and metrics server, which take as long to build as the rest: reads the chart's
- * ScaledObject from the API server, makes the autoscaler of it that KEDA makes, answers that one's questions from the
- * keys, at the address and with the password that the ScaledObject names, and does what KEDA alone does, from no pods
- * to one and back. All decisions between are those of Kubernetes' own autoscaler.
+ * Stands in for KEDA's operator and metrics server, which take longer to build than all the rest (`make test-keda` has
+ * them): reads the chart's ScaledObject from the API server, makes the autoscaler of it that KEDA makes, answers that
+ * one's questions from the keys, at the address and with the password that the ScaledObject names, and does what KEDA
+ * alone does, from no pods to one and back. All decisions between are those of Kubernetes' own autoscaler.
  */
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';

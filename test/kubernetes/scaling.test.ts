@@ -1,8 +1,8 @@
 /**
- * Workers follow the queue: the chart's ScaledObject, what stands in for KEDA, Kubernetes' own
- * autoscaler and controllers, and a real Redis with the service's BullMQ queue. The load steps from nothing to some, to ten times as much, to nothing. Each
- * pod that the controllers make is a BullMQ worker in this process, whose jobs take a fixed time; it ends as ours
- * do, when its job is done, and reports what it runs by the service's own code.
+ * Workers follow the queue: the chart's ScaledObject, KEDA (SCALER=keda) or what stands in for it, Kubernetes' own
+ * autoscaler and controllers, and a real Redis with the service's BullMQ queue. The load steps from nothing to some,
+ * to ten times as much, to nothing. Each pod that the controllers make is a BullMQ worker in this process, whose jobs
+ * take a fixed time; it ends as ours do, when its job is done, and reports what it runs by the service's own code.
  */
 import { randomBytes } from 'node:crypto';
 import path from 'node:path';
@@ -17,6 +17,7 @@ import { freePort } from '../support/processes.ts';
 import { Cluster } from './cluster.ts';
 import { kedaDefinitionFiles } from './definitions.ts';
 import { chart } from './helm.ts';
+import { startKeda } from './keda.ts';
 import { standInForKeda } from './keda-stand-in.ts';
 import type { KubernetesObject } from './kubernetes-api.ts';
 import { playNodes } from './nodes.ts';
@@ -85,7 +86,8 @@ beforeAll(async () => {
     ...([namespace, 'install', '--values', path.join(chart, 'values-laptop.yaml')] as const),
     ...Object.entries(values).flatMap(([name, value]) => ['--set', `${name}=${value}`]),
   );
-  stopStandIn = await standInForKeda(cluster, namespace, cluster.nameOf('worker-cpu'));
+  if (process.env.SCALER === 'keda') await startKeda(cluster);
+  else stopStandIn = await standInForKeda(cluster, namespace, cluster.nameOf('worker-cpu'));
 });
 afterAll(async () => {
   try {
