@@ -56,7 +56,7 @@ def load_adapted() -> UNet:
 def trained_steps() -> dict[str, int]:
     """Steps of every stage that has a checkpoint."""
     found = {}
-    for stage in ("prior", "pixel", "decoder", "semantic"):
+    for stage in ("prior", "pixel", "semantic"):
         path = cache_dir("checkpoints") / f"{stage}.pt"
         if path.exists():
             found[stage] = torch.load(path, weights_only=True)["step"]

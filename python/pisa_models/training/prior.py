@@ -35,7 +35,7 @@ def load() -> UNet:
 
 
 def encoder() -> Encoder:
-    return vae.build().encoder.eval()
+    return vae.load().encoder
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import torch
 from pisa_models.paths import REPOSITORY, cache_dir
 
 SNAPSHOT = REPOSITORY / "python" / "checkpoints" / "pisa-tiny.npz"
-STAGES = ("prior", "pixel", "decoder", "semantic")
+STAGES = ("prior", "pixel", "semantic")
 
 
 def save(path: Path = SNAPSHOT) -> list[str]:

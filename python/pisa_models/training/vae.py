@@ -1,9 +1,8 @@
-"""Stage a: the autoencoder as it is before any training, encoder and inverse both computed.
+"""Stage a: the autoencoder, encoder and inverse both computed, nothing trained.
 
     python -m pisa_models.training.vae
 
-Principal components of the training crops give the encoder, and their transpose the decoder's fixed part.
-What the decoder learns on top is trained when there are predicted latents to learn from (`decoder`).
+Principal components of the training crops give the encoder, and their transpose the decoder.
 """
 
 import numpy as np
@@ -36,9 +35,8 @@ def principal_components(crops: np.ndarray, channels: int = LATENT_CHANNELS) -> 
     )
 
 
-def build(seed: int = 1) -> Autoencoder:
-    """The computed autoencoder, its decoder's correction still zero; the components are kept with the checkpoints."""
-    torch.manual_seed(seed)
+def load() -> Autoencoder:
+    """The autoencoder, frozen; its components are computed once and kept with the checkpoints."""
     path = cache_dir("checkpoints") / "components.pt"
     if not path.exists():
         torch.save(principal_components(load_crops("train")[:COMPONENT_CROPS]), path)
@@ -46,19 +44,6 @@ def build(seed: int = 1) -> Autoencoder:
     components = torch.load(path, weights_only=True)
     model.encoder.set_components(*components)
     model.decoder.set_components(*components)
-    model.encoder.requires_grad_(False)
-    return model
-
-
-def load() -> Autoencoder:
-    """The autoencoder, frozen, with its decoder's averaged weights as far as they are trained."""
-    model = build()
-    path = cache_dir("checkpoints") / "decoder.pt"
-    if path.exists():
-        parameters = dict(model.decoder.named_parameters())
-        with torch.no_grad():
-            for key, value in torch.load(path, weights_only=True)["average"].items():
-                parameters[key].copy_(value)
     return model.requires_grad_(False).eval()
 
 
@@ -70,7 +55,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 def main() -> None:
     held_out = to_pixels(load_crops("validation")[:48])
     with torch.no_grad():
-        output = build()(held_out)
+        output = load()(held_out)
     print(f"validation psnr {psnr(output, held_out).mean():.2f} dB, grid score {grid_score(output).mean():.4f}")
 
 
