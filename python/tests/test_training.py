@@ -4,6 +4,7 @@ import math
 import os
 import socket
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,9 +14,9 @@ from PIL import Image
 from torch import nn
 
 from pisa_models.data.batches import Batches, change_colours
-from pisa_models.data.crops import CROP, VALIDATION_PHOTOS, is_detailed, is_soft, photo_id
+from pisa_models.data.crops import CROP, VALIDATION_PHOTOS, is_detailed, is_soft, photo_id, working_scales
 from pisa_models.data.fetch import PACKAGES, PhotoPackage, licence_lines, rcc_members, unpack_archives
-from pisa_models.data.low_res import MIXTURE, low_res_variant
+from pisa_models.data.low_res import MIXTURE, faded, low_res_variant
 from pisa_models.data.resample import bicubic, bicubic_matrix
 from pisa_models.training import snapshot
 from pisa_models.training.loop import Options, Trainer, learning_rate
@@ -171,8 +172,22 @@ def test_colours_change_alike_within_range():
     assert (
         0.1 < same_place.float().mean() < 0.5
     )  # a quarter is neither permuted nor changed, a few permutations are none
-    contrast = changed.flatten(1).std(1) / high.flatten(1).std(1)
+    spread = (changed.amax(1) - changed.amin(1)).amax((1, 2))
+    assert 0.05 < (spread < 1e-5).float().mean() < 0.2  # black and white
+    grey = high[:, :1].expand(-1, 3, -1, -1)  # whose contrast nothing else changes
+    _, changed = change_colours(grey.clone(), grey, rng)
+    contrast = changed.flatten(1).std(1) / grey.flatten(1).std(1)
     assert contrast.min() > 0.59 and contrast.max() < 1.11 and contrast.std() > 0.05
+
+
+def test_some_crops_are_faded_before_they_are_degraded():
+    crop = np.random.default_rng(0).integers(0, 256, (CROP, CROP, 3), dtype=np.uint8)
+    found = [faded(crop, "train", 1, index) for index in range(60)]
+    strength = np.array([f.std() / crop.std() for f in found])
+    assert 0.5 < np.mean(strength > 0.999) < 0.8 and 0.19 < strength.min() < 0.4
+    assert all(np.allclose(f.mean((0, 1)), crop.mean((0, 1)), atol=0.1) for f in found)
+    assert np.array_equal(found[3], faded(crop, "train", 1, 3))
+    assert all(faded(crop, "validation", 1, index) is crop for index in range(60))
 
 
 def test_validation_keeps_its_colours(cache):
@@ -203,6 +218,12 @@ def test_flat_crops_are_dropped():
     corner = flat.copy()
     corner[:48, :48] = noisy[:48, :48]
     assert is_detailed(noisy) and not is_detailed(flat) and not is_detailed(corner)
+
+
+def test_textures_are_cut_at_a_coarser_scale_too():
+    assert working_scales(Path("grass.jpg"), 1024, photos=False) == [0.75, 0.375]
+    assert working_scales(Path("small.jpg"), 1000, photos=True) == [0.75]
+    assert working_scales(Path("large.jpg"), 3000, photos=True) == [0.5, 0.35, 0.225]
 
 
 def test_soft_crops_hold_structure():
@@ -282,6 +303,9 @@ def test_snapshot_brings_back_the_averages(cache, tmp_path, monkeypatch):
     again = Trainer("pixel", nn.Linear(3, 2), options())
     again.load()
     assert again.step == 3
+    again.advance(toy_loss(again))
+    assert again.optimizer.param_groups[0]["lr"] < 0.02 * again.options.lr  # a fresh optimiser warms up again
+    again.load()
     for key, value in run.average.items():
         assert torch.allclose(again.parameters[key], value, atol=1e-3)
     restored = torch.load(tmp_path / "elsewhere/checkpoints/components.pt", weights_only=True)

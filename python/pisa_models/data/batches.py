@@ -5,11 +5,13 @@ import torch
 from torch import Tensor
 
 from pisa_models.data.crops import load_crops
-from pisa_models.data.low_res import load_low_res
+from pisa_models.data.low_res import faded, load_low_res
 from pisa_models.data.resample import bicubic
 
 CONTRAST = (0.6, 1.1)
 MAX_SHIFT = 0.25  # of brightness, in units of [-1,1]
+PALE_SHARE = 0.3  # of samples that lose a part of their colours, a third of them all: black-and-white photos
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def to_pixels(images: np.ndarray) -> Tensor:
@@ -24,7 +26,7 @@ def _turn(image: np.ndarray, turn: int) -> np.ndarray:
 
 
 def change_colours(low: Tensor, high: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Permute channels and change contrast and brightness of half of the samples each, alike in both images.
+    """Permute channels, fade colours, change contrast and brightness of a part of the samples, alike in both images.
 
     low, high: [N,3,H,W] [-1,1]. The few photos tie textures to colours and contrasts: a model that never saw
     a faint yellow weave takes it for noise. Contrast turns about the mean of the HQ sample, by 0.6 to 1.1 or
@@ -34,6 +36,10 @@ def change_colours(low: Tensor, high: Tensor, rng: np.random.Generator) -> tuple
     order = np.stack([rng.permutation(3) if rng.random() < 0.5 else np.arange(3) for _ in range(n)])
     order, each = torch.from_numpy(order), torch.arange(n)[:, None]
     low, high = low[each, order], high[each, order]
+    pale = np.where(rng.random(n) < PALE_SHARE, np.minimum(1, rng.uniform(0, 1.5, n)), 0)
+    pale = torch.from_numpy(pale).float().view(n, 1, 1, 1)
+    luma = torch.tensor(_LUMA).view(1, 3, 1, 1)
+    low, high = (x + pale * ((x * luma).sum(1, keepdim=True) - x) for x in (low, high))
     flat = high.flatten(1)
     lowest, highest, mean = flat.amin(1).numpy(), flat.amax(1).numpy(), flat.mean(1).numpy()
     changed = rng.random(n) < 0.5
@@ -79,7 +85,7 @@ class Batches:
         variant = rng.integers(len(self.low), size=self.batch)
         s, high, low = self.size, [], []
         for i, v, (y, x), t in zip(index, variant, corner, turn, strict=True):
-            high.append(_turn(self.high[i, y : y + s, x : x + s], t))
+            high.append(_turn(faded(self.high[i], self.split, v, i)[y : y + s, x : x + s], t))
             low.append(_turn(self.low[v, i, y // 4 : (y + s) // 4, x // 4 : (x + s) // 4], t))
         low, high = bicubic(to_pixels(np.stack(low)), s, s), to_pixels(np.stack(high))
         return (low, high) if self.split == "validation" else change_colours(low, high, rng)

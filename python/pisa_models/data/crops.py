@@ -28,7 +28,7 @@ MIN_DETAIL = 6.0  # standard deviation of the Laplacian of luma, 8-bit units: be
 MIN_BUSY = 0.45  # share of 24 px blocks that must hold some detail
 MAX_PER_PHOTO = 420  # so that a few huge photos do not dominate
 MAX_PER_DRAWN = 60  # of a drawn or rendered background
-MAX_PER_TEXTURE = 3
+MAX_PER_TEXTURE = 5
 MIN_FAINT = 1.2  # standard deviation, 8-bit units, of the 2-12 px band in a 24 px block that is not flat
 MIN_FAINT_SHARE = 0.3  # share of such blocks in a soft crop
 MAX_SOFT_PER_PHOTO = 60
@@ -125,7 +125,11 @@ def scaled(image: np.ndarray, opaque: np.ndarray, factor: float) -> tuple[np.nda
 
 
 def working_scales(path: Path, longest: int, photos: bool, shrink: float | None = None) -> list[float]:
-    """Factors at which crops are cut: the finest clean one, and two coarser ones of large photos."""
+    """Factors at which crops are cut: the finest clean one, and coarser ones.
+
+    Two of large photos; one of textures, whose grain then comes near the limit of the low resolution, where a model
+    that has not seen it takes grass for noise.
+    """
     if shrink is not None:
         first = shrink
     elif longest > 2 * LARGE:
@@ -135,7 +139,7 @@ def working_scales(path: Path, longest: int, photos: bool, shrink: float | None 
     else:
         first = 0.75 if path.suffix.lower() != ".png" else 1.0
     if not photos:
-        return [first]
+        return [first, first / 2]
     return [first, 0.7 * first, 0.45 * first] if longest * first > 900 else [first]
 
 

@@ -13,23 +13,40 @@ import cv2
 import numpy as np
 
 from pisa_models.data.crops import load_crops, save_array
-from pisa_models.degradation import BICUBIC, REAL_ESRGAN_PAPER, CameraConfig, degrade
+from pisa_models.degradation import BICUBIC, HEAVY, REAL_ESRGAN_PAPER, CameraConfig, degrade
 from pisa_models.paths import cache_dir
 
 VARIANTS = 4
 SEED = 4_711
-# The paper trains on Real-ESRGAN degradations alone, which are heavy. A part of plain camera faults
-# (little blur, sensor noise, one JPEG) keeps the small model from softening inputs that are nearly clean,
-# and so does a part that is soft or compressed but has next to no noise: without it all faint texture is noise.
+# The paper trains on Real-ESRGAN degradations alone, half of which leave next to nothing to restore: a small model
+# learns little from those. So a share is of their bad but restorable half, and plain camera faults (a soft lens, sensor
+# noise, one JPEG) weigh as much as both. A part that is soft or compressed but has next to no noise, and a clean part,
+# keep it from softening inputs that are nearly clean, and from taking all faint texture for noise.
 CAMERA = CameraConfig(
-    blur_sigma=(0.1, 2.5),
-    read_noise=(0.0, 6.0),
-    shot_noise=(0.0, 12.0),
-    chroma_smoothing=0.6,
-    jpeg_quality=(40.0, 95.0),
+    blur_sigma=(0.1, 2.6),
+    read_noise=(0.0, 7.0),
+    shot_noise=(0.0, 13.0),
+    chroma_smoothing=0.8,
+    jpeg_quality=(50.0, 95.0),
 )
 SOFT = CameraConfig(blur_sigma=(0.1, 2.5), read_noise=(0.0, 1.5), jpeg_quality=(50.0, 98.0))
-MIXTURE = ((REAL_ESRGAN_PAPER, 0.40), (CAMERA, 0.20), (SOFT, 0.25), (BICUBIC, 0.15))
+MIXTURE = ((REAL_ESRGAN_PAPER, 0.22), (HEAVY, 0.20), (CAMERA, 0.26), (SOFT, 0.24), (BICUBIC, 0.08))
+
+
+FADED_SHARE, FADED_CONTRAST = 0.35, (0.2, 0.9)
+
+
+def faded(crop: np.ndarray, split: str, variant: int, index: int) -> np.ndarray:
+    """The HQ crop (H, W, 3) uint8 as it was before variant `variant` was degraded: some have less contrast.
+
+    Before, so that noise and JPEG keep their full strength: that is what a faint weave or a hazy sky looks like.
+    Turning contrast down afterwards would weaken them alike. Validation is left as it is.
+    """
+    rng = np.random.default_rng((SEED, 2, variant, index))
+    if split != "train" or rng.random() >= FADED_SHARE:
+        return crop
+    mean = crop.reshape(-1, 3).mean(0)
+    return np.rint(mean + rng.uniform(*FADED_CONTRAST) * (crop - mean)).astype(np.uint8)
 
 
 def low_res_variant(crop: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
@@ -44,7 +61,9 @@ def _work(args: tuple[str, int, int, int]) -> np.ndarray:
     cv2.setNumThreads(1)
     crops = load_crops(split)
     key = 0 if split == "train" else 1
-    return np.stack([low_res_variant(crops[i], (SEED, key, variant, i)) for i in range(start, stop)])
+    return np.stack(
+        [low_res_variant(faded(crops[i], split, variant, i), (SEED, key, variant, i)) for i in range(start, stop)]
+    )
 
 
 def load_low_res(split: str) -> np.ndarray:

@@ -51,7 +51,7 @@ class ConditionedBlock(nn.Module):
 class UNet(nn.Module):
     """latents [N,C,h,w] (h, w multiples of 4), timestep [N], quality [N] int64 → ε [N,C,h,w]."""
 
-    def __init__(self, channels: int = LATENT_CHANNELS, widths=(64, 128, 192), down=(2, 1), middle=4, up=(2, 2)):
+    def __init__(self, channels: int = LATENT_CHANNELS, widths=(64, 128, 192), down=(3, 2), middle=4, up=(4, 2)):
         super().__init__()
         w0, w1, w2 = widths
         self.quality = nn.Embedding(3, EMBEDDING)
