@@ -5,7 +5,8 @@ import torch
 
 from pisa_models.losses.csd import FIRST_T, LAST_T, csd_gradient, csd_loss, keep_statistics
 from pisa_models.losses.grid import grid_penalty, grid_score
-from pisa_models.losses.perceptual import PerceptualDistance, random_rescale
+from pisa_models.losses.perceptual import PerceptualDistance, random_view
+from pisa_models.losses.structure import contrast_structure, structure_loss
 from pisa_models.schedule import add_noise, alphas_cumprod, predict_clean
 from pisa_models.training.pixel import channel_variances, pixel_rmse
 from pisa_models.training.semantic import statistics_penalty
@@ -91,22 +92,42 @@ def test_grid_penalty_is_zero_for_what_the_target_has():
     assert (grid_penalty(noisy, target) < 0.01).all()
 
 
-def test_perceptual_distance_orders_faults():
+def blurred_picture() -> torch.Tensor:
+    return torch.nn.functional.interpolate(torch.rand(2, 3, 24, 24), size=(96, 96), mode="bicubic") * 2 - 1
+
+
+def test_perceptual_distance_orders_faults_and_sees_a_grid():
     distance = PerceptualDistance()
-    picture = torch.nn.functional.interpolate(torch.rand(1, 3, 24, 24), size=(96, 96), mode="bicubic") * 2 - 1
+    picture = blurred_picture()
     noise = torch.randn_like(picture)
-    zero, small, large = (distance(picture + s * noise, picture, (0, 1)).item() for s in (0.0, 0.05, 0.4))
-    assert zero == 0 and 0 < small < large
+    for blocks in (1, 4):
+        zero, small, large = (distance(picture + s * noise, picture, blocks) for s in (0.0, 0.05, 0.4))
+        assert zero.shape == (2,) and (zero == 0).all() and (small > 0).all() and (small < large).all()
     planted = picture.clone()
     planted[..., ::4, ::4] += 0.2
-    assert distance(planted, picture, (1, 1)).item() > 0.01
+    assert (distance(planted, picture) > 0.003).all()
+    faulty = planted.requires_grad_(True)
+    distance(faulty, picture).sum().backward()
+    assert faulty.grad.abs().sum() > 0
 
 
-def test_random_rescale_keeps_the_pair_together():
-    for _ in range(6):
-        a = torch.rand(2, 3, 64, 64)
-        x, y = random_rescale(a, a)
-        assert torch.equal(x, y) and 38 <= x.shape[2] <= 64
+def test_structure_asks_for_strength_in_phase():
+    picture = torch.randn(2, 3, 64, 64) * 0.5
+    other = torch.randn_like(picture) * 0.5
+    assert torch.allclose(contrast_structure(picture, picture), torch.ones(2), atol=1e-5)
+    whole, half, noisy = (structure_loss(x, picture) for x in (picture, 0.5 * picture, 0.5 * picture + other))
+    assert (whole < 1e-5).all() and (half > 0.1).all()  # contrast is missed at half the strength
+    assert (noisy > half).all()  # and is not made good by what is out of phase
+
+
+def test_a_random_view_keeps_the_pair_together():
+    a = torch.rand(2, 3, 64, 64)
+    sizes = set()
+    for _ in range(20):
+        x, y, blocks = random_view(a, a)
+        assert torch.equal(x, y) and blocks == (3 if x.shape[2] == 56 else 4)
+        sizes.add(x.shape[2])
+    assert min(sizes) >= 32 and 56 in sizes and len(sizes) > 3
 
 
 def test_pixel_rmse_equals_pixels_for_an_orthonormal_encoder():

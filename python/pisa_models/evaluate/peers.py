@@ -16,8 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pisa_models.evaluate import stages
-from pisa_models.evaluate.assets import ESRGAN_MEDIUM, ESRGAN_THICK, Package, read
+from pisa_models.evaluate.assets import ESRGAN_MEDIUM, ESRGAN_THICK
 from pisa_models.evaluate.bundle import SCALE, THREADS
+from pisa_models.packages import Package, read
 
 Upscaler = Callable[[np.ndarray], np.ndarray]
 
