@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from pisa_models.losses.csd import FIRST_T, LAST_T, csd_gradient, csd_loss, keep_statistics
-from pisa_models.losses.grid import grid_penalty, grid_score
+from pisa_models.losses.grid import grid_penalty, grid_score, local_grid_penalty
 from pisa_models.losses.perceptual import PerceptualDistance, random_view
 from pisa_models.losses.structure import contrast_structure, structure_loss
 from pisa_models.schedule import add_noise, alphas_cumprod, predict_clean
-from pisa_models.training.pixel import channel_variances, pixel_rmse
-from pisa_models.training.semantic import statistics_penalty
+from pisa_models.training.pixel import channel_variances, pixel_loss, pixel_rmse
+from pisa_models.training.semantic import excess_strength, statistics_penalty, texture_distance
 
 
 def test_schedule_is_scaled_linear():
@@ -148,3 +148,32 @@ def test_statistics_penalty():
     wanted = torch.rand(2, 3, 16, 16)
     assert statistics_penalty(wanted, wanted).max() == 0
     assert torch.allclose(statistics_penalty(wanted + 0.1, wanted), torch.full((2,), 0.1), atol=1e-5)
+
+
+def test_pixel_loss_counts_what_is_lost_against_the_input():
+    before = torch.tensor([0.1, 0.1])
+    better, worse = pixel_loss(torch.tensor([0.07, 0.1]), before), pixel_loss(torch.tensor([0.14, 0.1]), before)
+    same = pixel_loss(before, before)
+    assert better < same < worse
+    assert worse - same > 3 * (same - better)  # though both are 3 dB
+    # Far below the floor there is nothing more to gain.
+    assert pixel_loss(torch.tensor([1e-3]), before[:1]) - pixel_loss(torch.tensor([1e-4]), before[:1]) < 1e-3
+
+
+def test_only_strength_beyond_the_originals_is_excess():
+    wanted = torch.randn(2, 16, 32, 32)
+    other = torch.randn_like(wanted)
+    assert (excess_strength(0.5 * wanted, wanted) == 0).all() and (texture_distance(0.5 * wanted, wanted) > 0.3).all()
+    assert (excess_strength(1.5 * wanted, wanted) > 0.3).all()
+    assert (texture_distance(other, wanted) < 0.3).all()  # the phase is not asked
+
+
+def test_local_grid_penalty_sees_a_pattern_whose_sign_changes():
+    target = torch.rand(2, 3, 64, 64) * 0.2
+    planted = target.clone()
+    planted[..., :32, 1::4] += 0.3
+    planted[..., 32:, 1::4] -= 0.3
+    assert (local_grid_penalty(target, target) == 0).all()
+    assert (local_grid_penalty(planted, target) > 10 * grid_penalty(planted, target)).all()
+    noisy = target + 0.3 * torch.randn_like(target)
+    assert (local_grid_penalty(planted, target) > 10 * local_grid_penalty(noisy, target)).all()

@@ -24,16 +24,16 @@ SEED = 4_711
 # keep it from softening inputs that are nearly clean, and from taking all faint texture for noise.
 CAMERA = CameraConfig(
     blur_sigma=(0.1, 2.6),
-    read_noise=(0.0, 7.0),
-    shot_noise=(0.0, 13.0),
+    read_noise=(0.0, 6.0),
+    shot_noise=(0.0, 12.0),
     chroma_smoothing=0.8,
     jpeg_quality=(50.0, 95.0),
 )
 SOFT = CameraConfig(blur_sigma=(0.1, 2.5), read_noise=(0.0, 1.5), jpeg_quality=(50.0, 98.0))
-MIXTURE = ((REAL_ESRGAN_PAPER, 0.22), (HEAVY, 0.20), (CAMERA, 0.26), (SOFT, 0.24), (BICUBIC, 0.08))
+MIXTURE = ((REAL_ESRGAN_PAPER, 0.12), (HEAVY, 0.18), (CAMERA, 0.26), (SOFT, 0.34), (BICUBIC, 0.10))
 
 
-FADED_SHARE, FADED_CONTRAST = 0.35, (0.2, 0.9)
+FADED_SHARE, FADED_CONTRAST = 0.2, (0.4, 0.9)
 
 
 def faded(crop: np.ndarray, split: str, variant: int, index: int) -> np.ndarray:

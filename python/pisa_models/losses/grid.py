@@ -29,6 +29,21 @@ def grid_score(pixels: Tensor) -> Tensor:
     return phase_means(detail).std(1, unbiased=False) / detail.flatten(1).std(1, unbiased=False).clamp_min(1e-6)
 
 
+def local_grid_penalty(pixels: Tensor, target: Tensor, window: int = 4) -> Tensor:
+    """`grid_penalty` within windows of `window` x `window` cells of 4 px, averaged over them; [N,3,H,W] → [N].
+
+    Along an edge the pattern's sign is the edge's: over a whole picture it cancels, and is seen all the same.
+    """
+    added = high_pass(pixels) - high_pass(target)
+    height, width = (side // 4 * 4 for side in added.shape[2:])
+    phases = F.pixel_unshuffle(added[:, :, :height, :width], 4)  # (N, 16, h, w)
+    means = F.avg_pool2d(phases, window, window // 2)
+    means = means - means.mean(1, keepdim=True)
+    chance = F.avg_pool2d(phases.square().mean(1, keepdim=True), window, window // 2) / window**2
+    excess = F.relu(means.square().mean(1, keepdim=True) - 2 * chance).mean((1, 2, 3))
+    return excess / high_pass(target).square().mean((1, 2, 3)).clamp_min(1e-4)
+
+
 def grid_penalty(pixels: Tensor, target: Tensor) -> Tensor:
     """Squared grid score of what the output adds to the target, as far as chance does not explain it; → [N].
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from pisa_models.paths import cache_dir
 
 CHECKPOINT_SECONDS = 120
-OUTLIER = 3.0  # times the usual gradient norm: such a step is left out
+OUTLIER = 3.0  # times the usual gradient norm: a larger gradient is scaled down to this
+BROKEN = 100.0  # times the usual gradient norm: such a step is left out
 RANK_STRIDE = 10_000_000  # between the batches of two processes: more than any run has steps
 HAS_BF16 = torch.cpu._is_avx512_bf16_supported()
 LONGEST_STEP_SECONDS = 10.0  # a paused process (SIGSTOP) must not use up its time budget
@@ -130,9 +131,10 @@ class Trainer:
         loss.backward()
         if self.processes > 1:
             self._average_gradients()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values()])
         self.usual_norm = self.usual_norm or norm.item()
-        if norm <= OUTLIER * self.usual_norm:
+        if norm <= BROKEN * self.usual_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), OUTLIER * self.usual_norm, norm)
             self.optimizer.step()
         else:  # one bad batch must not throw a network without normalisation off for good
             self.skipped += 1
