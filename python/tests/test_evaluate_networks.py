@@ -79,6 +79,14 @@ def test_distance_is_zero_only_for_equal_images_and_ordered(photo):
     assert 0.001 < noises[0] < noises[1] < noises[2]
 
 
+def test_distance_sees_a_grid(photo):
+    """The judge must notice the fault that the training once amplified."""
+    small = photo[:128, :128]
+    planted = small.copy()
+    planted[::4, ::4] += np.float32(0.05)
+    assert perceptual.distance(np.clip(planted, 0, 1), small) > 0.02
+
+
 def test_distance_cares_more_for_blur_than_for_a_brighter_image(photo):
     small = photo[:128, :128]
     brighter = np.clip(small + np.float32(0.03), 0, 1)

@@ -50,7 +50,10 @@ def pixel_rmse(found: Tensor, wanted: Tensor, variances: Tensor) -> Tensor:
 
 
 def pixel_loss(error: Tensor, before: Tensor) -> Tensor:
-    """Root mean square errors of outputs and inputs in pixels of [-1,1], [N] each → loss, scalar."""
+    """Logarithm of the error, and again of what it is above the input's, mean over samples.
+
+    error, before: root mean square errors of outputs and inputs in pixels of [-1,1], [N] → scalar.
+    """
 
     def level(rmse: Tensor, floor: float) -> Tensor:
         return 0.5 * (rmse.square() + floor).log()
