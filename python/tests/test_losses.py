@@ -1,15 +1,31 @@
 """Schedule, CSD, perceptual distance and grid score against plain transcriptions and planted faults."""
 
+import io
+import pickle
+
 import pytest
 import torch
 
+from pisa_models.losses.adversary import CHANNELS, Discriminator, discriminator_loss, generator_loss
 from pisa_models.losses.csd import FIRST_T, LAST_T, csd_gradient, csd_loss, keep_statistics
 from pisa_models.losses.grid import grid_penalty, grid_score, local_grid_penalty
-from pisa_models.losses.perceptual import PerceptualDistance, random_view
+from pisa_models.losses.perceptual import random_view
 from pisa_models.losses.structure import contrast_structure, structure_loss
+from pisa_models.lpips import LPIPS, _ArraysOnly
+from pisa_models.packages import Package, read
 from pisa_models.schedule import add_noise, alphas_cumprod, predict_clean
+from pisa_models.training.loop import Opponent
 from pisa_models.training.pixel import channel_variances, pixel_loss, pixel_rmse
-from pisa_models.training.semantic import excess_strength, statistics_penalty, texture_distance
+from pisa_models.training.semantic import statistics_penalty
+
+LPIPS_AUTHORS = Package(
+    "pypi",
+    "lpips",
+    "0.1.4",
+    "lpips-0.1.4-py3-none-any.whl",
+    "fd537af5828b69d2e6ffc0a397bd506dbc28ca183543617690844c08e102ec5e",
+    "BSD-2-Clause",
+)
 
 
 def test_schedule_is_scaled_linear():
@@ -96,19 +112,55 @@ def blurred_picture() -> torch.Tensor:
     return torch.nn.functional.interpolate(torch.rand(2, 3, 24, 24), size=(96, 96), mode="bicubic") * 2 - 1
 
 
-def test_perceptual_distance_orders_faults_and_sees_a_grid():
-    distance = PerceptualDistance()
+@pytest.mark.parametrize("network", ["alexnet", "vgg16"])
+def test_lpips_orders_faults(network):
+    lpips = LPIPS(network)
     picture = blurred_picture()
     noise = torch.randn_like(picture)
-    for blocks in (1, 4):
-        zero, small, large = (distance(picture + s * noise, picture, blocks) for s in (0.0, 0.05, 0.4))
-        assert zero.shape == (2,) and (zero == 0).all() and (small > 0).all() and (small < large).all()
+    zero, small, large = (lpips(picture + s * noise, picture) for s in (0.0, 0.05, 0.4))
+    assert zero.shape == (2,) and (zero == 0).all() and (small > 0).all() and (small < large).all()
+    # The first blocks alone are the first terms of the sum.
+    whole, part = (lpips.distance(*(lpips.features(x, n) for x in (picture + noise, picture))) for n in (5, 3))
+    assert (part < whole).all() and (part > 0).all()
+
+
+def test_lpips_by_vgg_sees_a_grid():
+    lpips, picture = LPIPS("vgg16"), blurred_picture()
     planted = picture.clone()
     planted[..., ::4, ::4] += 0.2
-    assert (distance(planted, picture) > 0.003).all()
+    assert (lpips(planted, picture) > 0.01).all()
     faulty = planted.requires_grad_(True)
-    distance(faulty, picture).sum().backward()
+    lpips(faulty, picture).sum().backward()
     assert faulty.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("network", "file"), [("alexnet", "alex"), ("vgg16", "vgg")])
+def test_lpips_weights_are_those_its_authors_published(network, file):
+    published = torch.load(
+        io.BytesIO(read(LPIPS_AUTHORS, f"lpips/weights/v0.1/{file}.pth")), weights_only=True, map_location="cpu"
+    )
+    for found, wanted in zip(LPIPS(network).weights, published.values(), strict=True):
+        assert torch.allclose(found, wanted.flatten(), atol=1e-6)
+
+
+def test_only_arrays_are_unpickled():
+    with pytest.raises(pickle.UnpicklingError, match="nothing but arrays"):
+        _ArraysOnly(io.BytesIO(pickle.dumps(print))).load()
+
+
+def test_the_discriminator_learns_what_tells_two_sets_apart():
+    torch.manual_seed(0)
+    features = [torch.rand(6, width, 5, 5) for width in CHANNELS]
+    others = [x * (1 + (torch.arange(x.shape[1]) % 2).view(1, -1, 1, 1)) for x in features]
+    network = Discriminator()
+    opponent = Opponent(network, 1e-2)
+    first = discriminator_loss(network(features), network(others))
+    for _ in range(30):
+        opponent.advance(discriminator_loss(network(features), network(others)))
+    last = discriminator_loss(network(features), network(others))
+    assert first > 1.5 and last < 0.7
+    assert generator_loss(network(features)) < generator_loss(network(others))
+    assert [len(x) for x in network(features[:3])] == [6] * 3
 
 
 def test_structure_asks_for_strength_in_phase():
@@ -125,7 +177,7 @@ def test_a_random_view_keeps_the_pair_together():
     sizes = set()
     for _ in range(20):
         x, y, blocks = random_view(a, a)
-        assert torch.equal(x, y) and blocks == (3 if x.shape[2] == 56 else 4)
+        assert torch.equal(x, y) and blocks == (4 if x.shape[2] == 56 else 5)
         sizes.add(x.shape[2])
     assert min(sizes) >= 32 and 56 in sizes and len(sizes) > 3
 
@@ -158,14 +210,6 @@ def test_pixel_loss_counts_what_is_lost_against_the_input():
     assert worse - same > 3 * (same - better)  # though both are 3 dB
     # Far below the floor there is nothing more to gain.
     assert pixel_loss(torch.tensor([1e-3]), before[:1]) - pixel_loss(torch.tensor([1e-4]), before[:1]) < 1e-3
-
-
-def test_only_strength_beyond_the_originals_is_excess():
-    wanted = torch.randn(2, 16, 32, 32)
-    other = torch.randn_like(wanted)
-    assert (excess_strength(0.5 * wanted, wanted) == 0).all() and (texture_distance(0.5 * wanted, wanted) > 0.3).all()
-    assert (excess_strength(1.5 * wanted, wanted) > 0.3).all()
-    assert (texture_distance(other, wanted) < 0.3).all()  # the phase is not asked
 
 
 def test_local_grid_penalty_sees_a_pattern_whose_sign_changes():

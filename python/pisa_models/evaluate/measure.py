@@ -34,26 +34,29 @@ class Record:
     group: str
     degradation: str
     method: str
-    """`bicubic`, `lanczos`, `esrgan-medium`, `esrgan-thick` or `pisa`."""
+    """A name of `baselines`, or `pisa`."""
     pix: float | None
     sem: float | None
     color_fix: str | None
     psnr_y: float
     ssim_y: float
-    distance: float
+    lpips: float
+    efficientnet: float
     niqe: float
     grid: float
 
 
-def measure(image: np.ndarray, photo: EvaluationPhoto, reference_features: list, **labels: object) -> Record:
-    """All measures of `image` as it would be stored: rounded to 8 bits."""
+def measure(image: np.ndarray, photo: EvaluationPhoto, reference: perceptual.Seen, **labels: object) -> Record:
+    """All measures of `image` as it would be stored: rounded to 8 bits. `reference` is of the original."""
     stored = to_levels(image).astype(np.float32) / np.float32(255)
+    distances = perceptual.distances(stored, reference)
     return Record(
         photo=photo.name,
         group=photo.group,
         psnr_y=metrics.psnr_y(stored, photo.original),
         ssim_y=metrics.ssim_y(stored, photo.original),
-        distance=perceptual.distance(stored, reference_features),
+        lpips=distances.lpips,
+        efficientnet=distances.efficientnet,
         niqe=niqe.niqe(stored),
         grid=metrics.grid_score(stored),
         **{"pix": None, "sem": None, "color_fix": None, **labels},
@@ -71,7 +74,7 @@ class BaselineCache:
         return json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def get(self, photo: EvaluationPhoto, degradation: str, method: str, make: Callable[[], Record]) -> Record:
-        conditions = photo.original.tobytes() + repr(NAMED_CONFIGS[degradation]).encode() + perceptual.JUDGE.encode()
+        conditions = photo.original.tobytes() + repr(NAMED_CONFIGS[degradation]).encode() + perceptual.JUDGES.encode()
         stamp = hashlib.sha256(conditions).hexdigest()[:16]
         key = "/".join([photo.name, degradation, method, stamp])
         if key not in self._records:
@@ -90,6 +93,7 @@ def baselines() -> dict[str, peers.Upscaler]:
         "lanczos": peers.lanczos,
         "esrgan-medium": peers.esrgan_medium(),
         "esrgan-thick": peers.esrgan_thick(),
+        "realesrgan-x4plus": peers.realesrgan_x4plus(),
     }
 
 
@@ -102,7 +106,7 @@ def measure_photo(
     cache: BaselineCache,
 ) -> list[Record]:
     """Records of one photo: each peer at each degradation, and ours at `dials[degradation]`."""
-    reference = perceptual.features(photo.original)
+    reference = perceptual.look(photo.original)
     records = []
     for degradation in degradations:
         low_res = photo.low_res(degradation)

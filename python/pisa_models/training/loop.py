@@ -11,7 +11,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,11 +68,52 @@ def learning_rate(progress: float, step: int, peak: float, warmup: int = 100) ->
     return peak * min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * cosine)
 
 
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Over all processes, in place; each must have the same parameters in the same order."""
+    if not dist.is_initialized():
+        return
+    gradients = [p.grad for p in parameters]
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_((total / dist.get_world_size()).view_as(gradient))
+
+
+class Opponent:
+    """A second network with an optimiser of its own that trains against the first and is saved beside it."""
+
+    def __init__(self, network: nn.Module, lr: float):
+        self.network = network
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=lr, betas=(0.0, 0.99))
+
+    def advance(self, loss: Tensor) -> None:
+        """One optimisation step. Leaves no gradient behind, and none is taken outside of it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(self.network.parameters())
+        self.optimizer.step()
+
+    def state(self) -> dict:
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load(self, state: dict) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
 class Trainer:
     """Trains the parameters of `model` that require a gradient, and keeps a moving average of them."""
 
-    def __init__(self, name: str, model: nn.Module, options: Options, decay: float = 0.998, weight_decay: float = 0.0):
-        self.name, self.model, self.options, self.decay = name, model, options, decay
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        options: Options,
+        decay: float = 0.998,
+        weight_decay: float = 0.0,
+        opponent: Opponent | None = None,
+    ):
+        self.name, self.model, self.options, self.decay, self.opponent = name, model, options, decay, opponent
         self.parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=options.lr, betas=(0.9, 0.99), weight_decay=weight_decay
@@ -95,7 +136,7 @@ class Trainer:
             "parameters": {k: p.detach() for k, p in self.parameters.items()},
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
-        }
+        } | ({"opponent": self.opponent.state()} if self.opponent else {})
 
     def save(self) -> None:
         """Write the checkpoint in one move, so that a kill leaves the old or the new one."""
@@ -113,6 +154,8 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
         else:
             self.first_step = state["step"]
+        if self.opponent and "opponent" in state:
+            self.opponent.load(state["opponent"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.usual_norm = state.get("usual_norm", 1.0)
 
@@ -129,8 +172,7 @@ class Trainer:
         loss, logged = loss_of(index)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if self.processes > 1:
-            self._average_gradients()
+        average_gradients(self.parameters.values())
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values()])
         self.usual_norm = self.usual_norm or norm.item()
         if norm <= BROKEN * self.usual_norm:
@@ -153,13 +195,6 @@ class Trainer:
             **logged,
             "skipped": float(self.skipped),
         }
-
-    def _average_gradients(self) -> None:
-        gradients = [p.grad for p in self.parameters.values()]
-        flat = torch.cat([g.reshape(-1) for g in gradients])
-        dist.all_reduce(flat)
-        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_((mean / self.processes).view_as(gradient))
 
     def _agree(self) -> None:
         """On the time used and on stopping: all processes must leave the loop at the same step."""
