@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 CHANNELS = (64, 128, 256, 512, 512)  # of VGG16's blocks
 STRENGTH = (1.25, 1.8, 2.6, 1.4, 0.65)  # root mean square of their outputs on training crops
-HEAD = 64
+HEADS = (24, 32, 64, 64, 64)  # channels of the heads: the first two blocks have the most places
 
 
 class Discriminator(nn.Module):
@@ -21,13 +21,13 @@ class Discriminator(nn.Module):
         super().__init__()
         self.heads = nn.ModuleList(
             nn.Sequential(
-                spectral_norm(nn.Conv2d(channels, HEAD, 1)),
+                spectral_norm(nn.Conv2d(channels, head, 1)),
                 nn.LeakyReLU(0.2),
-                spectral_norm(nn.Conv2d(HEAD, HEAD, 3, padding=1)),
+                spectral_norm(nn.Conv2d(head, head, 3, padding=1)),
                 nn.LeakyReLU(0.2),
-                nn.Conv2d(HEAD, 1, 1),
+                nn.Conv2d(head, 1, 1),
             )
-            for channels in CHANNELS
+            for channels, head in zip(CHANNELS, HEADS, strict=True)
         )
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:

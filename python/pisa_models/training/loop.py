@@ -69,10 +69,13 @@ def learning_rate(progress: float, step: int, peak: float, warmup: int = 100) ->
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Over all processes, in place; each must have the same parameters in the same order."""
+    """Over all processes, in place; each must have the same parameters in the same order. An absent one is zero."""
     if not dist.is_initialized():
         return
-    gradients = [p.grad for p in parameters]
+    gradients = []
+    for p in parameters:
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        gradients.append(p.grad)
     flat = torch.cat([g.reshape(-1) for g in gradients])
     dist.all_reduce(flat)
     for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
