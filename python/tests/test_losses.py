@@ -14,7 +14,7 @@ from pisa_models.packages import Package, read
 from pisa_models.schedule import add_noise, alphas_cumprod, predict_clean
 from pisa_models.training.loop import Opponent
 from pisa_models.training.pixel import channel_variances, pixel_loss, pixel_rmse
-from pisa_models.training.semantic import excess_strength, random_window, statistics_penalty
+from pisa_models.training.semantic import random_window, statistics_penalty, strength_difference
 
 LPIPS_AUTHORS = Package(
     "pypi",
@@ -171,11 +171,14 @@ def test_a_random_window_keeps_the_pair_together():
     assert len(corners) > 5
 
 
-def test_only_strength_beyond_the_originals_is_excess():
+def test_strength_beyond_the_originals_is_excess_and_short_of_it_is_lack():
     wanted = torch.randn(2, 16, 32, 32)
-    assert (excess_strength(0.5 * wanted, wanted) == 0).all()
-    assert (excess_strength(1.5 * wanted, wanted) > 0.3).all()
-    assert (excess_strength(torch.randn_like(wanted), wanted) < 0.1).all()  # the phase is not asked
+    for factor, more, less in ((0.5, 0, 0.3), (1.5, 0.3, 0)):
+        excess, lack = strength_difference(factor * wanted, wanted)
+        assert ((excess > more) if more else (excess == 0)).all()
+        assert ((lack > less) if less else (lack == 0)).all()
+    excess, lack = strength_difference(torch.randn_like(wanted), wanted)
+    assert (excess < 0.15).all() and (lack < 0.15).all()  # the phase is not asked
 
 
 def test_pixel_rmse_equals_pixels_for_an_orthonormal_encoder():

@@ -34,17 +34,19 @@ DISCRIMINATOR_LR = 2e-4
 CSD_EVERY = 4  # steps: it is a third of a step's time for a noisy gradient
 
 
-def excess_strength(found: Tensor, wanted: Tensor, first: int = 3, cells: int = 4) -> Tensor:
-    """By how much the fine latent channels are locally stronger than the original's, [N,C,h,w] → [N].
+def strength_difference(found: Tensor, wanted: Tensor, first: int = 3, cells: int = 4) -> tuple[Tensor, Tensor]:
+    """By how much the fine latent channels are locally stronger than the original's, and weaker; [N,C,h,w] → [N] each.
 
     Strength is the root mean square of each channel from `first` on in windows of `cells` x `cells` (16 px). LPIPS is
-    content with a regular dither where the original has grain; this is not where the dither is stronger than the grain.
+    content with a regular dither where the original has grain: excess is where the dither is the stronger of the two.
+    All others are content with grass wiped off as noise: that is lack.
     """
 
     def strength(latents: Tensor) -> Tensor:
         return (F.avg_pool2d(latents[:, first:].square(), cells, cells // 2) + 1e-3).sqrt()
 
-    return (strength(found) - strength(wanted)).relu().mean((1, 2, 3))
+    difference = strength(found) - strength(wanted)
+    return difference.relu().mean((1, 2, 3)), (-difference).relu().mean((1, 2, 3))
 
 
 def random_window(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +71,7 @@ def main() -> None:
     options = parse_options(
         __doc__, steps=6000, batch=8, size=128, lr=3e-4, seed=5,
         extra={
-            "fidelity": 0.15, "lpips": 1.0, "adversarial": 0.03, "excess": 2.0, "csd": 0.05,
+            "fidelity": 0.15, "lpips": 1.0, "adversarial": 0.03, "excess": 2.0, "lack": 0.5, "csd": 0.05,
             "grid": 3.0, "local_grid": 1.5, "statistics": 0.5,
         },
     )  # fmt: skip
@@ -126,11 +128,13 @@ def main() -> None:
             set_gates(unet)  # the bare prior judges
             gradient = keep_statistics(csd_gradient(z.detach(), alphas, teacher), z.detach())
             distilled = csd_loss(z, gradient).mean() * CSD_EVERY
+        excess, lack = strength_difference(z, z_high)
         terms = {
             "fidelity": pixel_rmse(z, z_high, variances).log().mean(),
             "lpips": lpips.distance(seen, seen_high).mean(),
             "adversarial": fooled,
-            "excess": excess_strength(z, z_high).mean(),
+            "excess": excess.mean(),
+            "lack": lack.mean(),
             "csd": distilled,
             "grid": (grid_penalty(pixels, high) + grid_penalty(turned_up, high)).mean() / 2,
             "local_grid": local_grid_penalty(turned_up, high).mean(),
