@@ -71,8 +71,8 @@ def main() -> None:
     options = parse_options(
         __doc__, steps=6000, batch=8, size=128, lr=3e-4, seed=5,
         extra={
-            "fidelity": 0.15, "lpips": 1.0, "adversarial": 0.03, "excess": 2.0, "lack": 0.5, "csd": 0.05,
-            "grid": 3.0, "local_grid": 1.5, "statistics": 0.5,
+            "fidelity": 0.15, "lpips": 1.0, "adversarial": 0.015, "excess": 4.0, "lack": 0.25, "csd": 0.05,
+            "grid": 8.0, "local_grid": 3.0, "statistics": 0.5,
         },
     )  # fmt: skip
     weights = options.extra
