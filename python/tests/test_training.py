@@ -312,6 +312,26 @@ def test_snapshot_brings_back_the_averages(cache, tmp_path, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(restored, components, strict=True))
 
 
+def test_the_average_of_a_restored_snapshot_follows_what_is_trained_from_there(cache):
+    run = trainer(cache)
+    for _ in range(3):
+        run.advance(toy_loss(run))
+    average = {key: value.clone() for key, value in run.average.items()}
+    restored = {"step": 5000, "seconds": 0.0, "parameters": average, "average": average}
+    (cache / "checkpoints").mkdir(exist_ok=True)
+    torch.save(restored, cache / "checkpoints" / "toy.pt")
+    again = trainer(cache)
+    again.load()
+    for _ in range(40):
+        again.advance(toy_loss(again))
+        again.save()
+    moved = (again.parameters["weight"] - average["weight"]).norm()
+    assert (again.average["weight"] - average["weight"]).norm() > 0.5 * moved  # 0.998 ** 40 would leave 0.08 of it
+    resumed = trainer(cache)
+    resumed.load()
+    assert resumed.first_step == again.first_step == 5000  # and not forgotten by the run's own checkpoints
+
+
 def test_an_opponent_trains_beside_the_model_and_resumes_with_it(cache):
     def duel() -> Trainer:
         torch.manual_seed(1)

@@ -123,7 +123,7 @@ class Trainer:
         )
         self.average = {k: p.detach().clone() for k, p in self.parameters.items()}
         self.step, self.seconds, self.stopping, self.asked_to_stop = 0, 0.0, False, False
-        self.first_step = 0  # of the optimiser, which knows nothing of the steps before a restored snapshot
+        self.first_step = 0  # of optimiser and average, which know nothing of the steps before a restored snapshot
         self.rank, self.processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if self.processes > 1:
             dist.init_process_group("gloo")
@@ -134,6 +134,7 @@ class Trainer:
     def state(self) -> dict:
         return {
             "step": self.step,
+            "first_step": self.first_step,
             "seconds": self.seconds,
             "usual_norm": self.usual_norm,
             "parameters": {k: p.detach() for k, p in self.parameters.items()},
@@ -155,6 +156,7 @@ class Trainer:
                 self.average[key].copy_(state["average"][key])
         if "optimizer" in state:  # a restored snapshot has none
             self.optimizer.load_state_dict(state["optimizer"])
+            self.first_step = state.get("first_step", 0)
         else:
             self.first_step = state["step"]
         if self.opponent and "opponent" in state:
@@ -184,7 +186,10 @@ class Trainer:
         else:  # one bad batch must not throw a network without normalisation off for good
             self.skipped += 1
         self.usual_norm = 0.98 * self.usual_norm + 0.02 * min(norm.item(), OUTLIER * self.usual_norm)
-        decay = min(self.decay, (1 + self.step) / (10 + self.step))
+        # As short as the run at first: the average of a restored snapshot would otherwise be half the snapshot still
+        # after 350 steps, however much they gained.
+        taken = self.step - self.first_step
+        decay = min(self.decay, (1 + taken) / (10 + taken))
         with torch.no_grad():
             for key, parameter in self.parameters.items():
                 self.average[key].lerp_(parameter, 1 - decay)
