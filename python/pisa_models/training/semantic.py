@@ -3,8 +3,9 @@
     python -m pisa_models.training.semantic [--steps N] [--minutes M]
 
 To the paper's three terms comes an adversarial one: CSD draws detail out of the prior, and a prior of a few million
-parameters knows too little of it. Guards are for what none of them sees: a penalty on detail beyond the original's
-strength, one on a 4-pixel grid, at `sem` 1 and turned up, and one on each channel's mean and standard deviation.
+parameters knows too little of it. LPIPS is taken at half size, too, where a dither does not count. Guards are for what
+none of them sees: penalties on detail beyond the original's strength and on lack of it, on a 4-pixel grid, at `sem` 1
+and turned up, and on each channel's mean and standard deviation.
 
 The weights were set by the size of each term's gradient in the LoRA's weights over some dozens of crops: what counts
 is not how far a term pulls one picture but how far it pulls the same way in all. At the start LPIPS has 0.09 there at
