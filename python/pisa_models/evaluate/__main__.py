@@ -99,7 +99,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, default=BUNDLE, help="folder with manifest.json")
     parser.add_argument("--out", type=Path, default=None, help="folder for the files")
-    parser.add_argument("--photos", type=int, default=None, help="photos per group (default 8, quick 3)")
+    parser.add_argument("--photos", type=int, default=None, help="at most this many per group (default all, quick 3)")
     parser.add_argument("--minutes", type=float, default=60, help="begin no further photo after this")
     parser.add_argument("--quick", action="store_true", help="one degradation a photo, no dial sweep")
     parser.add_argument("--docs", action="store_true", help="also write docs/evaluation.md and docs/images")
@@ -119,7 +119,7 @@ def main() -> int:
     comparison.save(out / "before-after.png")
     print(f"sheets in {out}", file=sys.stderr)
 
-    per_group = arguments.photos or (3 if arguments.quick else 8)
+    per_group = arguments.photos or (3 if arguments.quick else sys.maxsize)
     upscalers = measure.baselines()
     if arguments.quick:
         upscalers = {name: upscalers[name] for name in ("bicubic", "esrgan-medium")}
