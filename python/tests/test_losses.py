@@ -2,14 +2,15 @@
 
 import io
 import pickle
+import shutil
 
 import pytest
 import torch
 
 from pisa_models.losses.adversary import CHANNELS, Discriminator, discriminator_loss, generator_loss
 from pisa_models.losses.csd import FIRST_T, LAST_T, csd_gradient, csd_loss, keep_statistics
-from pisa_models.losses.grid import grid_penalty, grid_score, local_grid_penalty
-from pisa_models.lpips import LPIPS, _ArraysOnly
+from pisa_models.losses.grid import grid_penalty, grid_score, local_grid_penalty, shared_grid_penalty
+from pisa_models.lpips import LPIPS, _ArraysOnly, block_distance
 from pisa_models.packages import Package, read
 from pisa_models.schedule import add_noise, alphas_cumprod, predict_clean
 from pisa_models.training.loop import Opponent
@@ -220,3 +221,24 @@ def test_local_grid_penalty_sees_a_pattern_whose_sign_changes():
     assert (local_grid_penalty(planted, target) > 10 * grid_penalty(planted, target)).all()
     noisy = target + 0.3 * torch.randn_like(target)
     assert (local_grid_penalty(planted, target) > 10 * local_grid_penalty(noisy, target)).all()
+
+
+def test_shared_grid_penalty_sees_a_bias_that_hides_in_each_crop():
+    torch.manual_seed(0)
+    pictures = torch.randn(16, 3, 64, 64) * 0.1
+    planted = pictures.clone()
+    planted[:, :, ::4, ::4] += 0.02  # a fifth of the texture's deviation
+    assert shared_grid_penalty(planted) > 5 * shared_grid_penalty(pictures)
+    # A pattern of another phase in every picture is no bias.
+    moved = pictures.clone()
+    for index in range(16):
+        moved[index, :, index % 4 :: 4, index // 4 :: 4] += 0.02
+    assert shared_grid_penalty(planted) > 5 * shared_grid_penalty(moved)
+
+
+def test_compiled_distance_is_the_same():
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    features, weights = [torch.randn(2, 8, 6, 5) for _ in range(2)], torch.rand(8)
+    plain = block_distance(*features, weights)
+    assert torch.allclose(torch.compile(block_distance, dynamic=True)(*features, weights), plain, rtol=1e-4)

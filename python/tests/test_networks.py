@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from pisa_models.networks.autoencoder import LATENT_CHANNELS, RADIUS, Autoencoder, Decoder, Encoder
+from pisa_models.networks.autoencoder import (
+    LATENT_CHANNELS,
+    RADIUS,
+    Autoencoder,
+    BorderFilter,
+    Decoder,
+    Encoder,
+    lapped_filter,
+)
 from pisa_models.networks.deployed import DeployedUNet
 from pisa_models.networks.lora import PIXEL, SEMANTIC, AdaptableConv2d, adaptable, add_adapters, set_gates, train_only
 from pisa_models.networks.unet import DOWNSCALE, NULL, UNet
@@ -48,12 +56,42 @@ def test_encoder_is_an_orthonormal_transform_scaled_to_unit_variance():
     encoder.set_components(mean, components, deviations)
     pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
     latents = encoder(pixels)
-    assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(48), atol=1e-3)
+    assert torch.allclose(latents.mean((0, 2, 3))[:3], torch.zeros(3), atol=1e-3)
     assert torch.allclose(latents.std((0, 2, 3)), torch.ones(48), atol=2e-2)
     # All 48 components lose nothing: distances in scaled-back latents are distances in pixels.
     squares = (latents.detach() * deviations.view(1, -1, 1, 1)).square().sum((1, 2, 3))
-    centred = pixels.reshape(6, 3, 8, 4, 8, 4).permute(0, 2, 4, 1, 3, 5).reshape(6, -1, 48) - mean
+    filtered = encoder.lap(pixels)
+    assert torch.allclose(filtered.square().sum((1, 2, 3)), pixels.square().sum((1, 2, 3)), rtol=1e-4)
+    centred = filtered.reshape(6, 3, 8, 4, 8, 4).permute(0, 2, 4, 1, 3, 5).reshape(6, -1, 48) - mean
     assert torch.allclose(squares, centred.square().sum((1, 2)), rtol=1e-3)
+
+
+def test_border_filter_is_inverted_by_its_transpose_up_to_the_pictures_border():
+    pixels = torch.rand(2, 3, 24, 32) * 2 - 1
+    filtered = BorderFilter(lapped_filter())(pixels)
+    assert (filtered - pixels).abs().max() > 0.1
+    assert torch.allclose(BorderFilter(lapped_filter().T)(filtered), pixels, atol=1e-5)
+
+
+def test_border_filter_leaves_flat_pictures_and_their_own_border():
+    lap = BorderFilter(lapped_filter())
+    flat = torch.full((1, 3, 16, 16), 0.3)
+    assert torch.allclose(lap(flat), flat, atol=1e-6)
+    pixels = torch.rand(1, 3, 16, 16)
+    for corner in ((slice(2), slice(2)), (slice(-2, None), slice(-2, None))):
+        assert torch.allclose(lap(pixels)[(..., *corner)], pixels[(..., *corner)], atol=1e-6)
+
+
+def test_basis_functions_fade_out_where_those_of_blocks_break_off():
+    crops = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8).numpy()
+    decoder = Decoder()
+    decoder.set_components(*principal_components(crops))
+    latents = torch.zeros(1, LATENT_CHANNELS, 5, 5)
+    impulses = latents.repeat(LATENT_CHANNELS, 1, 1, 1)
+    impulses[range(LATENT_CHANNELS), range(LATENT_CHANNELS), 2, 2] = 1
+    painted = (decoder(impulses) - decoder(latents)).detach().square().sum((0, 1))
+    assert painted[:6].max() < 1e-10 and painted[14:].max() < 1e-10  # nothing beyond 8 px
+    assert painted[6:14].sum(1)[0] < painted[6:14].sum(1)[3] / 10
 
 
 def test_decoder_inverts_the_encoder():
@@ -64,6 +102,15 @@ def test_decoder_inverts_the_encoder():
     model.decoder.set_components(*components)
     latents = torch.randn(2, LATENT_CHANNELS, 6, 5)
     assert torch.allclose(model.encoder(model.decoder(latents)), latents, atol=1e-3)
+
+
+def test_flat_colours_are_held_exactly():
+    crops = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8).numpy()
+    model = Autoencoder()
+    for part in (model.encoder, model.decoder):
+        part.set_components(*principal_components(crops))
+    flat = torch.tensor([0.9, -0.7, 0.2]).view(1, 3, 1, 1).expand(1, 3, 16, 24)
+    assert torch.allclose(model(flat), flat, atol=1e-5)
 
 
 def test_decoder_is_exact_under_autocast():
@@ -92,7 +139,8 @@ def test_decoder_tiles_equal_the_whole():
     decoder = Decoder().requires_grad_(False)
     latents = torch.randn(1, LATENT_CHANNELS, 24, 64)
     whole = decoder(latents)
-    assert torch.allclose(decoder(latents[..., :32]), whole[..., : 32 * 4], atol=1e-5)
+    inner = 32 * 4 - RADIUS * 4
+    assert torch.allclose(decoder(latents[..., :32])[..., :inner], whole[..., :inner], atol=1e-5)
 
 
 def test_untrained_prior_predicts_zero_and_keeps_the_shape():

@@ -56,3 +56,14 @@ def grid_penalty(pixels: Tensor, target: Tensor) -> Tensor:
     chance = added.square().mean((1, 2, 3)) / cells
     excess = F.relu(phase_means(added).square().mean(1) - 2 * chance)
     return excess / high_pass(target).square().mean((1, 2, 3)).clamp_min(1e-4)
+
+
+def shared_grid_penalty(pixels: Tensor) -> Tensor:
+    """Squared grid score of what all pictures of a batch have in common, [N,3,H,W] → scalar.
+
+    A whole smooth picture shows a bias that hides in the chance of a single crop; that of a batch is smaller by √N.
+    In units of each result's own high-pass, as the score is: smooth results count as much as others.
+    """
+    detail = high_pass(pixels)
+    means = phase_means(detail) / detail.detach().flatten(1).std(1, keepdim=True).clamp_min(1e-3)
+    return means.mean(0).var(unbiased=False)

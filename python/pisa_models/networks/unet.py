@@ -56,7 +56,8 @@ class UNet(nn.Module):
         w0, w1, w2 = widths
         self.quality = nn.Embedding(3, EMBEDDING)
         self.embed = nn.Sequential(nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
-        self.first = AdaptableConv2d(channels, w0, 3, padding=1)
+        # 5 x 5, here and at the end: wide enough to take in a change of the latents' basis, which mixes neighbours.
+        self.first = AdaptableConv2d(channels, w0, 5, padding=2)
         self.down0 = nn.ModuleList(ConditionedBlock(w0) for _ in range(down[0]))
         self.to1 = AdaptableConv2d(w0, w1, 3, stride=2, padding=1)
         self.down1 = nn.ModuleList(ConditionedBlock(w1) for _ in range(down[1]))
@@ -66,7 +67,7 @@ class UNet(nn.Module):
         self.up1 = nn.ModuleList(ConditionedBlock(w1) for _ in range(up[1]))
         self.from1 = AdaptableConv2d(w1, w0, 3, padding=1)
         self.up0 = nn.ModuleList(ConditionedBlock(w0) for _ in range(up[0]))
-        self.last = AdaptableConv2d(w0, channels, 3, padding=1)
+        self.last = AdaptableConv2d(w0, channels, 5, padding=2)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 

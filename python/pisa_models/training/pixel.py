@@ -21,9 +21,9 @@ from pisa_models.training.loop import Trainer, bf16, parse_options
 # The loss is the logarithm of the error, which is PSNR: with plain ℓ2 the few crops that are damaged most
 # decide, and nearly clean ones get softened (a first run lost 0.7 dB on clean bicubic input that way). But the
 # logarithm alone would have all texture flattened that could be noise: a noisy crop of a wall gains 10 dB by it, grass
-# loses 3. So errors far below 31 dB count as 31 dB, and what a crop loses against its input counts again.
+# loses 3. So errors far below 36 dB count as 36 dB, and what a crop loses against its input counts again.
 LOG_WEIGHT = 0.1
-LOG_FLOOR = 3e-3  # mean square error in pixels of [-1,1]
+LOG_FLOOR = 1e-3  # mean square error in pixels of [-1,1]
 HARM_WEIGHT, HARM_FLOOR = 3.0, 5e-4
 
 

@@ -13,6 +13,8 @@ weight 1, the grid penalties have 0.01 to 0.02, CSD 0.09; earlier versions, whos
 a fifth of the gradient, did not get nearer to the original at all.
 """
 
+import shutil
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,7 +22,7 @@ from torch import Tensor
 from pisa_models.data.batches import Batches
 from pisa_models.losses.adversary import Discriminator, discriminator_loss, generator_loss
 from pisa_models.losses.csd import csd_gradient, csd_loss, keep_statistics
-from pisa_models.losses.grid import grid_penalty, grid_score, local_grid_penalty
+from pisa_models.losses.grid import grid_penalty, grid_score, local_grid_penalty, shared_grid_penalty
 from pisa_models.lpips import LPIPS
 from pisa_models.networks.lora import PIXEL, SEMANTIC, set_gates, train_only
 from pisa_models.networks.unet import DEGRADED, HIGH
@@ -74,7 +76,7 @@ def main() -> None:
         __doc__, steps=6000, batch=8, size=128, lr=3e-4, seed=5,
         extra={
             "fidelity": 0.15, "lpips": 1.0, "lpips_half": 0.25, "adversarial": 0.01, "excess": 5.0, "lack": 0.35,
-            "csd": 0.05, "grid": 20.0, "local_grid": 4.0, "statistics": 0.5,
+            "csd": 0.05, "grid": 20.0, "shared_grid": 40.0, "local_grid": 4.0, "statistics": 0.5,
         },
     )  # fmt: skip
     weights = options.extra
@@ -86,7 +88,7 @@ def main() -> None:
     autoencoder = vae.load().to(memory_format=torch.channels_last)
     encode, decode, alphas = autoencoder.encoder, autoencoder.decoder, alphas_cumprod()
     variances = channel_variances(encode)
-    lpips = LPIPS("vgg16").to(memory_format=torch.channels_last)
+    lpips = LPIPS("vgg16", compiled=shutil.which("g++") is not None).to(memory_format=torch.channels_last)
     discriminator = Discriminator().to(memory_format=torch.channels_last)
     opponent = Opponent(discriminator, DISCRIMINATOR_LR)
     batches = Batches("train", options.seed, options.batch, options.size, low_res=True)
@@ -141,6 +143,7 @@ def main() -> None:
             "lack": lack.mean(),
             "csd": distilled,
             "grid": (grid_penalty(pixels, high) + grid_penalty(turned_up, high)).mean() / 2,
+            "shared_grid": (shared_grid_penalty(pixels) + shared_grid_penalty(turned_up)) / 2,
             "local_grid": local_grid_penalty(turned_up, high).mean(),
             "statistics": statistics_penalty(pixels, high).mean(),
         }
