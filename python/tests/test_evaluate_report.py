@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pisa_models.evaluate import __main__ as command
-from pisa_models.evaluate import photos, report, sheets
+from pisa_models.evaluate import averages, photos, report, sheets
+from pisa_models.evaluate.claims import claims
 from pisa_models.evaluate.measure import DIALS, BaselineCache, Record, Stability, interleaved_medians
 
 GOOD = Record("a", "unseen", "heavy", "pisa", 1.0, 1.0, "adain", 26.0, 0.8, 0.10, 0.2, 5.0, 0.01)
@@ -49,7 +50,7 @@ TIMES = {
 
 
 def failing(records=None, stability=STABLE, times=TIMES, reconstruction=None):
-    found = report.claims(records or planted(psnr_y=25.8), stability, times, reconstruction or RECONSTRUCTION)
+    found = claims(records or planted(psnr_y=25.8), stability, times, reconstruction or RECONSTRUCTION)
     return [claim.text for claim in found if not claim.holds]
 
 
@@ -75,6 +76,16 @@ def test_each_claim_can_fail(arguments, word):
     assert any(word in text for text in failing(**arguments))
 
 
+def test_the_gain_of_the_pixel_dial_is_stated_for_each_group_and_can_fall_short():
+    known = [replace(record, group="validation") if record.photo == "b" else record for record in planted()]
+    worse = [
+        replace(r, psnr_y=26.5) if (r.method, r.pix, r.sem, r.photo) == ("pisa", 1, 0, "a") else r for r in known
+    ]
+    claim = next(c for c in claims(worse, STABLE, TIMES, RECONSTRUCTION) if c.text.startswith("(1, 0)"))
+    assert claim.measured == "+0.900 dB (unseen +0.50, validation +1.30)"
+    assert not claim.holds
+
+
 def test_dial_claims_fail_on_a_dial_that_does_nothing():
     same = [replace(record, psnr_y=26.0, lpips=0.1, niqe=5.0) for record in planted()]
     texts = failing(same)
@@ -95,13 +106,13 @@ def test_dials_table_has_the_pairs_of_the_paper_and_uses_only_shared_photos():
     assert len(report.dials_table(records).splitlines()) == 2 + len(DIALS)
     # A photo that lacks one pair is left out of all of them.
     lacking = [r for r in records if not (r.photo == "b" and (r.pix, r.sem) == (1.0, 0.5))]
-    assert {r.photo for found in report.dial_records(lacking).values() for r in found} == {"a"}
+    assert {r.photo for found in averages.dial_records(lacking).values() for r in found} == {"a"}
     assert report.dials_table([r for r in records if r.sem != 0.5]) == ""
 
 
 def test_mean_refuses_nothing():
     with pytest.raises(ValueError, match="received none"):
-        report.mean([])
+        averages.mean([])
 
 
 def test_full_report_holds_every_section():
