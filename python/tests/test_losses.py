@@ -9,13 +9,13 @@ import torch
 
 from pisa_models.losses.adversary import CHANNELS, Discriminator, discriminator_loss, generator_loss
 from pisa_models.losses.csd import FIRST_T, LAST_T, csd_gradient, csd_loss, keep_statistics
-from pisa_models.losses.grid import grid_penalty, grid_score, local_grid_penalty, shared_grid_penalty
+from pisa_models.losses.grid import grid_penalty, grid_score, local_grid_penalty, own_grid_penalty
 from pisa_models.lpips import LPIPS, _ArraysOnly, block_distance
 from pisa_models.packages import Package, read
 from pisa_models.schedule import add_noise, alphas_cumprod, predict_clean
 from pisa_models.training.loop import Opponent
 from pisa_models.training.pixel import channel_variances, pixel_loss, pixel_rmse
-from pisa_models.training.semantic import random_window, statistics_penalty, strength_difference
+from pisa_models.training.semantic import contrast_difference, mean_difference, random_window, strength_difference
 
 LPIPS_AUTHORS = Package(
     "pypi",
@@ -196,10 +196,16 @@ def test_pixel_rmse_equals_pixels_for_an_orthonormal_encoder():
     assert torch.allclose(found, (a - b).square().mean((1, 2, 3)).sqrt(), rtol=1e-3)
 
 
-def test_statistics_penalty():
-    wanted = torch.rand(2, 3, 16, 16)
-    assert statistics_penalty(wanted, wanted).max() == 0
-    assert torch.allclose(statistics_penalty(wanted + 0.1, wanted), torch.full((2,), 0.1), atol=1e-5)
+def test_mean_and_contrast_differences():
+    wanted = torch.rand(2, 3, 64, 64)
+    assert mean_difference(wanted + 0.1, wanted) == pytest.approx([0.1, 0.1], abs=1e-5)
+    assert contrast_difference(wanted, wanted).max() == 0
+    assert contrast_difference(wanted + 0.1, wanted).max() < 1e-4
+    stronger = contrast_difference(1.1 * wanted, wanted)
+    assert stronger == pytest.approx([0.1 * 12**-0.5] * 2, rel=0.1)  # the deviation of U(0, 1) is 1/√12
+    # What one half has too much does not make up for what the other lacks.
+    halved = torch.cat([1.1 * wanted[..., :32], 0.9 * wanted[..., 32:]], 3)
+    assert (contrast_difference(halved, wanted) > 0.5 * stronger).all()
 
 
 def test_pixel_loss_counts_what_is_lost_against_the_input():
@@ -223,17 +229,19 @@ def test_local_grid_penalty_sees_a_pattern_whose_sign_changes():
     assert (local_grid_penalty(planted, target) > 10 * local_grid_penalty(noisy, target)).all()
 
 
-def test_shared_grid_penalty_sees_a_bias_that_hides_in_each_crop():
+def test_own_grid_penalty_is_the_squared_score():
+    pictures = torch.randn(4, 3, 64, 64) * 0.1
+    assert torch.allclose(own_grid_penalty(pictures), grid_score(pictures).square(), rtol=0.01)
+
+
+def test_own_grid_penalty_finds_over_many_crops_what_hides_in_the_chance_of_one():
     torch.manual_seed(0)
-    pictures = torch.randn(16, 3, 64, 64) * 0.1
-    planted = pictures.clone()
-    planted[:, :, ::4, ::4] += 0.02  # a fifth of the texture's deviation
-    assert shared_grid_penalty(planted) > 5 * shared_grid_penalty(pictures)
-    # A pattern of another phase in every picture is no bias.
-    moved = pictures.clone()
-    for index in range(16):
-        moved[index, :, index % 4 :: 4, index // 4 :: 4] += 0.02
-    assert shared_grid_penalty(planted) > 5 * shared_grid_penalty(moved)
+    pictures = torch.randn(256, 3, 64, 64) * 0.1
+    pattern = torch.zeros(4, 4)
+    pattern[0, 0] = 0.01  # by chance a phase mean of one crop's high-pass is 0.006
+    planted = pattern.clone().requires_grad_()
+    own_grid_penalty(pictures + planted.repeat(16, 16)).mean().backward()
+    assert torch.cosine_similarity(planted.grad.flatten(), (pattern - pattern.mean()).flatten(), 0) > 0.9
 
 
 def test_compiled_distance_is_the_same():
