@@ -19,6 +19,7 @@ from pisa_models.data.fetch import PACKAGES, PhotoPackage, licence_lines, rcc_me
 from pisa_models.data.low_res import MIXTURE, faded, low_res_variant
 from pisa_models.data.resample import bicubic, bicubic_matrix
 from pisa_models.training import snapshot
+from pisa_models.training.blend import blend
 from pisa_models.training.loop import Opponent, Options, Trainer, learning_rate
 
 
@@ -310,6 +311,30 @@ def test_snapshot_brings_back_the_averages(cache, tmp_path, monkeypatch):
         assert torch.allclose(again.parameters[key], value, atol=1e-3)
     restored = torch.load(tmp_path / "elsewhere/checkpoints/components.pt", weights_only=True)
     assert all(torch.equal(a, b) for a, b in zip(restored, components, strict=True))
+
+
+def test_blend_lies_between_a_snapshot_and_what_was_trained_from_it(cache, tmp_path):
+    torch.manual_seed(1)
+    run = Trainer("pixel", nn.Linear(3, 2), options())
+    run.save()
+    snapshot.save(tmp_path / "earlier.npz")
+    before = {key: value.clone() for key, value in run.average.items()}
+    for _ in range(3):
+        run.advance(toy_loss(run))
+    run.save()
+    blend("pixel", tmp_path / "earlier.npz", 0.25)
+    again = Trainer("pixel", nn.Linear(3, 2), options())
+    again.load()
+    assert again.step == 3
+    for key, value in again.average.items():
+        assert torch.allclose(value, 0.25 * before[key] + 0.75 * run.average[key], atol=1e-3)
+        assert torch.equal(value, again.parameters[key])
+        assert not torch.equal(value, run.average[key])
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        blend("pixel", tmp_path / "earlier.npz", 1.5)
+    with pytest.raises(KeyError):
+        run.path.replace(run.path.with_name("semantic.pt"))
+        blend("semantic", tmp_path / "earlier.npz", 0.25)
 
 
 def test_the_average_of_a_restored_snapshot_follows_what_is_trained_from_there(cache):

@@ -88,7 +88,9 @@ def claims(
         add(
             "(1, 1), no colour fix: channel deviations within 5 % of the original's",
             f"worst {max(spreads):.1f} % (input {max(inputs):.1f} %), "
-            f"median {statistics.median(spreads):.1f} % (input {statistics.median(inputs):.1f} %)",
+            f"median {statistics.median(spreads):.1f} % (input {statistics.median(inputs):.1f} %), "
+            f"{sum(value > 5 for value in spreads)} of {len(spreads)} above "
+            f"(input {sum(value > 5 for value in inputs)})",
             max(spreads) <= 5,
         )
 

@@ -9,8 +9,8 @@ and turned up, and on each channel's mean and contrast.
 
 The weights were set by the size of each term's gradient in the LoRA's weights over some dozens of crops: what counts
 is not how far a term pulls one picture but how far it pulls the same way in all. At the start LPIPS has 0.09 there at
-weight 1, the grid penalties have 0.01 to 0.02, CSD 0.09; earlier versions, whose grid weights of 60 and 30 left LPIPS
-a fifth of the gradient, did not get nearer to the original at all.
+weight 1, the grid penalties have 0.01 to 0.05, CSD 0.09, contrast 0.10; earlier versions, whose grid weights of 60 and
+30 left LPIPS a fifth of the gradient, did not get nearer to the original at all.
 """
 
 import shutil
@@ -88,7 +88,7 @@ def main() -> None:
         __doc__, steps=6000, batch=8, size=128, lr=3e-4, seed=5,
         extra={
             "fidelity": 0.15, "lpips": 1.0, "lpips_half": 0.25, "adversarial": 0.01, "excess": 5.0, "lack": 0.35,
-            "csd": 0.05, "grid": 20.0, "own_grid": 20.0, "local_grid": 4.0, "mean": 0.5, "contrast": 2.0,
+            "csd": 0.05, "grid": 20.0, "own_grid": 4.0, "local_grid": 4.0, "mean": 0.5, "contrast": 1.5,
         },
     )  # fmt: skip
     weights = options.extra
