@@ -9,7 +9,7 @@ import torch
 
 from pisa_models.losses.adversary import CHANNELS, Discriminator, discriminator_loss, generator_loss
 from pisa_models.losses.csd import FIRST_T, LAST_T, csd_gradient, csd_loss, keep_statistics
-from pisa_models.losses.grid import grid_penalty, grid_score, local_grid_penalty, own_grid_penalty
+from pisa_models.losses.grid import grid_penalty, grid_score, local_grid_penalty, squared_grid_score
 from pisa_models.lpips import LPIPS, _ArraysOnly, block_distance
 from pisa_models.packages import Package, read
 from pisa_models.schedule import add_noise, alphas_cumprod, predict_clean
@@ -229,18 +229,18 @@ def test_local_grid_penalty_sees_a_pattern_whose_sign_changes():
     assert (local_grid_penalty(planted, target) > 10 * local_grid_penalty(noisy, target)).all()
 
 
-def test_own_grid_penalty_is_the_squared_score():
+def test_squared_grid_score_is_that_of_the_measure():
     pictures = torch.randn(4, 3, 64, 64) * 0.1
-    assert torch.allclose(own_grid_penalty(pictures), grid_score(pictures).square(), rtol=0.01)
+    assert torch.allclose(squared_grid_score(pictures), grid_score(pictures).square(), rtol=0.01)
 
 
-def test_own_grid_penalty_finds_over_many_crops_what_hides_in_the_chance_of_one():
+def test_squared_grid_score_finds_over_many_crops_what_hides_in_the_chance_of_one():
     torch.manual_seed(0)
     pictures = torch.randn(256, 3, 64, 64) * 0.1
     pattern = torch.zeros(4, 4)
     pattern[0, 0] = 0.01  # by chance a phase mean of one crop's high-pass is 0.006
     planted = pattern.clone().requires_grad_()
-    own_grid_penalty(pictures + planted.repeat(16, 16)).mean().backward()
+    squared_grid_score(pictures + planted.repeat(16, 16)).mean().backward()
     assert torch.cosine_similarity(planted.grad.flatten(), (pattern - pattern.mean()).flatten(), 0) > 0.9
 
 

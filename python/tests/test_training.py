@@ -332,9 +332,13 @@ def test_blend_lies_between_a_snapshot_and_what_was_trained_from_it(cache, tmp_p
         assert not torch.equal(value, run.average[key])
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         blend("pixel", tmp_path / "earlier.npz", 1.5)
-    with pytest.raises(KeyError):
-        run.path.replace(run.path.with_name("semantic.pt"))
+    run.path.replace(run.path.with_name("semantic.pt"))
+    with pytest.raises(KeyError):  # the snapshot has no such stage
         blend("semantic", tmp_path / "earlier.npz", 0.25)
+    other = Trainer("pixel", nn.Linear(5, 2), options())
+    other.save()
+    with pytest.raises(ValueError, match=r"Expected \(2, 5\) for weight"):
+        blend("pixel", tmp_path / "earlier.npz", 0.25)
 
 
 def test_the_average_of_a_restored_snapshot_follows_what_is_trained_from_there(cache):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from pisa_models.evaluate.measure import DIALS, OURS, Record
-
-_MEASURES = ("psnr_y", "ssim_y", "lpips", "efficientnet", "niqe", "grid")
 
 
 @dataclass(frozen=True)
@@ -21,15 +19,13 @@ class Row:
     efficientnet: float
     niqe: float
     grid: float
-    count: int
 
 
 def mean(records: Sequence[Record]) -> Row:
     """Mean of every measure. Raises ValueError for no records."""
     if not records:
         raise ValueError("Expected records to average but received none.")
-    values = {name: statistics.fmean(getattr(record, name) for record in records) for name in _MEASURES}
-    return Row(**values, count=len(records))
+    return Row(*(statistics.fmean(getattr(record, field.name) for record in records) for field in fields(Row)))
 
 
 def select(

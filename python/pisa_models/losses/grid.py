@@ -58,7 +58,7 @@ def grid_penalty(pixels: Tensor, target: Tensor) -> Tensor:
     return excess / high_pass(target).square().mean((1, 2, 3)).clamp_min(1e-4)
 
 
-def own_grid_penalty(pixels: Tensor) -> Tensor:
+def squared_grid_score(pixels: Tensor) -> Tensor:
     """Squared grid score of each picture, for training: a stronger high-pass is no way out; [N,3,H,W] → [N].
 
     Without an allowance for chance: averaged over crops, what is left of its gradient points at what is locked to the

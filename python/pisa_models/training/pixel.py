@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pisa_models.data.batches import Batches
-from pisa_models.losses.grid import own_grid_penalty
+from pisa_models.losses.grid import squared_grid_score
 from pisa_models.networks.autoencoder import Encoder
 from pisa_models.networks.lora import PIXEL, set_gates, train_only
 from pisa_models.networks.unet import NULL, UNet
@@ -86,7 +86,7 @@ def main() -> None:
         low, high = latents_of(batches, step)
         found = one_step(unet, low)
         rmse, before = (pixel_rmse(latents, high, variances) for latents in (found, low))
-        grid = own_grid_penalty(decode(found)).mean()
+        grid = squared_grid_score(decode(found)).mean()
         harmed = (rmse > before).float().mean()
         loss = pixel_loss(rmse, before) + GRID_WEIGHT * grid
         return loss, {"rmse": rmse.mean().item(), "harmed": harmed.item(), "grid": grid.item()}

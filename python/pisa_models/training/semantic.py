@@ -22,7 +22,7 @@ from torch import Tensor
 from pisa_models.data.batches import Batches
 from pisa_models.losses.adversary import Discriminator, discriminator_loss, generator_loss
 from pisa_models.losses.csd import csd_gradient, csd_loss, keep_statistics
-from pisa_models.losses.grid import grid_penalty, grid_score, local_grid_penalty, own_grid_penalty
+from pisa_models.losses.grid import grid_penalty, grid_score, local_grid_penalty, squared_grid_score
 from pisa_models.lpips import LPIPS
 from pisa_models.networks.lora import PIXEL, SEMANTIC, set_gates, train_only
 from pisa_models.networks.unet import DEGRADED, HIGH
@@ -88,7 +88,7 @@ def main() -> None:
         __doc__, steps=6000, batch=8, size=128, lr=3e-4, seed=5,
         extra={
             "fidelity": 0.15, "lpips": 1.0, "lpips_half": 0.25, "adversarial": 0.01, "excess": 5.0, "lack": 0.35,
-            "csd": 0.05, "grid": 20.0, "own_grid": 4.0, "local_grid": 4.0, "mean": 0.5, "contrast": 1.5,
+            "csd": 0.05, "grid": 20.0, "squared_grid": 4.0, "local_grid": 4.0, "mean": 0.5, "contrast": 1.5,
         },
     )  # fmt: skip
     weights = options.extra
@@ -155,7 +155,7 @@ def main() -> None:
             "lack": lack.mean(),
             "csd": distilled,
             "grid": (grid_penalty(pixels, high) + grid_penalty(turned_up, high)).mean() / 2,
-            "own_grid": (own_grid_penalty(pixels) + own_grid_penalty(turned_up)).mean() / 2,
+            "squared_grid": (squared_grid_score(pixels) + squared_grid_score(turned_up)).mean() / 2,
             "local_grid": local_grid_penalty(turned_up, high).mean(),
             "mean": mean_difference(pixels, high).mean(),
             "contrast": contrast_difference(pixels, high).mean(),
