@@ -45,9 +45,7 @@ def test_angle_turns_the_long_axis():
 
 
 def test_beta_makes_the_generalized_gaussian_boxier():
-    tail = {
-        beta: kernels.generalized_gaussian_kernel(21, 3.0, 3.0, beta=beta)[10, 19] for beta in (0.5, 1.0, 4.0)
-    }
+    tail = {beta: kernels.generalized_gaussian_kernel(21, 3.0, 3.0, beta=beta)[10, 19] for beta in (0.5, 1.0, 4.0)}
     assert tail[0.5] > tail[1.0] > tail[4.0]
     assert tail[4.0] < 1e-6
 
@@ -83,9 +81,7 @@ def test_share_of_sinc_kernels():
 
 def test_isotropic_draws_are_isotropic_and_within_the_sigma_range():
     rng = np.random.default_rng(3)
-    only_iso = KernelConfig(
-        sizes=(21,), probabilities=(1, 0, 0, 0, 0, 0), sinc_probability=0.0, sigma=(1.0, 2.0)
-    )
+    only_iso = KernelConfig(sizes=(21,), probabilities=(1, 0, 0, 0, 0, 0), sinc_probability=0.0, sigma=(1.0, 2.0))
     for _ in range(100):
         moments = second_moments(kernels.random_kernel(only_iso, rng))
         assert moments[0, 0] == pytest.approx(moments[1, 1], rel=1e-4)

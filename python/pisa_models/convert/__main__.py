@@ -1,6 +1,6 @@
 """Convert Stable Diffusion 2.1-base and PiSA-SR's LoRAs to a bundle that pisa-serve serves.
 
-    python -m pisa_models.convert --base FOLDER_OR_HUB_ID --lora pisa_sr.pkl [--dtype float16] [--out models/pisa-sr]
+python -m pisa_models.convert --base FOLDER_OR_HUB_ID --lora pisa_sr.pkl [--dtype float16] [--out models/pisa-sr]
 """
 
 import argparse

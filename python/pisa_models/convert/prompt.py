@@ -71,9 +71,7 @@ def empty_prompt(base: Base) -> Tensor:
     except Exception as error:  # whatever a constructor says about sizes that do not go together
         raise ConversionError(f"{folder / 'config.json'} makes no CLIP text model ({reason(error)}).") from error
     prefix = "" if any(name.startswith("text_model.") for name in encoder.state_dict()) else "text_model."
-    tensors = {
-        name.removeprefix(prefix): value for name, value in read_weights(folder, TEXT).items()
-    }
+    tensors = {name.removeprefix(prefix): value for name, value in read_weights(folder, TEXT).items()}
     fill(encoder, {name: value for name, value in tensors.items() if name not in _NOT_WEIGHTS}, folder)
     for module in encoder.modules():
         if "position_ids" in dict(module.named_buffers(recurse=False)):

@@ -192,9 +192,7 @@ class _KeysAndValues(_Tokens):
 class _Attend(_Tokens):
     """Every cell of the strip looks at every cell of the image."""
 
-    def forward(
-        self, rows: Tensor, key: Tensor, value: Tensor, mean: Tensor, variance: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(self, rows: Tensor, key: Tensor, value: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
         layer, x = self.attention, _image(rows)
         query = layer.to_q(self.tokens(rows, mean, variance))
         y = attend(query, key.flatten(0, 1)[None], value.flatten(0, 1)[None], layer.heads)
@@ -258,9 +256,7 @@ class Plan:
         width, key = self.channels[x], len(self.channels)
         self.channels += [width, width]
         writes = [Write(name, key + i, width, tokens=True) for i, name in enumerate(("key", "value"))]
-        self.stages.append(
-            Stage(_KeysAndValues(attention, self.groups), [Read("rows", x)], writes, statistics=x)
-        )
+        self.stages.append(Stage(_KeysAndValues(attention, self.groups), [Read("rows", x)], writes, statistics=x))
         reads = [Read("rows", x), Read("key", key, whole=True), Read("value", key + 1, whole=True)]
         return self.add(_Attend(attention, self.groups), reads, width, statistics=x)
 

@@ -1,6 +1,6 @@
 """The UNet as it is served: timestep and prompt folded in, pixel LoRA merged, semantic LoRA gated.
 
-    latents [N,C,h,w], semantic [N] → residual [N,C,h,w]; 0 gives ε_pix, 1 gives ε_PiSA
+latents [N,C,h,w], semantic [N] → residual [N,C,h,w]; 0 gives ε_pix, 1 gives ε_PiSA
 """
 
 from __future__ import annotations

@@ -41,9 +41,7 @@ def generalized_gaussian_kernel(
     return _normalized(np.exp(-0.5 * _mahalanobis_squared(size, sigma_x, sigma_y, angle) ** beta))
 
 
-def plateau_kernel(
-    size: int, sigma_x: float, sigma_y: float, angle: float = 0.0, beta: float = 1.0
-) -> np.ndarray:
+def plateau_kernel(size: int, sigma_x: float, sigma_y: float, angle: float = 0.0, beta: float = 1.0) -> np.ndarray:
     """1 / (1 + (rᵀΣ⁻¹r)^β): a flat top with long tails."""
     return _normalized(1.0 / (1.0 + _mahalanobis_squared(size, sigma_x, sigma_y, angle) ** beta))
 

@@ -88,9 +88,7 @@ def bicubic_x4(image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     size = (width // SCALE, height // SCALE)
     planes = [
-        np.asarray(
-            Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(size, Image.Resampling.BICUBIC)
-        )
+        np.asarray(Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(size, Image.Resampling.BICUBIC))
         for channel in range(3)
     ]
     return np.stack(planes, axis=-1)

@@ -36,9 +36,7 @@ def _as_unit_float(hq: np.ndarray) -> np.ndarray:
     return hq
 
 
-def _resize_factor(
-    probabilities: tuple[float, float, float], bounds: Range, rng: np.random.Generator
-) -> float:
+def _resize_factor(probabilities: tuple[float, float, float], bounds: Range, rng: np.random.Generator) -> float:
     direction = rng.choice(3, p=probabilities)
     if direction == 0:
         return rng.uniform(1.0, bounds[1])

@@ -1,6 +1,6 @@
 """Stable Diffusion 2.1-base and PiSA-SR's LoRAs with random weights, as the converter takes them.
 
-    python -m pisa_models.full_size.model --sizes full --out FOLDER
+python -m pisa_models.full_size.model --sizes full --out FOLDER
 """
 
 from __future__ import annotations
