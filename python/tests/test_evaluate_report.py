@@ -10,7 +10,7 @@ from pisa_models.evaluate import averages, photos, report, sheets
 from pisa_models.evaluate.claims import claims
 from pisa_models.evaluate.measure import DIALS, BaselineCache, Record, Stability, interleaved_medians
 
-GOOD = Record("a", "unseen", "heavy", "pisa", 1.0, 1.0, "adain", 26.0, 0.8, 0.10, 0.2, 5.0, 0.01)
+GOOD = Record("a", "unseen", "heavy", "pisa", 1.0, 1.0, "adain", 26.0, 0.8, 0.10, 0.2, 5.0, 0.01, 0.02)
 
 
 def planted(**changes):
@@ -78,9 +78,7 @@ def test_each_claim_can_fail(arguments, word):
 
 def test_the_gain_of_the_pixel_dial_is_stated_for_each_group_and_can_fall_short():
     known = [replace(record, group="validation") if record.photo == "b" else record for record in planted()]
-    worse = [
-        replace(r, psnr_y=26.5) if (r.method, r.pix, r.sem, r.photo) == ("pisa", 1, 0, "a") else r for r in known
-    ]
+    worse = [replace(r, psnr_y=26.5) if (r.method, r.pix, r.sem, r.photo) == ("pisa", 1, 0, "a") else r for r in known]
     claim = next(c for c in claims(worse, STABLE, TIMES, RECONSTRUCTION) if c.text.startswith("(1, 0)"))
     assert claim.measured == "+0.900 dB (unseen +0.50, validation +1.30)"
     assert not claim.holds
@@ -98,7 +96,9 @@ def test_methods_table_averages_and_compares_to_bicubic():
     assert "| bicubic | 26.00 | +0.00 |" in table
     assert "| esrgan-thick | 26.00 | +0.00 | 0.8000 | 0.1700 | 0.85× | 0.2000 | 1.00× |" in table
     assert "**pisa-tiny (1, 0)**" in table and "**pisa-tiny (1, 1)**" in table
-    assert "2.00 s" in table
+    assert "2.0 %, 0 of 2 | 2.00 s" in table
+    strong = [replace(record, contrast_off=0.08 if record.photo == "a" else 0.02) for record in planted()]
+    assert report.methods_table(strong, ["heavy"], TIMES).count("5.0 %, 1 of 2") == 7
 
 
 def test_dials_table_has_the_pairs_of_the_paper_and_uses_only_shared_photos():

@@ -8,7 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,8 @@ class Record:
     efficientnet: float
     niqe: float
     grid: float
+    contrast_off: float
+    """|deviation − the original's| / the original's, of the channel that is farthest from it."""
 
 
 def measure(image: np.ndarray, photo: EvaluationPhoto, reference: perceptual.Seen, **labels: object) -> Record:
@@ -59,6 +61,7 @@ def measure(image: np.ndarray, photo: EvaluationPhoto, reference: perceptual.See
         efficientnet=distances.efficientnet,
         niqe=niqe.niqe(stored),
         grid=metrics.grid_score(stored),
+        contrast_off=abs(metrics.deviation_ratio(stored, photo.original) - 1),
         **{"pix": None, "sem": None, "color_fix": None, **labels},
     )
 
@@ -74,8 +77,9 @@ class BaselineCache:
         return json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def get(self, photo: EvaluationPhoto, degradation: str, method: str, make: Callable[[], Record]) -> Record:
-        conditions = photo.original.tobytes() + repr(NAMED_CONFIGS[degradation]).encode() + perceptual.JUDGES.encode()
-        stamp = hashlib.sha256(conditions).hexdigest()[:16]
+        measures = [entry.name for entry in fields(Record)]
+        conditions = repr([NAMED_CONFIGS[degradation], perceptual.JUDGES, measures])
+        stamp = hashlib.sha256(photo.original.tobytes() + conditions.encode()).hexdigest()[:16]
         key = "/".join([photo.name, degradation, method, stamp])
         if key not in self._records:
             record = asdict(make())

@@ -57,6 +57,12 @@ def grid_score(image: np.ndarray) -> float:
     return float(phases.std() / deviation)
 
 
+def deviation_ratio(image: np.ndarray, reference: np.ndarray) -> float:
+    """Standard deviation divided by the reference's, of the channel farthest from 1."""
+    ratios = image.std(axis=(0, 1)) / np.maximum(reference.std(axis=(0, 1)), 1e-9)
+    return float(ratios[np.argmax(np.abs(np.log(np.maximum(ratios, 1e-9))))])
+
+
 @dataclass(frozen=True)
 class ChannelShift:
     """How far colour and contrast moved; the worst of the three channels."""
@@ -64,12 +70,10 @@ class ChannelShift:
     mean_levels: float
     """|mean − mean of the input| in 8-bit levels."""
     deviation_ratio: float
-    """Standard deviation divided by the original's; the channel farthest from 1."""
+    """See the function of that name."""
 
 
 def channel_shift(image: np.ndarray, resampled: np.ndarray, reference: np.ndarray) -> ChannelShift:
     """Compare the means to the resampled input's and the deviations to the original photo's."""
     means = np.abs(image.mean(axis=(0, 1)) - resampled.mean(axis=(0, 1))) * 255
-    ratios = image.std(axis=(0, 1)) / np.maximum(reference.std(axis=(0, 1)), 1e-9)
-    worst = ratios[np.argmax(np.abs(np.log(np.maximum(ratios, 1e-9))))]
-    return ChannelShift(float(means.max()), float(worst))
+    return ChannelShift(float(means.max()), deviation_ratio(image, reference))
