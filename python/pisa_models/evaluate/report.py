@@ -49,7 +49,7 @@ _HEADER = (
     "of bicubic's",
     "NIQE ↓",
     "grid score",
-    "contrast off by, > 5 %",
+    "contrast off: median, on how many > 5 %",
 )
 
 
