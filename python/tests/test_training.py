@@ -14,7 +14,16 @@ from PIL import Image
 from torch import nn
 
 from pisa_models.data.batches import Batches, change_colours
-from pisa_models.data.crops import CROP, VALIDATION_PHOTOS, is_detailed, is_soft, photo_id, working_scales
+from pisa_models.data.crops import (
+    CROP,
+    VALIDATION_PHOTOS,
+    Job,
+    crops_of,
+    is_detailed,
+    is_soft,
+    photo_id,
+    working_scales,
+)
 from pisa_models.data.fetch import PACKAGES, PhotoPackage, licence_lines, rcc_members, unpack_archives
 from pisa_models.data.low_res import MIXTURE, faded, low_res_variant
 from pisa_models.data.resample import bicubic, bicubic_matrix
@@ -238,6 +247,18 @@ def test_soft_crops_hold_structure():
     normals[..., 0], normals[..., 1], normals[..., 2] = 128, 128, 160 + weave[..., 2] // 2
     assert is_soft(weave) and not is_detailed(weave)
     assert not any(is_soft(crop) for crop in (flat, ramp, noise, normals))
+
+
+def test_a_package_limits_the_crops_of_each_photo(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (CROP * 2, CROP * 2, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "coral.png"), picture)
+
+    def count(most: int | None) -> int:
+        job = Job("p/coral", tmp_path / "coral.png", PhotoPackage("p", "pictures", "CC0", most=most))
+        return len(crops_of(job, np.random.default_rng(1))[0])
+
+    assert count(None) == 9  # every half crop
+    assert count(4) == 4
 
 
 def rcc_file(content: bytes) -> bytes:

@@ -39,6 +39,7 @@ SEED = 20_260
 DRAWN = re.compile(
     r"ubuntu-mate-|mate-stripes|focal-ubuntukylin|/stripes|/gulp|/silk|/waves|/spring|arc-colors|/flow$|/cluster$"
     r"|lxqt-themes/(kde-plasma|lxqt-|origami|plasma|simple|triangles|waves)|gogh|peretanguy|auvers"
+    r"|noise-texture"
 )
 # More backgrounds that are drawn: some of their detail is used, but their soft parts are only gradients.
 RENDERED = re.compile(
@@ -197,7 +198,7 @@ def crops_of(job: Job, rng: np.random.Generator) -> tuple[list[np.ndarray], list
                     detailed.append(image[window].copy())
                 elif not job.held_out and not RENDERED.search(job.key) and is_soft(image[window]):
                     soft.append(image[window].copy())
-    limit = MAX_PER_PHOTO if photos else MAX_PER_TEXTURE
+    limit = job.package.most or (MAX_PER_PHOTO if photos else MAX_PER_TEXTURE)
     if RENDERED.search(job.key) and not job.held_out:
         limit = min(limit, MAX_PER_DRAWN)
     return (

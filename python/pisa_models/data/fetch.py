@@ -30,6 +30,7 @@ class PhotoPackage:
     photos: bool = True  # False: textures, cut-outs; used for training only, never for validation
     archives: tuple[str, ...] = ()  # patterns of the .pk3 (zip) and .rcc files inside that hold the pictures
     shrink: float | None = None  # first scale of its photos where the packer compressed them hard
+    most: int | None = None  # crops of one photo, where many photos are of one kind
 
 
 PACKAGES = (
@@ -61,6 +62,12 @@ PACKAGES = (
         "GPL-2+, GPL-2, GPL-3+, CC-BY-3.0, CC-BY-SA-3.0, Expat, public domain",
         photos=False,
         archives=("*.pk3",),
+    ),
+    PhotoPackage("krank", "photographs of corals and fish", "public domain", most=100),
+    PhotoPackage(
+        "gnome-control-center-data",
+        "photographs of animals, plants and things",
+        "GPL-2+, GPL-3+, LGPL-2.1+, LGPL-2+, Expat, CC0-1.0",
     ),
 )
 
