@@ -30,7 +30,7 @@ class PhotoPackage:
     photos: bool = True  # False: textures, cut-outs; used for training only, never for validation
     archives: tuple[str, ...] = ()  # patterns of the .pk3 (zip) and .rcc files inside that hold the pictures
     shrink: float | None = None  # first scale of its photos where the packer compressed them hard
-    most: int | None = None  # crops of one photo, where many photos are of one kind
+    most: int | None = None  # detailed crops of one photo, where many photos are of one kind
 
 
 PACKAGES = (
