@@ -40,13 +40,19 @@ export function sniffFormat(bytes: Uint8Array): ImageFormat | undefined {
   return undefined;
 }
 
+/** The name of a chunk or box as the number that its four bytes are: a hostile file may have millions of them. */
+const fourCC = (name: string): number => view(Buffer.from(name, 'latin1')).getUint32(0);
+const acTL = fourCC('acTL');
+const IDAT = fourCC('IDAT');
+const moov = fourCC('moov');
+
 /** True for a PNG with an animation control chunk, which comes before the first image data. */
 function isAnimatedPng(bytes: Uint8Array): boolean {
   const words = view(bytes);
   for (let at = 8; at + 8 <= bytes.length; at += 12 + words.getUint32(at)) {
-    const chunk = ascii(bytes, at + 4, at + 8);
-    if (chunk === 'acTL') return true;
-    if (chunk === 'IDAT') return false;
+    const chunk = words.getUint32(at + 4);
+    if (chunk === acTL) return true;
+    if (chunk === IDAT) return false;
   }
   return false;
 }
@@ -55,7 +61,7 @@ function isAnimatedPng(bytes: Uint8Array): boolean {
 function isAvifSequence(bytes: Uint8Array): boolean {
   const words = view(bytes);
   for (let at = 0; at + 8 <= bytes.length; ) {
-    if (ascii(bytes, at + 4, at + 8) === 'moov') return true;
+    if (words.getUint32(at + 4) === moov) return true;
     const size = words.getUint32(at);
     // 0: the box reaches to the end. 1: a 64-bit size, which no box before `moov` needs.
     if (size < 8) return false;
