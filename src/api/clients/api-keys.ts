@@ -108,6 +108,16 @@ export async function readKeys(file: string): Promise<ApiKey[]> {
       `API_KEYS_FILE ${file} is not as docs/api-keys.md says: ${faults.join('; ')}.`,
     );
   }
+  // A date that there is none of, such as a day and a month swapped, would never be over.
+  const undated = content.keys.find(
+    ({ expires_at }) => expires_at !== undefined && Number.isNaN(Date.parse(expires_at)),
+  );
+  if (undated) {
+    throw new AppError(
+      'invalid_config',
+      `API_KEYS_FILE ${file}: expires_at of ${undated.name}, "${undated.expires_at}", is no date and time. Write it like 2027-01-31T09:00:00Z.`,
+    );
+  }
   return content.keys;
 }
 

@@ -27,6 +27,16 @@ test.each([
     /concurrent_jobs/,
   ],
   [
+    'a day and a month swapped',
+    `{"keys": [{"name": "a", "sha256": "${sha256}", "expires_at": "2026-31-12T00:00:00Z"}]}`,
+    /expires_at of a, "2026-31-12T00:00:00Z", is no date and time/,
+  ],
+  [
+    'an hour of one digit',
+    `{"keys": [{"name": "a", "sha256": "${sha256}", "expires_at": "2026-12-31T9:00:00Z"}]}`,
+    /expires_at of a/,
+  ],
+  [
     'a word we do not know',
     `{"keys": [{"name": "a", "sha256": "${sha256}", "rate": 1}]}`,
     /\/keys\/0/,
