@@ -11,7 +11,7 @@ SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 .PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-keda test-images check bench bench-fresh bench-tools faults fuzz soak api-memory webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert full-size strips-memory clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(NODE_STAMP): package.json package-lock.json .npmrc
 	@scripts/setup.sh node
@@ -121,7 +121,7 @@ test-models: ## All set-up (PyPI), then the tests of python/
 train: ## Train the embedded model from nothing (hours)
 	@$(MAKE) --no-print-directory -C python train
 
-evaluate: ## Judge the embedded model; writes docs/evaluation.md
+evaluate: ## Fetch photos, then judge the embedded model on them (docs/evaluation.md)
 	@$(MAKE) --no-print-directory -C python evaluate
 
 convert: ## Make models/pisa-sr from BASE=… and LORA=… (docs/models.md)

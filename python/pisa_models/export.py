@@ -11,7 +11,7 @@ import hashlib
 import json
 import sys
 import warnings
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +115,7 @@ def export(autoencoder: Autoencoder, unet: unet_module.UNet, folder: Path, steps
             "data": licence_lines(),
             "method": "PiSA-SR (CVPR 2025): pixel LoRA, then semantic LoRA (L2, perceptual, CSD) on a small prior",
             "steps": steps,
-            "date": datetime.now(timezone.utc).date().isoformat(),
+            "date": datetime.now(UTC).date().isoformat(),
         },
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")

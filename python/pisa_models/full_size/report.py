@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from pisa_models.full_size.model import SIZES, arithmetic
@@ -111,7 +111,7 @@ def page(found: dict[str, Any], missing: list[str], threads: int, sizes: str) ->
     compared = {name: Comparison.of(value) for name, value in found.items() if name.startswith(("default", "adjust"))}
     parts = [
         "# The paper's model in full size",
-        f"`make full-size`, {datetime.now(timezone.utc).isoformat(timespec='seconds')}, {threads} threads, "
+        f"`make full-size`, {datetime.now(UTC).isoformat(timespec='seconds')}, {threads} threads, "
         f"sizes `{sizes}`, random weights. PyTorch is diffusers in float32; what the columns are is said in "
         "[docs/models.md](../../docs/models.md#the-full-size).",
         f"No figures yet of these steps: {'; '.join(missing)}." if missing else "",

@@ -12,7 +12,7 @@ import argparse
 import json
 import shutil
 import tempfile
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,7 @@ def main() -> None:
     head = ["output", "peak in strips", "peak at once", "time in strips", "time at once", "strips against at once"]
     page = (
         "# Memory of strips\n\n"
-        f"`make strips-memory`, {datetime.now(timezone.utc).isoformat(timespec='seconds')}. A random autoencoder of "
+        f"`make strips-memory`, {datetime.now(UTC).isoformat(timespec='seconds')}. A random autoencoder of "
         f"Stable Diffusion's depth, a quarter as wide, float32, encoder and decoder, tiles of {TILE}² latent cells; "
         "an output of 512² is one tile. Peaks are of the whole process, which holds all weights, a UNet's "
         "among them.\n\n" + table(head, rows) + "\n"
