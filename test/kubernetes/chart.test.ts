@@ -2,7 +2,7 @@
  * The chart without a cluster: helm's lint, every example through Kubernetes' own decoding and Pod Security checks, and
  * faults that these must catch. The custom resources are held against the definitions of KEDA and the Prometheus operator.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -30,7 +30,9 @@ const environment = (object: KubernetesObject | undefined): Record<string, strin
     ) ?? [],
   );
 
-/** What docs/kubernetes.md says to make before the release. */
+const page = readFileSync(path.resolve(chart, '../../docs/kubernetes.md'), 'utf8');
+
+/** What docs/kubernetes.md says to make before the release; a test below looks for it there. */
 const beforehand: Record<string, string[]> = {
   'values-production.yaml': [
     'PersistentVolumeClaim upscale-models',
@@ -40,9 +42,33 @@ const beforehand: Record<string, string[]> = {
     'Secret upscale-redis-ca ca.crt',
     'Secret upscale-s3 access-key-id',
     'Secret upscale-s3 secret-access-key',
+    'Secret upscale-tls tls.crt',
     'Secret upscale-webhooks webhook-secret',
   ],
 };
+
+test('the page names all that is to be made beforehand', () => {
+  const commands = page.matchAll(/create secret (\S+) (\S+)/g);
+  const secrets = [...commands].map(([, , name]) => `Secret ${name}`);
+  const claims = [...page.matchAll(/PersistentVolumeClaim\nmetadata: \{ name: ([\w-]+)/g)].map(
+    ([, name]) => `PersistentVolumeClaim ${name}`,
+  );
+  const needed = Object.values(beforehand).flat();
+  const names = needed.map((need) => need.split(' ').slice(0, 2).join(' '));
+  expect([...secrets, ...claims].sort()).toEqual([...new Set(names)].sort());
+});
+
+test('every example of values in the page is accepted', async () => {
+  const examples = [...page.matchAll(/```yaml\n(.*?)```/gs)].map(([, yaml]) => yaml ?? '');
+  const values = examples.filter((yaml) => !yaml.startsWith('apiVersion'));
+  expect(values.length).toBeGreaterThan(1);
+  for (const [index, yaml] of values.entries()) {
+    const file = path.join(folder, `page-${index}.yaml`);
+    writeFileSync(file, yaml);
+    const rendered = await renderText('--values', file);
+    expect(await admit(rendered, definitions), yaml).toMatch(/^\d+ objects would be accepted$/);
+  }
+});
 
 describe.each(valuesFiles)('%s', (file) => {
   test('helm finds no fault', async () => {
@@ -147,12 +173,73 @@ test('a worker has as much time to end as a job may take, and uses it', async ()
   expect(worker?.spec.template.spec.terminationGracePeriodSeconds).toBe(140);
 });
 
+/** Megabytes for the devices of a class with a memory limit, as a worker is told. */
+const deviceMegabytes = async (...set: string[]): Promise<string | undefined> => {
+  const objects = await render(...set.flatMap((value) => ['--set', value]));
+  return environment(find(objects, 'Deployment', 'up-pisa-serve-worker-cpu'))
+    .DEVICE_MAX_RSS_MEGABYTES;
+};
+const memoryLimit = 'workers.cpu.resources.limits.memory';
+
+test.each([
+  ['10Gi', [], '9126'],
+  ['500M', [], '425'],
+  ['2e9', [], '1700'],
+  ['4000000000', ['workers.cpu.devices=cpu\\,cuda:0'], '1700'],
+  ['128Mi', [], '256'],
+  ['10Gi', ['config.DEVICE_MAX_RSS_MEGABYTES=700'], '700'],
+  ['10Gi', ['workers.cpu.config.DEVICE_MAX_RSS_MEGABYTES=800'], '800'],
+])('with a memory limit of %s and %j, device processes are replaced above %s MB', async (limit, set, expected) => {
+  expect(await deviceMegabytes(`${memoryLimit}=${limit}`, ...set)).toBe(expected);
+});
+
+test('without a memory limit the setting keeps its own default', async () => {
+  expect(await deviceMegabytes('workerDefaults.resources.limits.memory=null')).toBeUndefined();
+});
+
+test('the large model of values-production.yaml fits into its CPU workers', async () => {
+  const objects = await render('--values', path.join(chart, 'values-production.yaml'));
+  const worker = environment(find(objects, 'Deployment', 'up-pisa-serve-worker-cpu'));
+  // The default of MODEL_MEMORY_MEGABYTES, and what docs/models.md says that Stable Diffusion counts.
+  expect(0.75 * Number(worker.DEVICE_MAX_RSS_MEGABYTES)).toBeGreaterThan(10_700);
+});
+
+test('the image of a class follows the version of the others', async () => {
+  const set = ['--set', 'workers.gpu.enabled=true,image.tag=9.9.9,image.repository=here/it'];
+  const worker = find(await render(...set), 'Deployment', 'up-pisa-serve-worker-gpu');
+  expect(worker?.spec.template.spec.containers[0].image).toBe('here/it:9.9.9-cuda');
+  const own = find(
+    await render(...set, '--set', 'workers.gpu.image.tag=mine'),
+    'Deployment',
+    'up-pisa-serve-worker-gpu',
+  );
+  expect(own?.spec.template.spec.containers[0].image).toBe('here/it:mine');
+});
+
+test('one file of private authorities is trusted by API, workers and downloads', async () => {
+  const production = path.join(chart, 'values-production.yaml');
+  const objects = await render('--values', production, '--set', 'extraCa.secret=company');
+  for (const name of ['api', 'worker-cpu']) {
+    const pod = find(objects, 'Deployment', `up-pisa-serve-${name}`)?.spec.template.spec;
+    expect(pod.volumes).toContainEqual({
+      name: 'extra-ca',
+      secret: { secretName: 'company', items: [{ key: 'ca.crt', path: 'ca.crt' }] },
+    });
+    for (const container of [...(pod.initContainers ?? []), ...pod.containers]) {
+      const mount = { name: 'extra-ca', mountPath: '/etc/pisa/extra-ca', readOnly: true };
+      expect(container.volumeMounts).toContainEqual(mount);
+      const variable = { name: 'NODE_EXTRA_CA_CERTS', value: '/etc/pisa/extra-ca/ca.crt' };
+      expect(container.env).toContainEqual(variable);
+    }
+  }
+});
+
 test('an external Redis: address, database, TLS with a private authority, for us and for KEDA', async () => {
   const objects = await render('--values', path.join(chart, 'values-production.yaml'));
   for (const name of ['api', 'worker-cpu', 'worker-gpu']) {
     expect(environment(find(objects, 'Deployment', `up-pisa-serve-${name}`))).toMatchObject({
       REDIS_URL: 'rediss://pisa:$(REDIS_PASSWORD)@redis.example.com:6380/0',
-      NODE_EXTRA_CA_CERTS: '/etc/pisa/redis-ca/ca.crt',
+      NODE_EXTRA_CA_CERTS: '/etc/pisa/extra-ca/ca.crt',
       STORAGE: 's3://example-images/upscaled',
     });
   }
@@ -176,9 +263,20 @@ test('webhooks may not reach the ranges of the cluster, and workers not the publ
     expect.arrayContaining(['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '169.254.0.0/16']),
   );
   expect(others).toEqual([]);
+  expect(outside.to[1]).toEqual({ ipBlock: { cidr: '2000::/3' } });
   const worker = find(objects, 'NetworkPolicy', 'up-pisa-serve-workers')?.spec;
   expect(worker.egress).toEqual([dns, redis]);
   expect(worker.ingress).toHaveLength(1);
+});
+
+test('blocked ranges of IPv6 are taken out of the public network of IPv6', async () => {
+  const set = 'networkPolicy.blockedRanges={10.0.0.0/8,2001:db8::/32}';
+  const policy = find(await render('--set', set), 'NetworkPolicy', 'up-pisa-serve-api');
+  const outside = policy?.spec.egress[2];
+  expect(outside.to).toEqual([
+    { ipBlock: { cidr: '0.0.0.0/0', except: ['10.0.0.0/8'] } },
+    { ipBlock: { cidr: '2000::/3', except: ['2001:db8::/32'] } },
+  ]);
 });
 
 describe('planted faults', () => {

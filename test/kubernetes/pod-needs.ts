@@ -1,4 +1,4 @@
-/** What the pods of a release need, besides what the release brings. */
+/** What the pods and the Ingress of a release need, besides what the release brings. */
 import type { KubernetesObject } from './kubernetes-api.ts';
 
 /**
@@ -12,9 +12,14 @@ export function missingNeeds(objects: KubernetesObject[], there: string[] = []):
     has.add(`${kind} ${metadata.name}`);
     for (const key of Object.keys(data ?? {})) has.add(`${kind} ${metadata.name} ${key}`);
   }
-  const needs = objects.flatMap(({ spec }) => needsOf(spec?.template?.spec));
+  const needs = objects.flatMap(({ kind, spec }) =>
+    kind === 'Ingress' ? certificatesOf(spec) : needsOf(spec?.template?.spec),
+  );
   return [...new Set(needs)].filter((need) => !has.has(need)).sort();
 }
+
+const certificatesOf = (spec: KubernetesObject['spec']): string[] =>
+  (spec.tls ?? []).map(({ secretName }: { secretName: string }) => `Secret ${secretName} tls.crt`);
 
 // biome-ignore lint/suspicious/noExplicitAny: the spec of a pod, whose fields `admit` has checked.
 function needsOf(pod: any): string[] {

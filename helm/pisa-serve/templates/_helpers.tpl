@@ -23,13 +23,34 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "pisa.image" -}}
 {{- $image := .root.Values.image -}}
 {{- $own := default dict .image -}}
-{{ default $image.repository $own.repository }}:{{ default (default .root.Chart.AppVersion $image.tag) $own.tag }}
+{{- $tag := printf "%s%s" (default .root.Chart.AppVersion $image.tag) (default "" $own.tagSuffix) -}}
+{{ default $image.repository $own.repository }}:{{ default $tag $own.tag }}
 {{- end -}}
 
 {{/* A class of workers with the defaults of all. Call with (dict "root" $ "name" "gpu"); gives YAML. */}}
 {{- define "pisa.worker" -}}
 {{- $class := mustMergeOverwrite (deepCopy .root.Values.workerDefaults) (deepCopy (index .root.Values.workers .name | default dict)) -}}
 {{- $class | toYaml -}}
+{{- end -}}
+
+{{/* A quantity of memory, such as 4Gi, in megabytes of 10⁶ bytes, rounded down. */}}
+{{- define "pisa.megabytes" -}}
+{{- $text := toString . -}}
+{{- $number := regexFind "^[0-9.]+([eE][+]?[0-9]+)?" $text -}}
+{{- $bytes := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 -}}
+{{- divf (mulf (float64 $number) (index $bytes (trimPrefix $number $text))) 1e6 | floor | int64 -}}
+{{- end -}}
+
+{{/*
+What each device process of a class of workers may hold before it is replaced: its part of the memory limit, less what
+the supervisor and a job in flight need on top, so that it is replaced in good order and not killed by the kernel in the
+middle of a job. Empty without a limit. Call with the class.
+*/}}
+{{- define "pisa.deviceMegabytes" -}}
+{{- with .resources.limits.memory -}}
+{{- $devices := len (splitList "," $.devices) -}}
+{{- divf (mulf (include "pisa.megabytes" . | float64) 0.85) $devices | floor | int64 | max 256 -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "pisa.redisSecret" -}}
@@ -75,6 +96,27 @@ redis
 {{- end -}}
 {{- end -}}
 
+{{/* The Secret with private authorities, as {secret, key}; nothing where there is none. Node takes one file: the wider one. */}}
+{{- define "pisa.extraCa" -}}
+{{- if .Values.extraCa.secret -}}
+{{ .Values.extraCa | toYaml }}
+{{- else if and (include "pisa.redisTls" .) .Values.redis.external.tls.caSecret -}}
+{{ dict "secret" .Values.redis.external.tls.caSecret "key" .Values.redis.external.tls.caSecretKey | toYaml }}
+{{- end -}}
+{{- end -}}
+
+{{- define "pisa.extraCaEnv" -}}
+{{- if include "pisa.extraCa" . }}
+- { name: NODE_EXTRA_CA_CERTS, value: /etc/pisa/extra-ca/ca.crt }
+{{- end }}
+{{- end -}}
+
+{{- define "pisa.extraCaMount" -}}
+{{- if include "pisa.extraCa" . }}
+- { name: extra-ca, mountPath: /etc/pisa/extra-ca, readOnly: true }
+{{- end }}
+{{- end -}}
+
 {{/* The environment that api and workers share. REDIS_PASSWORD comes before REDIS_URL, which is made of it. */}}
 {{- define "pisa.sharedEnv" -}}
 {{- with include "pisa.redisSecret" . }}
@@ -83,9 +125,7 @@ redis
 {{- end }}
 - name: REDIS_URL
   value: "{{ if include "pisa.redisTls" . }}rediss{{ else }}redis{{ end }}://{{ if not .Values.redis.internal.enabled }}{{ .Values.redis.external.username }}{{ end }}{{ if include "pisa.redisSecret" . }}:$(REDIS_PASSWORD)@{{ else if and (not .Values.redis.internal.enabled) .Values.redis.external.username }}@{{ end }}{{ include "pisa.redisHost" . }}:{{ include "pisa.redisPort" . }}/{{ include "pisa.redisDatabase" . }}"
-{{- if and (include "pisa.redisTls" .) .Values.redis.external.tls.caSecret }}
-- { name: NODE_EXTRA_CA_CERTS, value: /etc/pisa/redis-ca/ca.crt }
-{{- end }}
+{{- include "pisa.extraCaEnv" . }}
 - { name: STORAGE, value: {{ include "pisa.storage" . | quote }} }
 {{- if eq .Values.storage.kind "s3" }}
 {{- with .Values.storage.s3 }}
@@ -101,7 +141,7 @@ redis
 {{- end }}
 {{- end }}
 {{- end }}
-- { name: HOST, value: 0.0.0.0 }
+- { name: HOST, value: {{ .Values.pod.host | quote }} }
 - { name: MODEL, value: {{ .Values.models.default | quote }} }
 - { name: JOB_TIMEOUT_SECONDS, value: {{ .Values.jobTimeoutSeconds | int | quote }} }
 - { name: TMPDIR, value: /tmp }
@@ -122,9 +162,7 @@ redis
 {{- if eq .Values.storage.kind "folder" }}
 - { name: data, mountPath: /data }
 {{- end }}
-{{- if and (include "pisa.redisTls" .) .Values.redis.external.tls.caSecret }}
-- { name: redis-ca, mountPath: /etc/pisa/redis-ca, readOnly: true }
-{{- end }}
+{{- include "pisa.extraCaMount" . }}
 {{- end -}}
 
 {{- define "pisa.sharedVolumes" -}}
@@ -132,11 +170,11 @@ redis
 - name: data
   persistentVolumeClaim: { claimName: {{ .Values.storage.folder.existingClaim | default (printf "%s-data" (include "pisa.name" .)) }} }
 {{- end }}
-{{- if and (include "pisa.redisTls" .) .Values.redis.external.tls.caSecret }}
-- name: redis-ca
+{{- with include "pisa.extraCa" . | fromYaml }}
+- name: extra-ca
   secret:
-    secretName: {{ .Values.redis.external.tls.caSecret }}
-    items: [{ key: {{ .Values.redis.external.tls.caSecretKey }}, path: ca.crt }]
+    secretName: {{ .secret }}
+    items: [{ key: {{ .key }}, path: ca.crt }]
 {{- end }}
 {{- end -}}
 

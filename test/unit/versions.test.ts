@@ -1,0 +1,24 @@
+/** One version everywhere: nodes keep the image that they have of a tag, so a release must never reuse one. */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { expect, test } from 'vitest';
+import { parse } from 'yaml';
+
+const read = (file: string) =>
+  readFileSync(path.resolve(import.meta.dirname, '../..', file), 'utf8');
+const { version } = JSON.parse(read('package.json'));
+
+test('chart, lock file, OpenAPI document, image and changelog are of the version of package.json', () => {
+  expect(parse(read('helm/pisa-serve/Chart.yaml'))).toMatchObject({ version, appVersion: version });
+  expect(JSON.parse(read('package-lock.json')).version).toBe(version);
+  expect(parse(read('openapi.yaml')).info.version).toBe(version);
+  expect(read('docker/Dockerfile')).toContain(`ARG VERSION=${version}\n`);
+  expect(/^## (\S+)$/m.exec(read('CHANGELOG.md'))?.[1]).toBe(version);
+});
+
+test('the images of docs/kubernetes.md are those that the chart asks for', () => {
+  const tags = [...read('docs/kubernetes.md').matchAll(/pisa-serve:(\d\S*)/g)].map(
+    ([, tag]) => tag,
+  );
+  expect(new Set(tags)).toEqual(new Set([version, `${version}-cuda`]));
+});
