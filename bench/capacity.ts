@@ -32,7 +32,7 @@ import {
 } from './capacity/real-service.ts';
 import { type MeasuredSize, mean, meanWorkMs, pickSize } from './capacity/work.ts';
 import { table, writeResult } from './results.ts';
-import { root } from './service.ts';
+import { embeddedModel, root } from './service.ts';
 
 const number = (name: string, otherwise: number): number => {
   const value = Number(process.env[name] || otherwise);
@@ -86,6 +86,7 @@ interface Check {
 
 interface Measurements {
   date: string;
+  model: string;
   cpu: string;
   node: string;
   checks: Check[];
@@ -104,6 +105,7 @@ async function measure(): Promise<Measurements> {
   for (const setup of setups) checks.push(await measureCheck(setup));
   return {
     date: new Date().toISOString(),
+    model: embeddedModel(),
     cpu: `${cpus().length} × ${cpus()[0]?.model.trim()}`,
     node: process.version,
     checks,
@@ -112,13 +114,14 @@ async function measure(): Promise<Measurements> {
 
 interface ServiceReport {
   date: string;
+  model: string;
   rows: { side: number; mode: string; timings: Record<string, number> }[];
 }
 
 /** The times of `make bench`, with default dials: one evaluation. One job at a time, as they were measured. */
-function plannedWork(): { date: string; sizes: MeasuredSize[] } {
+function plannedWork(): { date: string; model: string; sizes: MeasuredSize[] } {
   const file = path.join(root, 'bench/results/service.json');
-  const { date, rows } = JSON.parse(readFileSync(file, 'utf8')) as ServiceReport;
+  const { date, model, rows } = JSON.parse(readFileSync(file, 'utf8')) as ServiceReport;
   const known = rows.filter(({ mode }) => mode === 'one');
   const sizes = mix.map(({ side, share }) => {
     const total = known.find((row) => row.side === side)?.timings.total;
@@ -126,7 +129,7 @@ function plannedWork(): { date: string; sizes: MeasuredSize[] } {
     const sides = known.map((row) => row.side).join(', ');
     throw new Error(`MIX names ${side}, but \`make bench\` has measured ${sides} only.`);
   });
-  return { date, sizes };
+  return { date, model, sizes };
 }
 
 async function measureCheck(setup: Setup): Promise<Check> {
@@ -323,7 +326,7 @@ async function main(): Promise<void> {
   const measurements = isMeasured
     ? await measure()
     : (JSON.parse(readFileSync(kept, 'utf8')) as Measurements);
-  const { date, cpu, node, checks } = measurements;
+  const { date, model, cpu, node, checks } = measurements;
   const planned = plannedWork();
   const input: PlanInput = {
     worker: { speeds: [1] },
@@ -337,7 +340,7 @@ async function main(): Promise<void> {
     'capacity',
     `# Capacity
 
-\`make capacity\`, measured ${date} on ${cpu}, Node ${node}; seed ${seed}.
+\`make capacity\`, measured ${date} with ${model} on ${cpu}, Node ${node}; seed ${seed}.
 
 ## Simulation against the real service
 
@@ -347,7 +350,7 @@ ${checks.map(checkSection).join('\n\n')}
 
 ## Service times
 
-Of a worker with two threads, embedded model, default dials: medians of \`make bench\`, ${planned.date}, one job at a time.
+Of a worker with two threads, ${planned.model}, default dials: medians of \`make bench\`, ${planned.date}, one job at a time.
 
 ${serviceTable(planned.sizes)}
 

@@ -14,6 +14,7 @@ import { type AdjustRow, adjustTable, measureAdjust } from './adjust.ts';
 import { table, writeResult } from './results.ts';
 import {
   cancelJob,
+  embeddedModel,
   getJob,
   metric,
   root,
@@ -170,6 +171,7 @@ async function main(): Promise<void> {
 
   const report = {
     date: new Date().toISOString(),
+    model: embeddedModel(),
     cpu: `${cpus().length} × ${cpus()[0]?.model.trim()}`,
     node: process.version,
     readyMs: service.readyMs,
@@ -180,7 +182,7 @@ async function main(): Promise<void> {
   };
   const page = `# Service benchmark
 
-\`make bench${huge ? ' BENCH_FLAGS=--huge' : ''}\`, ${report.date}, ${report.cpu}, Node ${report.node}. Medians; milliseconds. Ready after ${ms(report.readyMs)} ms.
+\`make bench${huge ? ' BENCH_FLAGS=--huge' : ''}\`, ${report.date}, ${report.model}, ${report.cpu}, Node ${report.node}. Medians; milliseconds. Ready after ${ms(report.readyMs)} ms.
 
 ${stageTable(rows)}
 

@@ -1,7 +1,7 @@
 /** Starts the real service (dist/cli.js serve) on a free port with a data folder of its own, and asks it things. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -18,6 +18,13 @@ export interface Service {
 
 /** Compiled, this file is in `.bench/bench`. */
 export const root = path.resolve(import.meta.dirname, '../..');
+
+/** Name and version of the model that is measured: the one in the box. */
+export function embeddedModel(): string {
+  const manifest = path.join(root, 'models/pisa-tiny/manifest.json');
+  const { name, version } = JSON.parse(readFileSync(manifest, 'utf8'));
+  return `${name} ${version}`;
+}
 
 export async function startService(env: Record<string, string> = {}): Promise<Service> {
   const dataDir = mkdtempSync(path.join(tmpdir(), 'pisa-bench-'));
