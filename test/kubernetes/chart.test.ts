@@ -252,6 +252,21 @@ test('an external Redis: address, database, TLS with a private authority, for us
   expect(objects.filter(({ kind }) => kind === 'StatefulSet')).toEqual([]);
 });
 
+test('the Ingress serves what people and clients call, and neither probes nor metrics', async () => {
+  const set = 'api.ingress.enabled=true,api.ingress.host=upscale.example.com';
+  const [rule] = find(await render('--set', set), 'Ingress', 'up-pisa-serve')?.spec.rules ?? [];
+  const paths = rule.http.paths.map(
+    ({ path: at, pathType }: { path: string; pathType: string }) => `${at} ${pathType}`,
+  );
+  expect(paths.sort()).toEqual([
+    '/ Exact',
+    '/docs Prefix',
+    '/models Prefix',
+    '/playground Prefix',
+    '/upscale Prefix',
+  ]);
+});
+
 test('webhooks may not reach the ranges of the cluster, and workers not the public network', async () => {
   const objects = await render('--set', 'redis.internal.enabled=true');
   const [dns, redis, outside, ...others] =
