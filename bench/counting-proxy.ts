@@ -14,7 +14,7 @@ export interface CountingProxy {
 
 /** Retried later, these succeed. */
 const documented503 =
-  /"code":"(redis_unavailable|storage_unavailable|too_many_fetches|not_ready|shutting_down)"/;
+  /"code":"(redis_unavailable|storage_unavailable|too_many_fetches|too_many_uploads|not_ready|shutting_down)"/;
 /** Enough to see what a fault is. */
 const keptFaults = 20;
 

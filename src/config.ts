@@ -235,6 +235,12 @@ export const settings = {
     "four fifths of the device's memory where that is known, else three quarters of DEVICE_MAX_RSS_MEGABYTES",
   ),
   MAX_UPLOAD_BYTES: integer(1024, 2_147_483_647, 50_000_000, 'Largest accepted upload.'),
+  UPLOADS_IN_FLIGHT_MEGABYTES: integer(
+    1,
+    1_048_576,
+    512,
+    'Memory of one API process for uploads that arrive or are being stored, by the length that each declares, else by what has come. One of MAX_UPLOAD_BYTES always fits. Beyond that requests get 503 with Retry-After.',
+  ),
   IMAGE_URL_ALLOWED_HOSTS: allowList(
     'Hosts from which `image_url` may fetch although they are not public.',
   ),

@@ -146,6 +146,11 @@ export const metrics = {
     help: 'Images that are being fetched by URL now.',
     registers,
   }),
+  uploadBytes: new Gauge({
+    name: 'pisa_upload_bytes',
+    help: 'Bytes set aside for uploads that arrive or are being stored now.',
+    registers,
+  }),
   /** Set by the worker after each job that kept or used any. */
   keptBytes: new Gauge({
     name: 'pisa_kept_bytes',
@@ -217,7 +222,7 @@ export const queueMetrics = {
   }),
   webhooksOldestDueSeconds: new Gauge({
     name: 'pisa_webhooks_oldest_due_seconds',
-    help: 'Time since the end of the job whose webhook is next to be sent; 0 when none is due.',
+    help: 'For how long the webhook that is next to be sent, or that waits for a slot of its host for longest, has been due; 0 when none is.',
     registers,
   }),
   /** `state` is ready (a device takes jobs) or not_ready. */

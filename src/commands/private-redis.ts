@@ -2,15 +2,16 @@
  * The Redis that `serve` runs for itself when REDIS_URL is not set: a child process with an append-only
  * file, reached through a unix socket in the data folder, so that no port is taken and nothing is exposed.
  */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import { AppError } from '../errors.ts';
+import { RestartDelay } from '../worker/restart-delay.ts';
+import { type RedisProcess, startRedisProcess } from './redis-process.ts';
 
 export interface PrivateRedis {
   /** `unix:///…/redis.sock` */
@@ -22,7 +23,7 @@ export interface PrivateRedis {
 /** A unix socket's path may have 107 bytes on Linux (sun_path), 103 on macOS. */
 const maxSocketPathBytes = 103;
 const startLimitMs = 20_000;
-const restartDelayMs = 500;
+const firstRestartDelayMs = 500;
 
 /**
  * @param dataDir the socket, the append-only file and the pid file go into `dataDir/redis`
@@ -40,30 +41,34 @@ export async function startPrivateRedis(dataDir: string, logger: Logger): Promis
     );
   }
 
-  let stopping = false;
-  let child = spawnRedis(folder, socket);
-  const keepAlive = (exited: ChildProcess): void => {
-    exited.once('exit', (code, signal) => {
-      if (stopping) return;
-      logger.error({ code, signal }, 'the private redis-server ended; starting it again');
-      setTimeout(() => {
-        if (stopping) return;
-        child = spawnRedis(folder, socket);
-        keepAlive(child);
-      }, restartDelayMs);
-    });
+  const stopping = new AbortController();
+  let redis = startRedisProcess(folder, socket, logger);
+  await untilReady(redis, socket);
+
+  const keepAlive = async (): Promise<void> => {
+    const delays = new RestartDelay(firstRestartDelayMs);
+    for (;;) {
+      const end = await redis.ended;
+      if (stopping.signal.aborted) return;
+      const againInMs = delays.next(true, Date.now() - redis.startedAtMs);
+      const { lastLines } = redis;
+      logger.error(
+        { ...end, lastLines, againInMs },
+        'the private redis-server ended; starting it again',
+      );
+      await delay(againInMs, undefined, { signal: stopping.signal }).catch(() => {});
+      if (stopping.signal.aborted) return;
+      redis = startRedisProcess(folder, socket, logger);
+    }
   };
-  await untilReady(child, socket);
-  keepAlive(child);
+  void keepAlive();
 
   return {
     url: `unix://${socket}`,
     stop: async () => {
-      stopping = true;
-      if (child.exitCode !== null || child.signalCode !== null) return;
-      const exited = once(child, 'exit');
-      child.kill('SIGTERM');
-      await exited;
+      stopping.abort();
+      redis.child?.kill('SIGTERM');
+      await redis.ended;
     },
   };
 }
@@ -88,38 +93,24 @@ function requireRedisServer(): void {
   }
 }
 
-/**
- * The child has a process group of its own, so that Ctrl-C reaches the service first and jobs can still be
- * handed back. `setpriv --pdeathsig` (util-linux) ends it even when the service is killed outright.
- */
-function spawnRedis(folder: string, socket: string): ChildProcess {
-  const redis = [
-    'redis-server',
-    ...['--port', '0', '--unixsocket', socket, '--unixsocketperm', '700', '--dir', folder],
-    ...['--appendonly', 'yes', '--appendfsync', 'everysec', '--save', ''],
-    ...['--maxmemory-policy', 'noeviction', '--daemonize', 'no', '--loglevel', 'warning'],
-  ];
-  const tied = spawnSync('setpriv', ['--pdeathsig', 'keep', 'true']).status === 0;
-  const [command = '', ...args] = tied ? ['setpriv', '--pdeathsig', 'TERM', ...redis] : redis;
-  return spawn(command, args, { detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
-}
-
-async function untilReady(child: ChildProcess, socket: string): Promise<void> {
-  let output = '';
-  const collect = (chunk: Buffer): void => {
-    output = (output + chunk.toString()).slice(-2000);
-  };
-  child.stdout?.on('data', collect);
-  child.stderr?.on('data', collect);
+async function untilReady(redis: RedisProcess, socket: string): Promise<void> {
+  let isOver = false;
+  void redis.ended.then(() => {
+    isOver = true;
+  });
   const deadline = Date.now() + startLimitMs;
-  while (child.exitCode === null && Date.now() < deadline) {
+  while (!isOver && Date.now() < deadline) {
     if (await answers(socket)) return;
     await delay(20);
   }
-  child.kill('SIGKILL');
+  redis.child?.kill('SIGKILL');
+  const end = await redis.ended;
+  const cause = 'err' in end ? { cause: end.err } : {};
+  const lastWords = redis.lastLines.join('\n').slice(-2000).trim();
   throw new AppError(
     'not_ready',
-    `The private redis-server did not start. Its last words: ${output.trim() || '(none)'}`,
+    `The private redis-server did not start. Its last words: ${lastWords || '(none)'}`,
+    cause,
   );
 }
 

@@ -1,5 +1,5 @@
 /** `pisa-serve upscale`: the service's pipeline on files, in this process, with no queue. */
-import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { access, constants, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import cliProgress from 'cli-progress';
 import { glob, isDynamicPattern } from 'tinyglobby';
@@ -43,7 +43,7 @@ const inputPattern = '*.{png,jpg,jpeg,webp,avif,tif,tiff}';
  * @param inputs files, folders or globs
  * @param output a file for one input file, else a folder
  * @returns how many files failed; each failure is one line on stderr
- * @throws invalid_parameter when inputs and output do not fit together
+ * @throws invalid_parameter when inputs and output do not fit together, or the output cannot be written
  */
 export async function upscaleFiles(
   config: Config,
@@ -167,10 +167,10 @@ async function pairFiles(
         `The ending of ${output} names no output format. Use .png, .jpg, .webp or .avif, or give --format ${outputFormats.join('|')}.`,
       );
     }
-    return checkTargets(
-      [{ lowRes: files[0] ?? '', superRes: output, format: format ?? named ?? 'png' }],
-      force,
-    );
+    const pair = { lowRes: files[0] ?? '', superRes: output, format: format ?? named ?? 'png' };
+    const pairs = await checkTargets([pair], force);
+    await makeFolder(path.dirname(output));
+    return pairs;
   }
   if (formatOfExtension[extension] && !(await isFolder(output))) {
     throw new AppError(
@@ -178,7 +178,7 @@ async function pairFiles(
       `${files.length} images cannot go into the one file ${output}. Name a folder.`,
     );
   }
-  await mkdir(output, { recursive: true });
+  await makeFolder(output);
   const chosen = format ?? 'png';
   const ending = chosen === 'jpeg' ? 'jpg' : chosen;
   return checkTargets(
@@ -189,6 +189,24 @@ async function pairFiles(
     })),
     force,
   );
+}
+
+/**
+ * Before any work, which would be lost.
+ * @throws invalid_parameter when there can be no such folder, or nothing can be written into it
+ */
+async function makeFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true });
+    await access(folder, constants.W_OK | constants.X_OK);
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code ?? String(cause);
+    throw new AppError(
+      'invalid_parameter',
+      `Nothing can be written into the folder ${folder} (${code}). Name another output.`,
+      { cause },
+    );
+  }
 }
 
 async function checkTargets(pairs: FilePair[], force: boolean): Promise<FilePair[]> {
@@ -208,6 +226,9 @@ async function checkTargets(pairs: FilePair[], force: boolean): Promise<FilePair
         'invalid_parameter',
         `${superRes} is the input itself. Name another output.`,
       );
+    }
+    if (await isFolder(superRes)) {
+      throw new AppError('invalid_parameter', `${superRes} is a folder. Name another output.`);
     }
     if (!force && (await exists(superRes))) {
       throw new AppError('invalid_parameter', `${superRes} exists. Give --force to replace it.`);

@@ -2,6 +2,7 @@
 import type { Queue } from 'bullmq';
 import type { Redis } from 'ioredis';
 import type { JobPriority, UpscaleJobData, UpscaleJobResult } from './job.ts';
+import type { PutOffDeliveries } from './put-off-deliveries.ts';
 import type { DeliveryJob, DeliveryQueue } from './webhook.ts';
 import { listWorkers } from './worker-registry.ts';
 
@@ -16,7 +17,10 @@ export interface QueueObservation {
   webhooks: {
     /** Of ended jobs, not delivered yet. */
     pending: number;
-    /** Time since the end of the job whose event is next to be sent; 0 when none is due. */
+    /**
+     * For how long the next event has been due, or the one that has waited for a slot of its host for longest: since
+     * the end of its job or the end of the wait after a failed attempt. 0 when none is due.
+     */
     oldestDueMs: number;
   };
   /** Live workers: `ready` have a device that takes jobs. */
@@ -41,11 +45,16 @@ const mostActiveJobs = 200;
 
 type JobQueue = Queue<UpscaleJobData, UpscaleJobResult>;
 
-export async function observeQueue(
-  redis: Redis,
-  jobs: JobQueue,
-  deliveries: DeliveryQueue,
-): Promise<QueueObservation> {
+/** Where all of it is read. */
+export interface Observed {
+  redis: Redis;
+  jobs: JobQueue;
+  deliveries: DeliveryQueue;
+  putOff: PutOffDeliveries;
+}
+
+export async function observeQueue(observed: Observed): Promise<QueueObservation> {
+  const { redis, jobs, deliveries } = observed;
   const now = Date.now();
   const [counts, [next], [nextBatch], active, pending, oldestDueMs, workers, redisState] =
     await Promise.all([
@@ -55,7 +64,7 @@ export async function observeQueue(
       jobs.getPrioritized(0, 0),
       jobs.getActive(0, mostActiveJobs - 1),
       deliveries.getJobCountByTypes('waiting', 'delayed', 'active'),
-      oldestDueDelivery(jobs, deliveries, now),
+      oldestDueDelivery(observed, now),
       listWorkers(redis),
       observeRedis(redis).catch(() => undefined),
     ]);
@@ -77,16 +86,24 @@ export async function observeQueue(
 }
 
 async function oldestDueDelivery(
-  jobs: JobQueue,
-  deliveries: DeliveryQueue,
+  { jobs, deliveries, putOff }: Observed,
   now: number,
 ): Promise<number> {
-  const [next] = (await deliveries.getWaiting(0, 0)) as (DeliveryJob | undefined)[];
-  if (!next) return 0;
-  // Its own timestamp is that of the request: it waited for its job first.
-  const endedAt =
-    next.data.ended?.completedAt ?? (await jobs.getJob(next.id ?? ''))?.finishedOn ?? now;
-  return Math.max(0, now - endedAt);
+  const [[waiting], oldest] = await Promise.all([
+    deliveries.getWaiting(0, 0) as Promise<(DeliveryJob | undefined)[]>,
+    putOff.oldest(deliveries),
+  ]);
+  const dueAt = [
+    waiting ? ((await dueTime(jobs, waiting)) ?? now) : now,
+    oldest ? ((await dueTime(jobs, oldest.delivery)) ?? oldest.since) : now,
+  ];
+  return Math.max(0, now - Math.min(...dueAt));
+}
+
+/** Its own timestamp is that of the request: it waited for its job first, or for its next attempt. */
+async function dueTime(jobs: JobQueue, { id, data }: DeliveryJob): Promise<number | undefined> {
+  const { lastFailure, ended } = data;
+  return lastFailure?.nextAt ?? ended?.completedAt ?? (await jobs.getJob(id ?? ''))?.finishedOn;
 }
 
 /** INFO alone: CONFIG is closed to clients of most managed Redis. */

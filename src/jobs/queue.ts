@@ -22,6 +22,7 @@ import { JobLookup } from './job-lookup.ts';
 import { JobRemoval, type RemoveOutcome } from './job-removal.ts';
 import { isFinal, type JobSnapshot, snapshotOfReuseRecord } from './job-snapshot.ts';
 import { JobWatches, type WatchListener } from './job-watches.ts';
+import { PutOffDeliveries } from './put-off-deliveries.ts';
 import { observeQueue, type QueueObservation } from './queue-observation.ts';
 import { connectRedis, orUnavailable } from './redis.ts';
 import { findResult, writeReuseRecord } from './stored-results.ts';
@@ -69,6 +70,8 @@ interface QueueCounts {
 export interface UpscaleQueue {
   /** What each client may do. */
   readonly limits: ClientLimits;
+  /** Webhooks that wait for a slot of their host. */
+  readonly putOff: PutOffDeliveries;
   /** Resolves when connected; rejects with `redis_unavailable` after the time limit. */
   ready(timeoutMs: number): Promise<void>;
   /** One round trip. */
@@ -143,6 +146,7 @@ export function createUpscaleQueue(options: UpscaleQueueOptions): UpscaleQueue {
 
 class BullUpscaleQueue implements UpscaleQueue {
   readonly limits: ClientLimits;
+  readonly putOff: PutOffDeliveries;
   readonly #redis: Redis;
   readonly #bull: BullQueue;
   readonly #lookup: JobLookup;
@@ -157,6 +161,7 @@ class BullUpscaleQueue implements UpscaleQueue {
     this.#recordTtlSeconds = resultTtlSeconds + recordMarginSeconds;
     this.#redis = connectRedis(redisUrl, 'producer', onError);
     this.limits = new ClientLimits(this.#redis);
+    this.putOff = new PutOffDeliveries(this.#redis);
     this.#bull = new BullQueue(this.#redis, this.#recordTtlSeconds, onError);
     this.#lookup = new JobLookup(this.#redis, this.#bull);
     this.#events = new JobEvents(redisUrl, onError);
@@ -346,7 +351,12 @@ class BullUpscaleQueue implements UpscaleQueue {
 
   async observe(): Promise<QueueObservation> {
     return orUnavailable(() =>
-      observeQueue(this.#redis, this.#bull.get(), this.#bull.deliveries()),
+      observeQueue({
+        redis: this.#redis,
+        jobs: this.#bull.get(),
+        deliveries: this.#bull.deliveries(),
+        putOff: this.putOff,
+      }),
     );
   }
 

@@ -98,23 +98,38 @@ const connectionErrorText =
   /connection is closed|stream isn't writeable|command timed out|ECONN|EPIPE|ENOENT|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN/i;
 
 /**
+ * Its disk or memory is full, or it is a replica. A script ends with the same text, in older versions amid its own; what
+ * follows the first sentence is advice for whoever set Redis up.
+ */
+const refusedWrite = /\b(?:MISCONF|OOM|READONLY) (.+?)(?:\.?\s*$|\.\s| script: )/;
+
+/**
  * Runs a Redis operation of the api.
- * @throws redis_unavailable when Redis is away or refuses (loading, read-only, out of memory)
+ * @throws redis_unavailable when Redis is away (or is loading its data) or refuses writes
  */
 export async function orUnavailable<T>(operation: () => Promise<T>): Promise<T> {
   try {
     return await operation();
   } catch (error) {
     if (!isRedisFault(error)) throw error;
+    const reason = refusal(error);
     throw new AppError(
       'redis_unavailable',
-      'The queue cannot be reached at the moment. Try again in a few seconds.',
-      { cause: error, retryAfterSeconds: 5 },
+      reason === undefined
+        ? 'The queue cannot be reached at the moment. Try again in a few seconds.'
+        : `Redis refuses writes: ${reason}. Try again in a minute; its operator has to see to that.`,
+      { cause: error, retryAfterSeconds: reason === undefined ? 5 : 30 },
     );
   }
 }
 
-function isRedisFault(error: unknown): boolean {
+/** Why Redis refused to write, in its own words. A transaction has its reason in the errors of its commands. */
+function refusal(error: Error & { previousErrors?: Error[] }): string | undefined {
+  const texts = [error, ...(error.previousErrors ?? [])].map(({ message }) => message);
+  return texts.map((text) => refusedWrite.exec(text)?.[1]).find((reason) => reason !== undefined);
+}
+
+function isRedisFault(error: unknown): error is Error {
   if (!(error instanceof Error) || error instanceof AppError) return false;
   return connectionErrorNames.has(error.name) || connectionErrorText.test(error.message);
 }

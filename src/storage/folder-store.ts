@@ -5,6 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, open, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { orDiskFault } from './disk-fault.ts';
 import { checkKey, type ObjectStore } from './object-store.ts';
 
 /** A write takes seconds at most: a temporary file older than this belongs to a process that died. */
@@ -32,41 +33,20 @@ export class FolderStore implements ObjectStore {
     }
   }
 
-  async put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void> {
-    const file = this.#file(key);
-    const temporary = path.join(this.#folder, temporaryFolder, randomUUID());
-    const expiresAt = new Date(Date.now() + ttlSeconds * 1000);
-    await mkdir(path.dirname(temporary), { recursive: true });
-    await mkdir(path.dirname(file), { recursive: true });
-    try {
-      // Not synced to disk: the queue itself (AOF, every second) promises no more after a power cut.
-      await writeFile(temporary, bytes, { mode: 0o600 });
-      await utimes(temporary, expiresAt, expiresAt);
-      await rename(temporary, file);
-    } catch (error) {
-      await rm(temporary, { force: true });
-      throw error;
-    }
+  put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void> {
+    return orDiskFault(() => this.#put(key, bytes, ttlSeconds));
   }
 
-  async get(key: string): Promise<Buffer | undefined> {
-    const handle = await orMissing(open(this.#file(key), 'r'));
-    if (!handle) return undefined;
-    try {
-      const { mtimeMs } = await handle.stat();
-      return mtimeMs > Date.now() ? await handle.readFile() : undefined;
-    } finally {
-      await handle.close();
-    }
+  get(key: string): Promise<Buffer | undefined> {
+    return orDiskFault(() => this.#get(key));
   }
 
-  async has(key: string): Promise<boolean> {
-    const facts = await orMissing(stat(this.#file(key)));
-    return facts !== undefined && facts.mtimeMs > Date.now();
+  has(key: string): Promise<boolean> {
+    return orDiskFault(() => this.#has(key));
   }
 
-  async delete(key: string): Promise<void> {
-    await rm(this.#file(key), { force: true });
+  delete(key: string): Promise<void> {
+    return orDiskFault(async () => rm(this.#file(key), { force: true }));
   }
 
   async close(): Promise<void> {
@@ -84,6 +64,39 @@ export class FolderStore implements ObjectStore {
         if (facts && facts.mtimeMs <= oldest) await rm(file, { force: true });
       }
     }
+  }
+
+  async #put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void> {
+    const file = this.#file(key);
+    const temporary = path.join(this.#folder, temporaryFolder, randomUUID());
+    const expiresAt = new Date(Date.now() + ttlSeconds * 1000);
+    await mkdir(path.dirname(temporary), { recursive: true });
+    await mkdir(path.dirname(file), { recursive: true });
+    try {
+      // Not synced to disk: the queue itself (AOF, every second) promises no more after a power cut.
+      await writeFile(temporary, bytes, { mode: 0o600 });
+      await utimes(temporary, expiresAt, expiresAt);
+      await rename(temporary, file);
+    } catch (error) {
+      await rm(temporary, { force: true });
+      throw error;
+    }
+  }
+
+  async #get(key: string): Promise<Buffer | undefined> {
+    const handle = await orMissing(open(this.#file(key), 'r'));
+    if (!handle) return undefined;
+    try {
+      const { mtimeMs } = await handle.stat();
+      return mtimeMs > Date.now() ? await handle.readFile() : undefined;
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async #has(key: string): Promise<boolean> {
+    const facts = await orMissing(stat(this.#file(key)));
+    return facts !== undefined && facts.mtimeMs > Date.now();
   }
 
   #file(key: string): string {

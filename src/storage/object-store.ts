@@ -1,4 +1,7 @@
-/** Where images live between api and worker. One interface; `openStore` picks by the STORAGE setting. */
+/**
+ * Where images live between api and worker. One interface; `openStore` picks by the STORAGE setting. A folder or a
+ * bucket that cannot be used at the moment is `storage_unavailable`.
+ */
 export interface ObjectStore {
   /**
    * Writes atomically: a reader sees the whole object or none. Writing the same key again replaces it,

@@ -60,8 +60,6 @@ class TryAgain extends Error {
 const defaultTimes = { lockMs: 30_000, stalledCheckMs: 30_000 };
 /** An api that is killed in the middle of a delivery, again and again, is no fault of the delivery. */
 const maxStalledCount = 1000;
-/** Before a delivery looks again whether its host has room; spread, so that not all look at once. */
-const busyHostDelayMs = (): number => 100 + Math.ceil(200 * Math.random());
 /** When the job could not be looked at, or has not ended, as it should have. */
 const faultDelayMs = 1000;
 const closeGraceMs = 1000;
@@ -133,9 +131,14 @@ class WebhookDeliverer implements Deliverer {
 
   /** Every way in which an attempt can end, in BullMQ's words. */
   async #process(delivery: DeliveryJob, token: string): Promise<DeliveryResult> {
-    const release = this.#hosts.take(delivery.data.url);
-    if (!release) return this.#later(delivery, token, busyHostDelayMs());
+    const { id = '', data } = delivery;
+    const release = this.#hosts.take(data.url);
     try {
+      if (!release) {
+        await this.#queue.putOff.add(id);
+        return await this.#later(delivery, token, this.#hosts.putOffMs(data.url));
+      }
+      await this.#queue.putOff.remove(id);
       const body = await this.#bodyOf(delivery);
       if (body === undefined) return await this.#later(delivery, token, faultDelayMs);
       return await this.#deliver(delivery, body);
@@ -146,7 +149,7 @@ class WebhookDeliverer implements Deliverer {
       await delivery.moveToWait(token);
       throw new WaitingError();
     } finally {
-      release();
+      release?.();
     }
   }
 

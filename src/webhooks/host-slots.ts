@@ -1,7 +1,22 @@
-/** How many deliveries go to one host at once: a host that is slow keeps only its own waiting. */
+/**
+ * How many deliveries go to one host at once: a host that is slow keeps only its own waiting. Those that find no slot
+ * come back one after the other, however many they are, so that a long backlog does not turn in circles.
+ */
+
+/** A host's slots are asked for this seldom at least; it is also what the first ones are put off by. */
+const shortestPutOffMs = 200;
+const longestPutOffMs = 15_000;
+
+interface HostLoad {
+  taken: number;
+  /** Epoch ms by which those that are put off are back. */
+  allBackAt: number;
+}
+
 export class HostSlots {
   readonly #limit: number;
-  readonly #taken = new Map<string, number>();
+  /** Of hosts with a delivery under way. */
+  readonly #loads = new Map<string, HostLoad>();
 
   constructor(limit: number) {
     this.#limit = limit;
@@ -10,13 +25,27 @@ export class HostSlots {
   /** @returns what gives the slot back, or undefined when the host has none left */
   take(url: string): (() => void) | undefined {
     const { host } = new URL(url);
-    const taken = this.#taken.get(host) ?? 0;
-    if (taken >= this.#limit) return undefined;
-    this.#taken.set(host, taken + 1);
+    const load = this.#loads.get(host) ?? { taken: 0, allBackAt: 0 };
+    if (load.taken >= this.#limit) return undefined;
+    load.taken += 1;
+    this.#loads.set(host, load);
     return () => {
-      const left = (this.#taken.get(host) ?? 1) - 1;
-      if (left > 0) this.#taken.set(host, left);
-      else this.#taken.delete(host);
+      load.taken -= 1;
+      if (load.taken === 0) this.#loads.delete(host);
     };
+  }
+
+  /**
+   * Puts off a delivery that found no slot: by 200 ms × those that are put off already / slots, itself included, but
+   * from 200 ms to 15 s; then up to a half less, so that what came together does not come back together.
+   * @param nowMs since the epoch
+   * @param random uniform in [0, 1)
+   * @returns milliseconds until it asks again
+   */
+  putOffMs(url: string, nowMs: number = Date.now(), random: number = Math.random()): number {
+    const load = this.#loads.get(new URL(url).host) ?? { taken: 0, allBackAt: 0 };
+    const apartMs = shortestPutOffMs / this.#limit;
+    load.allBackAt = Math.min(Math.max(load.allBackAt, nowMs) + apartMs, nowMs + longestPutOffMs);
+    return Math.ceil(Math.max(load.allBackAt - nowMs, shortestPutOffMs) * (1 - random / 2));
   }
 }

@@ -9,14 +9,14 @@ export interface ObjectKeeperOptions {
   owner: string;
   /** True when that is the job itself; else it may be deleted while this one runs. */
   isOwn: boolean;
-  /** Of whatever is written, epoch ms. */
-  expiresAt: number;
+  /** When tensors end in the store, epoch ms. They are written before the result is there, and must outlive it. */
+  tensorsExpireAt: number;
   maxBytes: number;
 }
 
 export class ObjectKeeper implements KeptTensors {
-  /** What was written or found, by storage key. */
-  readonly objects = new Map<string, KeptObject>();
+  /** Bytes of what was written or found, by storage key. */
+  readonly #objects = new Map<string, number>();
   readonly maxBytes: number;
   readonly #options: ObjectKeeperOptions;
   readonly #keys: Record<TensorName, string>;
@@ -41,27 +41,36 @@ export class ObjectKeeper implements KeptTensors {
   }
 
   async write(name: TensorName, bytes: Uint8Array): Promise<void> {
-    const { store, owner, isOwn } = this.#options;
+    const { store, owner, isOwn, tensorsExpireAt } = this.#options;
     // Nothing may appear again of a job that was deleted.
     if (!isOwn && !(await store.has(inputKey(owner)).catch(() => false))) return;
-    await this.put(this.#keys[name], bytes);
+    const key = this.#keys[name];
+    if (await this.#put(key, bytes, tensorsExpireAt)) this.note(key, bytes);
   }
 
-  /** A store that is full or away costs later runs their short cut, not this one its result. */
-  async put(key: string, bytes: Uint8Array): Promise<void> {
-    const { store, expiresAt } = this.#options;
-    const ttlSeconds = (expiresAt - Date.now()) / 1000;
-    if (ttlSeconds <= 0) return;
-    try {
-      await store.put(key, bytes, ttlSeconds);
-      this.note(key, bytes);
-    } catch {
-      await store.delete(key).catch(() => {});
-    }
+  /** An upload lives until `expiresAt` from now on. Where the store fails, the upload is still there as it was. */
+  async keepUpload(key: string, bytes: Uint8Array, expiresAt: number): Promise<void> {
+    await this.#put(key, bytes, expiresAt);
+    this.note(key, bytes);
   }
 
   /** It is there and was used. */
   note(key: string, bytes: Uint8Array): void {
-    this.objects.set(key, { key, bytes: bytes.byteLength, expiresAt: this.#options.expiresAt });
+    this.#objects.set(key, bytes.byteLength);
+  }
+
+  /** What was written or found. @param expiresAt when it ends, epoch ms */
+  objects(expiresAt: number): KeptObject[] {
+    return [...this.#objects].map(([key, bytes]) => ({ key, bytes, expiresAt }));
+  }
+
+  /** A store that is full or away costs later runs their short cut, not this one its result. */
+  async #put(key: string, bytes: Uint8Array, expiresAt: number): Promise<boolean> {
+    const ttlSeconds = (expiresAt - Date.now()) / 1000;
+    if (ttlSeconds <= 0) return false;
+    return this.#options.store.put(key, bytes, ttlSeconds).then(
+      () => true,
+      () => false,
+    );
   }
 }

@@ -1,4 +1,4 @@
-/** How long to wait before the next device process: doubles with each failure in a row. */
+/** How long to wait before a child process is started again: doubles with each failure in a row. */
 const maxDelayMs = 30_000;
 /** A process that lived this long was sound: its end is the first failure of a new row. */
 const soundLifeMs = 60_000;

@@ -38,12 +38,11 @@ export async function runJob(
   const { params, ttlSeconds } = data;
   const lowRes = await readInput(store, data.input.key, data);
   const maps = await readMaps(store, data);
-  const expiresAt = data.source?.expiresAt ?? Date.now() + ttlSeconds * 1000;
   const keeper = new ObjectKeeper({
     store,
     owner: data.source?.id ?? id,
     isOwn: data.source === undefined,
-    expiresAt,
+    tensorsExpireAt: data.source?.expiresAt ?? Date.now() + data.timeoutMs + ttlSeconds * 1000,
     maxBytes: settings.keepMaxBytes,
   });
   const keeps = settings.keepMaxBytes > 0;
@@ -65,8 +64,10 @@ export async function runJob(
   });
   signal.throwIfAborted();
   const key = outputKey(id);
+  const expiresAt = Date.now() + ttlSeconds * 1000;
   await store.put(key, made.image, ttlSeconds);
-  if (keeps) await keepUploads(keeper, data, lowRes, maps);
+  const keptUntil = data.source?.expiresAt ?? expiresAt;
+  if (keeps) await keepUploads(keeper, data, { lowRes, maps }, keptUntil);
   return {
     output: {
       key,
@@ -75,11 +76,11 @@ export async function runJob(
       bytes: made.image.byteLength,
       content_type: made.contentType,
       format: made.format,
-      expiresAt: Date.now() + ttlSeconds * 1000,
+      expiresAt,
     },
     colorfix: made.colorfix,
     evaluations: made.evaluations,
-    kept: [...keeper.objects.values()],
+    kept: keeper.objects(keptUntil),
     timingsMs: made.timingsMs,
     totalMs: performance.now() - startedAt,
     model,
@@ -123,12 +124,12 @@ async function readMaps(store: ObjectStore, data: UpscaleJobData): Promise<Stren
 /** From now on they live as long as the result, and count as what is kept. */
 async function keepUploads(
   keeper: ObjectKeeper,
-  { input, maps = {}, source }: UpscaleJobData,
-  lowRes: Uint8Array,
-  mapBytes: StrengthMaps,
+  { input, maps: mapKeys = {}, source }: UpscaleJobData,
+  { lowRes, maps }: { lowRes: Uint8Array; maps: StrengthMaps },
+  expiresAt: number,
 ): Promise<void> {
   if (source) keeper.note(input.key, lowRes);
-  else await keeper.put(input.key, lowRes);
-  if (maps.pix && mapBytes.pix) await keeper.put(maps.pix, mapBytes.pix);
-  if (maps.sem && mapBytes.sem) await keeper.put(maps.sem, mapBytes.sem);
+  else await keeper.keepUpload(input.key, lowRes, expiresAt);
+  if (mapKeys.pix && maps.pix) await keeper.keepUpload(mapKeys.pix, maps.pix, expiresAt);
+  if (mapKeys.sem && maps.sem) await keeper.keepUpload(mapKeys.sem, maps.sem, expiresAt);
 }

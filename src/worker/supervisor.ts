@@ -60,6 +60,8 @@ class LockLost extends Error {
 
 /** Workers may die (a node that is drained, an out-of-memory kill) with the same job in hand this often. */
 const maxStalledCount = 5;
+/** A full disk is not mended in a second. */
+const storageRetryDelayMs = 30_000;
 
 export class Supervisor {
   readonly #options: SupervisorOptions;
@@ -200,6 +202,10 @@ export class Supervisor {
       const known = toAppError(error);
       const text = JSON.stringify(toFailure(known));
       logFailure(logger, job, known);
+      // BullMQ reads it from the job when it puts the next attempt off.
+      if (known.code === 'storage_unavailable') {
+        job.opts.backoff = { type: 'fixed', delay: storageRetryDelayMs };
+      }
       throw known.retryable ? new Error(text) : new UnrecoverableError(text);
     }
   }

@@ -15,6 +15,7 @@ import {
 } from '../../src/jobs/worker-registry.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
 import { openStore } from '../../src/storage/open-store.ts';
+import { limitFileSize } from '../support/processes.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { jobData } from '../support/worker.ts';
 
@@ -256,6 +257,47 @@ test('with Redis away every method says so at once, and works again when it is b
   await redis.restart();
   await queue.ready(10_000);
   expect(await queue.get(id)).toMatchObject({ status: 'queued' });
+});
+
+describe('a Redis that refuses writes', () => {
+  const config = (...setting: [string, string]) => redis.client.config('SET', ...setting);
+  const fullMemory = {
+    refuse: () => config('maxmemory', '1'),
+    recover: () => config('maxmemory', '0'),
+  };
+  const fullDisk = {
+    /** The process that saves ends at the limit. */
+    refuse: async () => {
+      await config('appendonly', 'no');
+      await config('save', '3600 1');
+      const [, pid] = /process_id:(\d+)/.exec(await redis.client.info('server')) ?? [];
+      limitFileSize(Number(pid), 10);
+      await redis.client.bgsave();
+      await expect
+        .poll(() => redis.client.info('persistence'), { timeout: 10_000 })
+        .toContain('rdb_last_bgsave_status:err');
+    },
+    recover: () => config('stop-writes-on-bgsave-error', 'no'),
+  };
+
+  test.each([
+    ['memory', fullMemory, /^Redis refuses writes: command not allowed when used memory/],
+    ['disk', fullDisk, /^Redis refuses writes: Redis is configured to save RDB snapshots, but/],
+  ])('for its %s is full says so, and takes jobs again afterwards', async (_, fault, message) => {
+    const there = await submit();
+    await fault.refuse();
+    const refused = { code: 'redis_unavailable', message: expect.stringMatching(message) };
+    const id = randomUUID();
+    const data = jobData(id, image);
+    const told = { ...data, webhook: { url: 'https://example.com/', attempts: 1 } };
+    await expect(queue.submit(id, { image }, data)).rejects.toMatchObject(refused);
+    await expect(queue.submit(id, { image }, told)).rejects.toMatchObject(refused);
+    expect(await store.get(inputKey(id))).toBeUndefined();
+    expect(await queue.get(there)).toMatchObject({ status: 'queued' });
+    await fault.recover();
+    await submit(id);
+    expect(await queue.counts()).toEqual({ queued: 2, processing: 0 });
+  });
 });
 
 describe('the worker registry', () => {

@@ -1,11 +1,12 @@
 /** What goes wrong around a job: device processes, supervisors and Redis that die, hang or are told to stop. */
+import { randomUUID } from 'node:crypto';
 import { setTimeout as nextLook } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { outputKey } from '../../src/jobs/job.ts';
 import { metrics } from '../../src/metrics.ts';
 import type { RunningWorker } from '../../src/worker/start-worker.ts';
 import { type Build, buildService } from '../support/build.ts';
-import { devicesOf, isAlive } from '../support/processes.ts';
+import { devicesOf, isAlive, limitFileSize } from '../support/processes.ts';
 import {
   startWorkerBench,
   startWorkerProcess,
@@ -143,6 +144,50 @@ describe('a device process', () => {
     await untilReady(worker);
     const next = await bench.ended(await bench.submit(await testImage(24)));
     expect(next.status).toBe('succeeded');
+  });
+});
+
+describe('a disk that is full', () => {
+  test('puts its jobs off and says why; once there is room they succeed', async () => {
+    const { device } = await startReady();
+    limitFileSize(device, 10);
+    const id = randomUUID();
+    const delayed = bench.event(id, 'delayed');
+    await bench.submit(await testImage(24), {}, {}, id);
+    await delayed;
+    expect(await bench.queue.get(id)).toMatchObject({ status: 'queued' });
+    expect(bench.log).toContainEqual(
+      expect.objectContaining({
+        msg: 'an attempt of the job failed',
+        code: 'storage_unavailable',
+        detail: expect.stringContaining('The folder of STORAGE is full (EFBIG)'),
+      }),
+    );
+    const job = await bench.inspector.getJob(id);
+    expect(job?.delay).toBe(30_000);
+    limitFileSize(device, 'unlimited');
+    await job?.promote();
+    const ended = await bench.ended(id);
+    expect(ended).toMatchObject({ status: 'succeeded' });
+    expect(ended.result?.kept).toHaveLength(3);
+  });
+
+  test('fails a job in the end as storage_unavailable', async () => {
+    const { device } = await startReady();
+    limitFileSize(device, 10);
+    const id = randomUUID();
+    let delayed = bench.event(id, 'delayed');
+    await bench.submit(await testImage(24), {}, {}, id);
+    for (let attempt = 1; attempt < 3; attempt += 1) {
+      await delayed;
+      delayed = bench.event(id, 'delayed');
+      await (await bench.inspector.getJob(id))?.promote();
+    }
+    expect(await bench.ended(id)).toMatchObject({
+      status: 'failed',
+      error: { code: 'storage_unavailable' },
+    });
+    expect(await attemptsMade(id)).toBe(3);
   });
 });
 

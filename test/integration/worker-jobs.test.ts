@@ -1,4 +1,6 @@
 /** Jobs from the queue through a real device process to their end. */
+import { stat } from 'node:fs/promises';
+import path from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { inputKey, outputKey, stages, tensorKeys } from '../../src/jobs/job.ts';
@@ -53,6 +55,23 @@ describe('a job that succeeds', () => {
     const kept = job.result?.kept.map(({ key }) => key).sort();
     expect(kept).toEqual([...Object.values(tensorKeys(job.id)), inputKey(job.id)].sort());
     for (const key of kept ?? []) expect(await bench.store.has(key)).toBe(true);
+  });
+
+  test('keeps all of it for as long as its result, which lives from when it was made', async () => {
+    const sem = { pix: 1, sem: 0.5 };
+    const { id, startedAt = 0, completedAt = 0, result } = await run(await testImage(200), sem);
+    const { expiresAt = 0 } = result?.output ?? {};
+    expect(completedAt - startedAt).toBeGreaterThan(100);
+    expect(expiresAt - 3_600_000).toBeGreaterThan(startedAt + 100);
+    expect(expiresAt - 3_600_000).toBeLessThanOrEqual(completedAt);
+    expect(result?.kept.map((object) => object.expiresAt)).toEqual(Array(4).fill(expiresAt));
+    // A file of the store lives until its modification time.
+    const folder = path.join(bench.redis.folder, 'objects');
+    for (const key of [outputKey(id), inputKey(id), ...Object.values(tensorKeys(id))]) {
+      const { mtimeMs } = await stat(path.join(folder, key));
+      expect(mtimeMs + 1).toBeGreaterThanOrEqual(expiresAt);
+      expect(mtimeMs).toBeLessThan(expiresAt + 121_000);
+    }
   });
 
   test('has times that follow each other, and stages that fill the whole', async () => {

@@ -189,9 +189,12 @@ test.each([
   ['128Mi', [], '256'],
   ['10Gi', ['config.DEVICE_MAX_RSS_MEGABYTES=700'], '700'],
   ['10Gi', ['workers.cpu.config.DEVICE_MAX_RSS_MEGABYTES=800'], '800'],
-])('with a memory limit of %s and %j, device processes are replaced above %s MB', async (limit, set, expected) => {
-  expect(await deviceMegabytes(`${memoryLimit}=${limit}`, ...set)).toBe(expected);
-});
+])(
+  'with a memory limit of %s and %j, device processes are replaced above %s MB',
+  async (limit, set, expected) => {
+    expect(await deviceMegabytes(`${memoryLimit}=${limit}`, ...set)).toBe(expected);
+  },
+);
 
 test('without a memory limit the setting keeps its own default', async () => {
   expect(await deviceMegabytes('workerDefaults.resources.limits.memory=null')).toBeUndefined();

@@ -1,4 +1,5 @@
 /** Ports and processes of this machine (Linux), for tests and benchmarks that start real services. */
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -52,3 +53,8 @@ export const devicesOf = (pid: number): number[] =>
 /** Resident memory in megabytes: now (`VmRSS`) or at its highest (`VmHWM`). NaN once it has ended. */
 export const residentMegabytes = (pid: number, field: 'VmRSS' | 'VmHWM'): number =>
   Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(procFile(pid, 'status'))?.[1]) / 1024;
+
+/** Stands in for a full disk: a process that would write a larger file gets EFBIG (`prlimit` of util-linux). */
+export function limitFileSize(pid: number, bytes: number | 'unlimited'): void {
+  execFileSync('prlimit', [`--pid=${pid}`, `--fsize=${bytes}:`]);
+}

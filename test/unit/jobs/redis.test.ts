@@ -53,6 +53,34 @@ describe('orUnavailable', () => {
     });
   });
 
+  const aof = 'Errors writing to the AOF file: No space left on device';
+  test.each([
+    [`MISCONF ${aof}`, aof],
+    [`MISCONF ${aof}\n`, aof],
+    [`MISCONF ${aof} script: a9c3, on @user_script:1.`, aof],
+    [`ERR Error running script (call to f_a9c3): @user_script:1: -MISCONF ${aof}`, aof],
+    [
+      "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands that may modify the data set are disabled.",
+      "Redis is configured to save RDB snapshots, but it's currently unable to persist to disk",
+    ],
+    [
+      "OOM command not allowed when used memory > 'maxmemory'.",
+      "command not allowed when used memory > 'maxmemory'",
+    ],
+    [
+      "READONLY You can't write against a read only replica.",
+      "You can't write against a read only replica",
+    ],
+  ])('says why Redis refuses to write: %s', async (reply, reason) => {
+    const cause = Object.assign(new Error(reply), { name: 'ReplyError' });
+    await expect(orUnavailable(() => Promise.reject(cause))).rejects.toMatchObject({
+      code: 'redis_unavailable',
+      message: `Redis refuses writes: ${reason}. Try again in a minute; its operator has to see to that.`,
+      retryAfterSeconds: 30,
+      cause,
+    });
+  });
+
   test.each([new TypeError('x is not a function'), new AppError('queue_full', 'Full.')])(
     'leaves %s as it is',
     async (error) => {

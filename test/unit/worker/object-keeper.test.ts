@@ -21,7 +21,7 @@ const keeper = (store: ObjectStore, isOwn: boolean) =>
     store,
     owner: 'a',
     isOwn,
-    expiresAt: Date.now() + 60_000,
+    tensorsExpireAt: Date.now() + 60_000,
     maxBytes: 1000,
   });
 
@@ -31,11 +31,29 @@ test('another job finds what a job has kept; a second attempt of the same job do
   expect(await keeper(store, true).read('latents')).toBeUndefined();
   const other = keeper(store, false);
   expect(await other.read('latents')).toEqual(bytes);
-  expect([...other.objects.keys()]).toEqual(['latents/a']);
+  const expiresAt = Date.now() + 1000;
+  expect(other.objects(expiresAt)).toEqual([{ key: 'latents/a', bytes: bytes.length, expiresAt }]);
 });
 
 test('a job that was deleted leaves nothing again', async () => {
   const store = memoryStore();
   await keeper(store, false).write('latents', bytes);
   expect(await store.has('latents/a')).toBe(false);
+});
+
+test('a store that fails takes nothing away from a job: its upload stays, and counts as kept', async () => {
+  const store = memoryStore();
+  await store.put('input/a', bytes, 60);
+  await store.put('latents/a', bytes, 60);
+  store.put = () => Promise.reject(new Error('The disk is full.'));
+  const expiresAt = Date.now() + 60_000;
+  const own = keeper(store, true);
+  await own.keepUpload('input/a', bytes, expiresAt);
+  await own.write('eps_pix', bytes);
+  expect(own.objects(expiresAt)).toEqual([{ key: 'input/a', bytes: bytes.length, expiresAt }]);
+  const other = keeper(store, false);
+  await other.write('latents', bytes);
+  expect(other.objects(expiresAt)).toEqual([]);
+  expect(await store.get('input/a')).toEqual(bytes);
+  expect(await store.get('latents/a')).toEqual(bytes);
 });
