@@ -10,6 +10,7 @@ import { sendProblem } from './problems.ts';
 import { readResult } from './read-result.ts';
 import { isSucceeded, resultHeaderSchemas, resultHeaders } from './result-headers.ts';
 import type { Services } from './services.ts';
+import { whenClosed } from './when-closed.ts';
 
 const imageBytes = { schema: { type: 'string', format: 'binary' } };
 const jobContent = { 'application/json': { schema: { $ref: 'Job#' } } };
@@ -75,7 +76,7 @@ function endOfWait(reply: FastifyReply, closing: AbortSignal): AbortSignal {
   const abort = (): void => end.abort();
   // By hand, not AbortSignal.any: `closing` lives as long as the service and must not collect listeners.
   closing.addEventListener('abort', abort, { once: true });
-  reply.raw.once('close', () => {
+  whenClosed(reply.raw, () => {
     closing.removeEventListener('abort', abort);
     abort();
   });

@@ -30,6 +30,7 @@ import { readyz } from './routes/readyz.ts';
 import { sweepUpscale } from './routes/sweep-upscale.ts';
 import type { App, Services } from './services.ts';
 import { registerUnreadBodies } from './unread-body.ts';
+import { UploadBudget } from './upload-budget.ts';
 import { registerValidation } from './validation.ts';
 
 export interface AppOptions {
@@ -93,6 +94,7 @@ export async function buildApp({
     queue,
     store,
     imageFetches: new ImageFetches(config),
+    uploadBudget: new UploadBudget(config),
     leaving,
     closing: registerClosing(app, leaving),
   };

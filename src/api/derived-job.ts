@@ -13,6 +13,7 @@ import type { AskedJob } from './request-digest.ts';
 import type { FinishedJob } from './result-headers.ts';
 import type { Services } from './services.ts';
 import type { Upload } from './upload.ts';
+import type { HoldBytes } from './upload-budget.ts';
 
 /** What every route that makes a job from another can answer. */
 export const derivedJobProblems: readonly ErrorCode[] = [
@@ -86,7 +87,7 @@ interface Derivation {
   /** @throws too_many_pixels | unsupported_output */
   check: () => void;
   /** Called last: reads the body. Absent: there are none. */
-  readMaps?: () => Promise<Upload['maps']>;
+  readMaps?: (hold: HoldBytes) => Promise<Upload['maps']>;
 }
 
 interface DerivedRequest {
@@ -106,7 +107,7 @@ export async function answerDerived(
   reply: FastifyReply,
   { id, query, derive }: DerivedRequest,
 ): Promise<FastifyReply> {
-  const { config, queue } = services;
+  const { config, queue, uploadBudget } = services;
   const plan = planAnswer(request, query.format, config.MAX_WAIT_SECONDS);
   const options = resolveJobOptions(query, config);
   const { job, data } = await sourceOf(services, id);
@@ -116,11 +117,12 @@ export async function answerDerived(
     await checkRoomAndModel(queue, asked.params.model, config);
   }
   check();
-  const maps = readMaps ? await readMaps() : {};
-  const entered = await enterJob(services, request, {
-    uploads: { maps },
-    asked: { ...asked, source: data.source, ...options },
-    input: data.input,
-  });
+  const entered = await uploadBudget.lend(async (hold) =>
+    enterJob(services, request, {
+      uploads: { maps: readMaps ? await readMaps(hold) : {} },
+      asked: { ...asked, source: data.source, ...options },
+      input: data.input,
+    }),
+  );
   return answerJob(services, reply.headers(entered.headers), plan, entered.job);
 }

@@ -5,6 +5,7 @@ import { AppError } from '../errors.ts';
 import { metrics } from '../metrics.ts';
 import { AddressPolicy } from '../net/address-policy.ts';
 import { fetchImage } from '../net/fetch-image.ts';
+import { whenClosed } from './when-closed.ts';
 
 type Settings = Pick<
   Config,
@@ -54,7 +55,7 @@ export class ImageFetches {
     const onClose = (): void => {
       gone.abort(new AppError('malformed_request', 'The client went away.'));
     };
-    reply.raw.once('close', onClose);
+    const stop = whenClosed(reply.raw, onClose);
     try {
       return await fetchImage(url, {
         policy: this.#policy,
@@ -63,7 +64,7 @@ export class ImageFetches {
         signal: gone.signal,
       });
     } finally {
-      reply.raw.off('close', onClose);
+      stop();
     }
   }
 

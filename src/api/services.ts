@@ -11,6 +11,7 @@ import type { Config } from '../config.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import type { ImageFetches } from './image-fetches.ts';
+import type { UploadBudget } from './upload-budget.ts';
 
 export interface Services {
   readonly config: Config;
@@ -19,6 +20,8 @@ export interface Services {
   readonly store: ObjectStore;
   /** Fetches what `image_url` names. */
   readonly imageFetches: ImageFetches;
+  /** Memory for the uploads of all requests. */
+  readonly uploadBudget: UploadBudget;
   /** Aborted once load balancers shall look elsewhere: everything is still served, but `/readyz` says no. */
   readonly leaving: AbortSignal;
   /** Aborted once the service is closing: requests that wait for a job are then answered as it stands. */

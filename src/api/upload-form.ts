@@ -10,32 +10,44 @@ import { escapePointer } from './validation.ts';
 /** Room for boundaries and part headers around the file. */
 export const formOverheadBytes = 65_536;
 
-/**
- * @param maxBytes of the files together; the form around them may have `formOverheadBytes` more
- * @param names of the file fields that may be there, each at most once; `image` must be, if it is among them
- * @throws missing_image | too_many_files | upload_too_large | malformed_request | invalid_parameter
- */
+/** Throws when a body may not have so many bytes. */
+export type CheckBytes = (bytes: number) => void;
+
+interface FormOptions {
+  /** Of each file. */
+  maxBytes: number;
+  /** Of the file fields that may be there, each at most once; `image` must be, if it is among them. */
+  names: readonly FormFile[];
+  /** Of the whole form, as far as it has come. */
+  check: CheckBytes;
+}
+
+/** @throws missing_image | too_many_files | upload_too_large | malformed_request | invalid_parameter, or what `check` throws */
 export function readForm(
   raw: IncomingMessage,
   headers: IncomingHttpHeaders,
-  maxBytes: number,
-  names: readonly FormFile[],
+  { maxBytes, names, check }: FormOptions,
 ): Promise<FormFiles> {
   const form = openForm(headers as BusboyHeaders, maxBytes, names.length);
   return new Promise((resolve, reject) => {
     let received = 0;
     const onData = (chunk: Buffer): void => {
       received += chunk.length;
-      if (received > maxBytes + formOverheadBytes) fail(tooLarge(maxBytes));
+      try {
+        check(received);
+      } catch (error) {
+        fail(error);
+      }
     };
     const onLost = (cause?: unknown): void => {
-      if (!raw.complete) fail(endedEarly(cause));
+      // A body may be complete and yet be lost before it was read to its end.
+      if (!raw.readableEnded) fail(endedEarly(cause));
     };
     const stop = (): void => {
       raw.off('data', onData).off('error', onLost).off('close', onLost).unpipe(form);
     };
     // The parser may go on to speak after the first fault: a promise takes only the first.
-    const fail = (error: AppError): void => {
+    const fail = (error: unknown): void => {
       stop();
       discardRest(raw);
       reject(error);

@@ -1,13 +1,22 @@
 /**
  * The upload of a request as bytes, from a raw `image/*` body, from the one file field of a multipart form, or
- * from the URL that a JSON body names. Bytes are counted as they arrive, so no request makes us hold more than the limit.
+ * from the URL that a JSON body names. Bytes are counted as they arrive, so no request makes us hold more than the limit,
+ * nor all together more than the budget.
  */
 import type { IncomingMessage } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { AppError, expected } from '../errors.ts';
 import { announcesBody, discardRest } from './unread-body.ts';
-import { endedEarly, type FormFiles, fileField, mapFields, tooLarge } from './upload-faults.ts';
-import { formOverheadBytes, readForm } from './upload-form.ts';
+import type { HoldBytes } from './upload-budget.ts';
+import {
+  endedEarly,
+  type FormFile,
+  type FormFiles,
+  fileField,
+  mapFields,
+  tooLarge,
+} from './upload-faults.ts';
+import { type CheckBytes, formOverheadBytes, readForm } from './upload-form.ts';
 import { jsonTooLarge, maxJsonBytes, parseImageUrl } from './upload-url.ts';
 
 const bodyKinds = `multipart/form-data with a file field "${fileField}", the raw bytes of an image with its image/* type, or application/json {"image_url": "https://…"}`;
@@ -20,6 +29,7 @@ export interface Upload {
 
 export interface UploadOptions {
   maxBytes: number;
+  hold: HoldBytes;
   /** Fetches the image behind a URL that is not checked yet. */
   fetchImage: (url: string) => Promise<Buffer>;
 }
@@ -27,42 +37,42 @@ export interface UploadOptions {
 /**
  * @returns the bytes of the image, at least one, and of the maps beside it; together at most `maxBytes`
  * @throws missing_image | too_many_files | upload_too_large | unsupported_media_type | malformed_request |
- *   invalid_parameter (a form field beside the image) | url_not_allowed | image_url_failed
+ *   invalid_parameter (a form field beside the image) | url_not_allowed | image_url_failed | too_many_fetches |
+ *   too_many_uploads
  */
 export async function readUpload(
   request: FastifyRequest,
   reply: FastifyReply,
-  { maxBytes, fetchImage }: UploadOptions,
+  { maxBytes, hold, fetchImage }: UploadOptions,
 ): Promise<Upload> {
   const mediaType = checkHeaders(request);
   const isForm = mediaType === 'multipart/form-data';
   const isJson = mediaType === 'application/json';
   const fault = isJson ? jsonTooLarge() : tooLarge(maxBytes);
   const limit = isJson ? maxJsonBytes : isForm ? maxBytes + formOverheadBytes : maxBytes;
-  if (Number(request.headers['content-length'] ?? 0) > limit) throw fault;
-  // A client that asked first (Expect: 100-continue) sends nothing until now, so that what is refused
-  // before this line costs it no upload.
-  if (request.headers.expect?.toLowerCase() === '100-continue') reply.raw.writeContinue();
+  const check = checkBytes(limit, fault, hold);
+  admitBody(request, reply, check);
   if (isForm) {
-    const files = await readForm(request.raw, request.headers, maxBytes, [
-      fileField,
-      ...Object.values(mapFields),
-    ]);
+    const names: FormFile[] = [fileField, ...Object.values(mapFields)];
+    const files = await readForm(request.raw, request.headers, { maxBytes, names, check });
     return { image: notEmpty(files[fileField]), maps: toMaps(files) };
   }
-  const bytes = await readRaw(request.raw, limit, fault);
-  const image = isJson ? await fetchImage(parseImageUrl(bytes)) : notEmpty(bytes);
+  const bytes = await readRaw(request.raw, check);
+  if (!isJson) return { image: notEmpty(bytes), maps: {} };
+  const image = await fetchImage(parseImageUrl(bytes));
+  hold(image.length);
   return { image, maps: {} };
 }
 
 /**
  * The strength maps of a request that has no image: a form with one or both, or no body at all.
- * @throws upload_too_large | unsupported_media_type | malformed_request | too_many_files | invalid_parameter
+ * @throws upload_too_large | unsupported_media_type | malformed_request | too_many_files | invalid_parameter |
+ *   too_many_uploads
  */
 export async function readMaps(
   request: FastifyRequest,
   reply: FastifyReply,
-  maxBytes: number,
+  { maxBytes, hold }: Pick<UploadOptions, 'maxBytes' | 'hold'>,
 ): Promise<Upload['maps']> {
   const { headers } = request;
   if (!announcesBody(headers)) return {};
@@ -72,11 +82,31 @@ export async function readMaps(
     const detail = expected(wanted, 'the body', mediaType || 'no Content-Type');
     throw new AppError('unsupported_media_type', `${detail}.`);
   }
-  if (Number(headers['content-length'] ?? 0) > maxBytes + formOverheadBytes) {
-    throw tooLarge(maxBytes);
-  }
+  const check = checkBytes(maxBytes + formOverheadBytes, tooLarge(maxBytes), hold);
+  admitBody(request, reply, check);
+  const names = Object.values(mapFields);
+  return toMaps(await readForm(request.raw, headers, { maxBytes, names, check }));
+}
+
+/** @returns a check of the bytes that a body has, which throws `fault` above `limit` or too_many_uploads */
+const checkBytes =
+  (limit: number, fault: AppError, hold: HoldBytes): CheckBytes =>
+  (bytes) => {
+    if (bytes > limit) throw fault;
+    hold(bytes);
+  };
+
+/**
+ * The last look before a body is read.
+ * @throws what `check` throws of the length that is declared | malformed_request when the client has left
+ */
+function admitBody({ raw, headers }: FastifyRequest, reply: FastifyReply, check: CheckBytes): void {
+  // No event would tell a reader that begins now.
+  if (raw.destroyed) throw endedEarly();
+  check(Number(headers['content-length'] ?? 0));
+  // A client that asked first (Expect: 100-continue) sends nothing until now, so that what is refused
+  // before this line costs it no upload.
   if (headers.expect?.toLowerCase() === '100-continue') reply.raw.writeContinue();
-  return toMaps(await readForm(request.raw, headers, maxBytes, Object.values(mapFields)));
 }
 
 /** An empty file is what a browser sends for a field that nobody filled. */
@@ -116,8 +146,8 @@ function checkHeaders({ headers }: FastifyRequest): string {
   return mediaType;
 }
 
-/** @param fault of a body that has more than `maxBytes` */
-function readRaw(raw: IncomingMessage, maxBytes: number, fault: AppError): Promise<Buffer> {
+/** @throws what `check` throws | malformed_request */
+function readRaw(raw: IncomingMessage, check: CheckBytes): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let received = 0;
@@ -128,9 +158,12 @@ function readRaw(raw: IncomingMessage, maxBytes: number, fault: AppError): Promi
     const onData = (chunk: Buffer): void => {
       received += chunk.length;
       chunks.push(chunk);
-      if (received <= maxBytes) return;
-      settle(() => reject(fault));
-      discardRest(raw);
+      try {
+        check(received);
+      } catch (error) {
+        settle(() => reject(error));
+        discardRest(raw);
+      }
     };
     const onEnd = (): void => settle(() => resolve(Buffer.concat(chunks, received)));
     const onLost = (cause?: unknown): void => settle(() => reject(endedEarly(cause)));

@@ -9,6 +9,7 @@ import { startApi, type TestApi } from '../support/api.ts';
 import { contract, expectContract, faults } from '../support/contract.ts';
 import { photo } from '../support/hostile-images.ts';
 import { json, send } from '../support/http.ts';
+import { leavingClient } from '../support/leaving.ts';
 import { openStream, type SseStream } from '../support/sse.ts';
 
 let api: TestApi;
@@ -170,6 +171,30 @@ test('a job that is deleted says so', async () => {
   await api.redis.client.xadd('bull:upscale:events', '*', 'event', 'removed', 'jobId', job.id);
   await stream.ended;
   expect(stream.events.at(-1)).toEqual({ name: 'deleted', data: { id: job.id } });
+});
+
+test('a client that has left before its stream opens leaves nothing open', async () => {
+  const { urls } = await newJob();
+  const get = api.queue.get.bind(api.queue);
+  const watch = vi.spyOn(api.queue, 'watch');
+  vi.spyOn(api.queue, 'get').mockImplementationOnce(async (id) => {
+    const job = await get(id);
+    await leave();
+    return job;
+  });
+  const leave = leavingClient(api.port, [`GET ${urls.events} HTTP/1.1\r\nHost: x\r\n\r\n`]);
+  await vi.waitFor(() => expect(watch).toHaveBeenCalled(), { timeout: 10_000 });
+  await expect.poll(async () => (await metrics.eventStreams.get()).values[0]?.value).toBe(0);
+});
+
+test('a client that leaves before its pipelined request is answered leaves nothing open', async () => {
+  const { urls } = await newJob();
+  const watch = vi.spyOn(api.queue, 'watch');
+  const get = (url: string) => `GET ${url} HTTP/1.1\r\nHost: x\r\n\r\n`;
+  const leave = leavingClient(api.port, [get(urls.events), get(urls.events)]);
+  await vi.waitFor(() => expect(watch).toHaveBeenCalledTimes(2), { timeout: 10_000 });
+  void leave();
+  await expect.poll(async () => (await metrics.eventStreams.get()).values[0]?.value).toBe(0);
 });
 
 test('signs of life come while nothing happens, and while Redis is away, and then all goes on', async () => {

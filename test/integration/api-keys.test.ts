@@ -6,31 +6,27 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { digestOfKey } from '../../src/api/clients/api-keys.ts';
 import type { JobObject } from '../../src/api/job-object.ts';
 import { startServer } from '../../src/api/server.ts';
-import type { Problem } from '../../src/errors.ts';
+import { AppError, type Problem } from '../../src/errors.ts';
 import { ClientLimits } from '../../src/jobs/client-limits.ts';
-import {
-  inputKey,
-  outputKey,
-  type StageTimings,
-  stages,
-  type UpscaleJobData,
-  type UpscaleJobResult,
-} from '../../src/jobs/job.ts';
-import { writeReuseRecord } from '../../src/jobs/stored-results.ts';
+import { heatmapId, type UpscaleJobData } from '../../src/jobs/job.ts';
 import { metrics } from '../../src/metrics.ts';
 import { startApi, type TestApi } from '../support/api.ts';
 import { contract, expectContract } from '../support/contract.ts';
+import { writeFinishedJob } from '../support/finished-job.ts';
 import { photo } from '../support/hostile-images.ts';
 import { type Answer, json, parseRaw, rawExchange, send } from '../support/http.ts';
-import { jobData } from '../support/worker.ts';
 
 const shop = 'pisa_shop';
 const rival = 'pisa_rival';
 const slow = 'pisa_slow';
+const single = 'pisa_single';
+const calm = 'pisa_calm';
 const entries = [
   { name: 'shop', sha256: digestOfKey(shop) },
   { name: 'rival', sha256: digestOfKey(rival), priorities: ['batch'] },
   { name: 'slow', sha256: digestOfKey(slow), requests_per_minute: 12, concurrent_jobs: 1 },
+  { name: 'single', sha256: digestOfKey(single), concurrent_jobs: 1 },
+  { name: 'calm', sha256: digestOfKey(calm), requests_per_minute: 6 },
   { name: 'old', sha256: digestOfKey('pisa_old'), expires_at: '2020-01-01T00:00:00Z' },
 ];
 let folder: string;
@@ -42,7 +38,7 @@ beforeEach(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'pisa-keys-'));
   file = path.join(folder, 'keys.json');
   await writeFile(file, JSON.stringify({ keys: entries }));
-  api = await startApi({ API_KEYS_FILE: file });
+  api = await startApi({ API_KEYS_FILE: file, MAX_WAIT_SECONDS: '1' });
   png = await photo('png', 24, 16);
 });
 afterEach(async () => {
@@ -64,6 +60,9 @@ const post = (headers: Record<string, string>, query = '') =>
     headers: { 'content-type': 'image/png', ...headers },
   });
 const problem = (answer: Answer) => json<Problem>(answer);
+
+const finishedJob = (client: string, more: Partial<UpscaleJobData> = {}) =>
+  writeFinishedJob(api, png, { client, ...more });
 
 describe('a key', () => {
   test('is asked for, in either of two headers, and never stored or logged', async () => {
@@ -114,6 +113,7 @@ describe('a key', () => {
       }
     }
     expect((await send(`${api.url}/docs`)).status).toBe(200);
+    expect((await send(`${api.url}/`)).status).toBe(200);
     expect((await send(`${api.url}/docs/json`)).status).toBe(200);
     expect((await send(`${api.url}/nowhere`)).status).toBe(404);
   });
@@ -141,25 +141,7 @@ describe('a client', () => {
   });
 
   test('owns what it makes of its own jobs, and they count', async () => {
-    const id = crypto.randomUUID();
-    const data: UpscaleJobData = { ...jobData(id, png), client: 'slow' };
-    const expiresAt = Date.now() + 60_000;
-    const output = { ...data.input, key: outputKey(id), format: 'png' as const, expiresAt };
-    const stageTimes = Object.fromEntries(stages.map((stage) => [stage, 1])) as StageTimings;
-    const result: UpscaleJobResult = {
-      output,
-      colorfix: 'none',
-      evaluations: 1,
-      kept: [],
-      timingsMs: stageTimes,
-      totalMs: 7,
-      model: { name: 'pisa-tiny', version: '1', sha256: 'a'.repeat(64) },
-      device: 'cpu',
-    };
-    const params = { ...data.params, model: 'pisa-tiny' };
-    const record = { data: { ...data, params }, createdAt: Date.now(), result };
-    await writeReuseRecord(api.redis.client, id, record, 60);
-    await api.store.put(inputKey(id), png, 60);
+    const id = await finishedJob('slow');
     const adjust = () =>
       send(`${api.url}/upscale/${id}/adjust?sem=0.5`, { method: 'POST', headers: bearer(slow) });
     const made = await adjust();
@@ -243,6 +225,65 @@ describe('limits of a client', () => {
     // Looking costs nothing.
     const look = await send(`${api.url}/models`, { headers: bearer(slow) });
     expect(look.status).toBe(200);
+  });
+});
+
+describe('a retry', () => {
+  test('gets its job although the client may have no other', async () => {
+    const keyed = (key: string) => ({ ...bearer(single), 'idempotency-key': key });
+    const first = await post(keyed('a'));
+    expect(first.status).toBe(202);
+    const again = await post(keyed('a'));
+    expect(again.status).toBe(202);
+    expect(again.headers.get('idempotency-replayed')).toBe('true');
+    expect(json<JobObject>(again).id).toBe(json<JobObject>(first).id);
+    expect(problem(await post(keyed('b'))).code).toBe('too_many_jobs');
+    expect(problem(await post(bearer(single))).code).toBe('too_many_jobs');
+  });
+
+  test('of a request that made no job is within the limit like any other', async () => {
+    const keyed = { ...bearer(single), 'idempotency-key': 'a' };
+    vi.spyOn(api.queue, 'submit').mockRejectedValueOnce(new AppError('redis_unavailable', 'Gone.'));
+    expect(problem(await post(keyed)).code).toBe('redis_unavailable');
+    expect((await post(bearer(single))).status).toBe(202);
+    expect(problem(await post(keyed)).code).toBe('too_many_jobs');
+  });
+});
+
+describe('a heat map', () => {
+  const heatmap = (id: string, method = 'GET') =>
+    send(`${api.url}/upscale/${id}/heatmap`, { method, headers: bearer(calm) });
+
+  test('that has to be made is a request that makes a job', async () => {
+    const first = await finishedJob('calm');
+    const second = await finishedJob('calm');
+    expect((await heatmap(first)).status).toBe(202);
+    // Six in a minute, one of them at once.
+    const refused = await heatmap(second);
+    expectContract(refused, 'getHeatmap');
+    expect(problem(refused)).toMatchObject({ status: 429, code: 'rate_limited' });
+    expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(0);
+    expect(await api.queue.get(heatmapId(second))).toBeUndefined();
+    const { values } = await metrics.requestsRefused.get();
+    expect(values).toContainEqual(
+      expect.objectContaining({ labels: { code: 'rate_limited', client: 'calm' } }),
+    );
+    // It is being made already.
+    expect((await heatmap(first)).status).toBe(202);
+  });
+
+  test('has the priority of its job', async () => {
+    const batch = await finishedJob('calm', { priority: 'batch' });
+    expect((await heatmap(batch)).status).toBe(202);
+    const job = await api.queue.get(heatmapId(batch));
+    expect(job?.data.priority).toBe('batch');
+    expect(await api.redis.client.zcard('bull:upscale:prioritized')).toBe(1);
+  });
+
+  test('is not made by a HEAD', async () => {
+    const id = await finishedJob('calm');
+    expect((await heatmap(id, 'HEAD')).status).toBe(405);
+    expect(await api.queue.get(heatmapId(id))).toBeUndefined();
   });
 });
 

@@ -10,6 +10,7 @@ import { startApi, type TestApi } from '../support/api.ts';
 import { expectContract } from '../support/contract.ts';
 import { photo } from '../support/hostile-images.ts';
 import { type Answer, json, parseRaw, rawExchange, send } from '../support/http.ts';
+import { leavingClient } from '../support/leaving.ts';
 
 let api: TestApi;
 let png: Buffer;
@@ -106,6 +107,28 @@ describe('while no worker takes jobs', () => {
     const deleted = await call('deleteUpscale', `/upscale/${id}`, { method: 'DELETE' });
     expect(deleted.status).toBe(204);
     expect((await call('getUpscale', `/upscale/${id}`)).status).toBe(404);
+  });
+
+  test('nobody waits for a client that has left before the wait begins', async () => {
+    const submit = api.queue.submit.bind(api.queue);
+    const waitFor = vi.spyOn(api.queue, 'waitFor');
+    vi.spyOn(api.queue, 'submit').mockImplementationOnce(async (...job) => {
+      const accepted = await submit(...job);
+      await leave();
+      return accepted;
+    });
+    const head = [
+      'POST /upscale HTTP/1.1',
+      'Host: x',
+      'Content-Type: image/png',
+      `Content-Length: ${png.length}`,
+      'Accept: image/png',
+    ].join('\r\n');
+    const leave = leavingClient(api.port, [`${head}\r\n\r\n`, png]);
+    await vi.waitFor(() => expect(waitFor).toHaveBeenCalled(), { timeout: 10_000 });
+    const signal = waitFor.mock.calls[0]?.[2];
+    expect(signal?.aborted).toBe(true);
+    expect((await waitFor.mock.results[0]?.value)?.status).toBe('queued');
   });
 
   test('/readyz says that no device is ready, /healthz that the process is alive', async () => {

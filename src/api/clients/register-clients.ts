@@ -5,7 +5,9 @@
 import type { FastifyRequest } from 'fastify';
 import { AppError } from '../../errors.ts';
 import type { JobPriority } from '../../jobs/job.ts';
+import type { UpscaleQueue } from '../../jobs/queue.ts';
 import { metrics } from '../../metrics.ts';
+import { isRepeated } from '../enter-job.ts';
 import { jobNotFound } from '../find-job.ts';
 import type { App, Services } from '../services.ts';
 import type { ApiKeys } from './api-keys.ts';
@@ -17,8 +19,8 @@ declare module 'fastify' {
   }
 }
 
-/** Probes, scrapes and the documents say nothing of anybody's images. */
-const openPaths = /^\/(healthz|readyz|metrics|docs(\/.*)?)?$/;
+/** Probes, scrapes, the documents and the playground's files say nothing of anybody's images. */
+const openPaths = /^\/(healthz|readyz|metrics|docs(\/.*)?|playground\/.*)?$/;
 
 /** Whom a request is from until it is known. */
 const nobody: Client = { name: '', countedAs: '', requestsPerMinute: 0, concurrentJobs: 0 };
@@ -45,7 +47,9 @@ export function registerClients(
     request.client = counted(request, () => identify(keys, request.headers, request.ip, config));
     if (request.method !== 'POST') return;
     const { client } = request;
-    await queue.limits.takeRequest(client.countedAs, client.requestsPerMinute).catch(count(client));
+    await takeRequest(queue, client);
+    // It may be the retry of a job that counts already. One that has no job yet is counted when it is submitted.
+    if (await isRepeated(queue, request)) return;
     await queue.limits.checkJobs(client.countedAs, client.concurrentJobs).catch(count(client));
   });
 
@@ -61,6 +65,14 @@ export function registerClients(
     // As if it did not exist: an id tells nothing to whom it does not belong.
     if (!job || job.data.client !== request.client.name) throw jobNotFound(id);
   });
+}
+
+/**
+ * Counts a request that makes a job.
+ * @throws rate_limited | redis_unavailable
+ */
+export async function takeRequest({ limits }: UpscaleQueue, client: Client): Promise<void> {
+  await limits.takeRequest(client.countedAs, client.requestsPerMinute).catch(count(client));
 }
 
 function counted<T>(request: FastifyRequest, check: () => T): T {

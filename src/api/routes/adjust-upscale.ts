@@ -45,6 +45,7 @@ const schema = {
       // Of the maps.
       'too_many_files',
       'upload_too_large',
+      'too_many_uploads',
       'unsupported_media_type',
       'corrupt_image',
       'animated_image',
@@ -73,8 +74,8 @@ export function adjustUpscale(app: App, services: Services): void {
         return {
           asked: { kind: 'adjust', params },
           check: () => checkOutput(data.input, params, MAX_OUTPUT_PIXELS),
-          readMaps: async () => {
-            const maps = await readMaps(request, reply, MAX_UPLOAD_BYTES);
+          readMaps: async (hold) => {
+            const maps = await readMaps(request, reply, { maxBytes: MAX_UPLOAD_BYTES, hold });
             await inspectMaps(maps, { maxPixels: MAX_INPUT_PIXELS });
             return maps;
           },

@@ -97,6 +97,7 @@ const schema = {
       'idempotency_key_reused',
       'queue_full',
       'too_many_fetches',
+      'too_many_uploads',
       'redis_unavailable',
       'storage_unavailable',
       // Of a job that failed, was canceled, deleted or outlived while the request waited for its image.
@@ -127,24 +128,28 @@ export function createUpscale(app: App, services: Services): void {
   });
 }
 
-/** Everything from the request to its job. The upload is garbage once this returns. */
+/** Everything from the request to its job. */
 async function accept(
   services: Services,
   request: FastifyRequest,
   reply: FastifyReply,
   asked: AskedJob,
 ): Promise<EnteredJob> {
-  const { config, queue, imageFetches } = services;
+  const { config, queue, imageFetches, uploadBudget } = services;
   const { params } = asked;
   if (!(await isRepeated(queue, request))) await checkRoomAndModel(queue, params.model, config);
-  const uploads = await readUpload(request, reply, {
-    maxBytes: config.MAX_UPLOAD_BYTES,
-    fetchImage: imageFetches.for(reply),
+  // The upload is garbage once this has ended.
+  return uploadBudget.lend(async (hold) => {
+    const uploads = await readUpload(request, reply, {
+      maxBytes: config.MAX_UPLOAD_BYTES,
+      hold,
+      fetchImage: imageFetches.for(reply),
+    });
+    const limits = { maxPixels: config.MAX_INPUT_PIXELS };
+    const { width, height, contentType } = await inspectImage(uploads.image, limits);
+    await inspectMaps(uploads.maps, limits);
+    checkOutput({ width, height }, params, config.MAX_OUTPUT_PIXELS);
+    const input = { width, height, bytes: uploads.image.length, content_type: contentType };
+    return enterJob(services, request, { uploads, asked, input });
   });
-  const limits = { maxPixels: config.MAX_INPUT_PIXELS };
-  const { width, height, contentType } = await inspectImage(uploads.image, limits);
-  await inspectMaps(uploads.maps, limits);
-  checkOutput({ width, height }, params, config.MAX_OUTPUT_PIXELS);
-  const input = { width, height, bytes: uploads.image.length, content_type: contentType };
-  return enterJob(services, request, { uploads, asked, input });
 }

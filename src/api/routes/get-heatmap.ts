@@ -5,6 +5,7 @@ import { isFinal, type JobSnapshot } from '../../jobs/job-snapshot.ts';
 import { checkRoomAndModel } from '../admission.ts';
 import { waitForEnd } from '../answer-job.ts';
 import { countedFor } from '../clients/client.ts';
+import { takeRequest } from '../clients/register-clients.ts';
 import { derivedJobProblems, findSource } from '../derived-job.ts';
 import { findFinishedJob, jobParamsSchema, noQuerySchema } from '../find-job.ts';
 import { toJobObject } from '../job-object.ts';
@@ -26,7 +27,7 @@ const schema = {
   tags: ['upscale'],
   summary: 'Where detail was invented',
   description:
-    'A PNG of the size of the result: |λ_sem (ε_PiSA − ε_pix)|, the mean over latent channels, black for nothing, the brightest colour for the most in this image; its ImageDescription has the value. The first request computes it (a residual that the job did not need included) and waits up to MAX_WAIT_SECONDS: `202` and the job that makes it when that is not enough.',
+    'A PNG of the size of the result: |λ_sem (ε_PiSA − ε_pix)|, the mean over latent channels, black for nothing, the brightest colour for the most in this image; its ImageDescription has the value. The first request makes a job that computes it (a residual that the job did not need included), with the priority of its job and within the limits of its client, and waits up to MAX_WAIT_SECONDS: `202` and the job that makes it when that is not enough.',
   params: jobParamsSchema,
   querystring: noQuerySchema,
   response: {
@@ -45,7 +46,7 @@ const schema = {
 };
 
 export function getHeatmap(app: App, services: Services): void {
-  app.get('/upscale/:id/heatmap', { schema }, async (request, reply) => {
+  app.get('/upscale/:id/heatmap', { schema, exposeHeadRoute: false }, async (request, reply) => {
     const { config, queue } = services;
     const job = await findFinishedJob(queue, request.params.id);
     const id = heatmapId(job.id);
@@ -71,8 +72,9 @@ async function enterHeatmap(
   { id: requestId, client, span }: Pick<FastifyRequest, 'id' | 'client' | 'span'>,
 ): Promise<JobSnapshot> {
   const { config, queue } = services;
+  await takeRequest(queue, client);
   const { data } = await findSource(services, job.id);
-  const { params, maps, timeoutMs } = job.data;
+  const { params, maps, timeoutMs, priority } = job.data;
   await checkRoomAndModel(queue, params.model, config);
   const id = heatmapId(job.id);
   if (before) await queue.removeEnded(before);
@@ -87,6 +89,7 @@ async function enterHeatmap(
       ...(maps ? { maps } : {}),
       ttlSeconds: Math.max(1, Math.ceil(leftMs / 1000)),
       timeoutMs,
+      ...(priority ? { priority } : {}),
       requestId,
       ...(span ? { traceparent: span.traceparent } : {}),
     },

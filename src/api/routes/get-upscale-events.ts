@@ -7,6 +7,7 @@ import { findJob, jobParamsSchema, noQuerySchema } from '../find-job.ts';
 import { decodeTold, eventsSince, frame, type Told, toldBy } from '../job-stream-events.ts';
 import { problemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
+import { whenClosed } from '../when-closed.ts';
 
 /** How long a client whose connection broke waits before it comes back. */
 const reconnectMs = 1000;
@@ -64,7 +65,7 @@ export function getUpscaleEvents(app: App, { config, queue, closing }: Services)
     const stop = queue.watch(id, sendTo(raw, id, told));
     const end = (): void => void raw.end();
     closing.addEventListener('abort', end, { once: true });
-    raw.once('close', () => {
+    whenClosed(raw, () => {
       closing.removeEventListener('abort', end);
       stop();
       open.delete(raw);

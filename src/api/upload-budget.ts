@@ -1,0 +1,61 @@
+/** Bounds the memory that uploads take: so many bytes over all requests, however slowly each arrives. */
+import type { Config } from '../config.ts';
+import { AppError } from '../errors.ts';
+import { metrics } from '../metrics.ts';
+import { formOverheadBytes } from './upload-form.ts';
+
+type Settings = Pick<Config, 'MAX_UPLOAD_BYTES' | 'UPLOADS_IN_FLIGHT_MEGABYTES'>;
+
+/** An upload takes a second or so, unless its connection is slow. */
+const retryAfterSeconds = 2;
+const megabyte = 1_000_000;
+
+/**
+ * Sets bytes aside for one upload.
+ * @param bytes of it in all, those that are set aside already included
+ * @throws too_many_uploads
+ */
+export type HoldBytes = (bytes: number) => void;
+
+export class UploadBudget {
+  readonly #maxBytes: number;
+  #heldBytes = 0;
+
+  constructor({ MAX_UPLOAD_BYTES, UPLOADS_IN_FLIGHT_MEGABYTES }: Settings) {
+    // The largest upload that is allowed must be possible when there is no other.
+    this.#maxBytes = Math.max(
+      UPLOADS_IN_FLIGHT_MEGABYTES * megabyte,
+      MAX_UPLOAD_BYTES + formOverheadBytes,
+    );
+  }
+
+  /**
+   * @param work reads an upload and passes it on. When it has ended, however it does, what it holds is given back
+   * @returns what `work` returns
+   */
+  async lend<T>(work: (hold: HoldBytes) => Promise<T>): Promise<T> {
+    let held = 0;
+    const hold = (bytes: number): void => {
+      const more = Math.max(0, bytes - held);
+      if (this.#heldBytes + more > this.#maxBytes) {
+        throw new AppError(
+          'too_many_uploads',
+          `The uploads that are under way hold ${this.#heldBytes} of ${this.#maxBytes} bytes (UPLOADS_IN_FLIGHT_MEGABYTES): there is no room for this one. Try again in a moment.`,
+          { retryAfterSeconds },
+        );
+      }
+      held += more;
+      this.#count(more);
+    };
+    try {
+      return await work(hold);
+    } finally {
+      this.#count(-held);
+    }
+  }
+
+  #count(by: number): void {
+    this.#heldBytes += by;
+    metrics.uploadBytes.set(this.#heldBytes);
+  }
+}
