@@ -8,7 +8,7 @@ BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-keda test-images check bench bench-fresh bench-tools faults fuzz soak api-memory webhooks capacity rolling scaling tools openapi docs test-models train evaluate convert full-size strips-memory clean
+.PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-keda test-images check bench bench-fresh bench-tools faults fuzz soak api-memory webhooks capacity rolling scaling tools openapi docs playground-picture test-models train evaluate convert full-size strips-memory clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,7 @@ serve: $(BUILD_STAMP) ## All set-up, then the service on port 8080
 test: $(BUILD_STAMP) ## All set-up, then the checks and every test of the service
 	@scripts/setup.sh redis always
 	@scripts/setup.sh webgpu
+	@scripts/setup.sh browser
 	@$(MAKE) --no-print-directory check
 	@npx --no-install vitest run --project unit --project service
 
@@ -63,6 +64,7 @@ test-images: $(BUILD_STAMP) ## Build the CPU image without Docker and serve phot
 
 check: $(NODE_STAMP) ## Types, lint, import rules, dead code
 	@npx --no-install tsc -p tsconfig.json --noEmit
+	@npx --no-install tsc -p tsconfig.web.json
 	@npx --no-install biome check --error-on-warnings .
 	@npx --no-install knip
 
@@ -114,6 +116,11 @@ openapi: $(NODE_STAMP) ## Write openapi.yaml from the route schemas
 
 docs: $(NODE_STAMP) ## Write the generated pages of docs/
 	@npx --no-install vitest run --project unit test/unit/docs.test.ts test/unit/dashboards.test.ts --update
+
+playground-picture: $(BUILD_STAMP) ## Take docs/images/playground.jpg in a browser
+	@scripts/setup.sh redis always
+	@scripts/setup.sh browser
+	@PLAYGROUND_PICTURE=docs/images/playground.jpg npx --no-install vitest run --project service test/e2e/playground.test.ts -t 'a picture of it'
 
 test-models: ## All set-up (PyPI), then the tests of python/
 	@$(MAKE) --no-print-directory -C python test

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that `make serve` and `make test` need besides npm packages.
-# Usage: scripts/setup.sh node | redis [always] | webgpu | prometheus | containers
+# Usage: scripts/setup.sh node | redis [always] | webgpu | browser | prometheus | containers
 # Installs Debian packages where it may (root with apt-get); else says in one sentence what to install.
 set -euo pipefail
 
@@ -64,6 +64,15 @@ case "${1:-}" in
       echo "Note: the WebGPU test is skipped here: it needs Debian's chromium-common and libvulkan1." >&2
     fi
     ;;
+  browser)
+    # Only the test of the playground needs it; without it that is skipped and says so. Ubuntu has it as a snap only.
+    command -v chromium >/dev/null && exit 0
+    if can_install && grep -qx 'ID=debian' /etc/os-release; then
+      apt_install chromium
+    else
+      echo "Note: the browser test of the playground is skipped here: it needs chromium in the PATH (Debian: sudo apt install chromium)." >&2
+    fi
+    ;;
   prometheus)
     command -v promtool >/dev/null && command -v prometheus >/dev/null && exit 0
     if can_install; then
@@ -90,7 +99,7 @@ case "${1:-}" in
     done
     ;;
   *)
-    echo "Usage: scripts/setup.sh node | redis [always] | webgpu | prometheus | containers" >&2
+    echo "Usage: scripts/setup.sh node | redis [always] | webgpu | browser | prometheus | containers" >&2
     exit 2
     ;;
 esac

@@ -13,6 +13,7 @@ import { registerClients } from './clients/register-clients.ts';
 import { registerDocs } from './docs.ts';
 import { ImageFetches } from './image-fetches.ts';
 import { registerOpenapi } from './openapi.ts';
+import { registerPlayground } from './playground.ts';
 import { answerFrameworkError, clientErrorHandler, registerProblems } from './problems.ts';
 import { registerRequestLog, requestId } from './request-log.ts';
 import { registerRequestTrace } from './request-trace.ts';
@@ -105,6 +106,7 @@ export async function buildApp({
   await app.register(accepts);
   await registerOpenapi(app);
   await registerDocs(app);
+  await registerPlayground(app);
 
   createUpscale(app, services);
   getUpscale(app, services);

@@ -23,8 +23,8 @@ const commandFaults: ErrorCode[] = [
   'device_unavailable',
   'bundle_not_added',
 ];
-/** The page of swagger-ui and its files are no part of the contract. */
-const isContract = (path: string): boolean => path !== '*' && !path.startsWith('/docs');
+/** The pages for people, swagger-ui and the playground, are no part of the contract. */
+const isContract = (path: string): boolean => !/^(\*|\/|\/(docs|playground)(\/.*)?)$/.test(path);
 
 /** Reads Fastify's tree of routes: four columns for each level, a name, its methods in parentheses. */
 function routesOf(tree: string): { path: string; method: string }[] {

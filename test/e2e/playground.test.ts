@@ -1,0 +1,421 @@
+/** The playground in a real browser, against the real service: what a stranger does on the page at `/`. */
+import { execFile, execFileSync } from 'node:child_process';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import type { Browser, SerializedAXNode } from 'puppeteer-core';
+import sharp from 'sharp';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { browserPath, launchBrowser, openPlayground, type Playground } from '../support/browser.ts';
+import { startProxy } from '../support/path-proxy.ts';
+import { cli, photo, type RunningService, root, startService } from './service.ts';
+
+/** Where `make playground-picture` wants the one of docs/playground.md. */
+const picture = process.env.PLAYGROUND_PICTURE;
+const cat = photo('cat-128.jpg');
+const run = promisify(execFile);
+const flatten = (node: SerializedAXNode | null): SerializedAXNode[] =>
+  node ? [node, ...(node.children ?? []).flatMap(flatten)] : [];
+const pixels = (image: Buffer) => sharp(image).removeAlpha().raw().toBuffer();
+
+describe.skipIf(browserPath === undefined)('the playground', () => {
+  let browser: Browser;
+  let service: RunningService;
+  let scratch: string;
+  let open: Playground | undefined;
+  beforeAll(async () => {
+    scratch = mkdtempSync(path.join(tmpdir(), 'pisa-playground-'));
+    [browser, service] = await Promise.all([launchBrowser(), startService()]);
+  });
+  afterEach(async () => {
+    await open?.close();
+    open = undefined;
+  });
+  afterAll(async () => {
+    await browser?.close();
+    await service?.stop();
+    rmSync(scratch, { recursive: true, force: true });
+  });
+
+  /** @returns the page, opened for one test */
+  const playground = async (url = `${service.url}/`): Promise<Playground> => {
+    open = await openPlayground(browser, url);
+    return open;
+  };
+  const fromApi = async (pix: string, sem: string): Promise<Buffer> => {
+    const response = await fetch(`${service.url}/upscale?pix=${pix}&sem=${sem}`, {
+      method: 'POST',
+      headers: { accept: 'image/png', 'content-type': 'image/jpeg', 'cache-control': 'no-cache' },
+      body: new Uint8Array(readFileSync(cat)),
+    });
+    expect(response.status).toBe(200);
+    return Buffer.from(await response.arrayBuffer());
+  };
+  /** 200 is a stored result, 202 a job that runs: either will do. */
+  const posts = ({ requests }: Playground) =>
+    requests
+      .filter((line) => line.startsWith('POST'))
+      .map((line) => line.replace(/ 20[02] /, ' ').replace(/[0-9a-f]{8}-[0-9a-f-]+/, '{id}'));
+  const deletes = ({ requests }: Playground) =>
+    requests.filter((line) => line.startsWith('DELETE'));
+  const resized = async (side: number): Promise<string> => {
+    const file = path.join(scratch, `cat-${side}.png`);
+    writeFileSync(file, await sharp(cat).resize(side, side).png().toBuffer());
+    return file;
+  };
+
+  /** @returns the URL of a job that takes long */
+  const startLarge = async (sem: string): Promise<string> => {
+    const response = await fetch(`${service.url}/upscale?sem=${sem}`, {
+      method: 'POST',
+      headers: { 'content-type': 'image/png' },
+      body: new Uint8Array(readFileSync(await resized(900))),
+    });
+    expect(response.status).toBe(202);
+    return `${service.url}${response.headers.get('location')}`;
+  };
+
+  test('a photo is shown upscaled, with the pixels of the API', async () => {
+    const { page, choose, says, shown, text, ...seen } = await playground();
+    await choose(cat);
+    await says('Done: pix 1, sem 1.');
+    const result = await shown();
+    expect(await sharp(result).metadata()).toMatchObject({ width: 512, height: 512 });
+    expect((await pixels(result)).equals(await pixels(await fromApi('1', '1')))).toBe(true);
+    expect(await text('#size')).toMatch(/^128 × 128 → 512 × 512, \d+ kB$/);
+    expect(await text('#time')).toMatch(/ s$/);
+    expect(await text('#model-name')).toBe('pisa-tiny');
+    const file = await page.$eval('#download', (link) => link.getAttribute('download'));
+    expect(file).toBe('cat-128-x4-pix1-sem1.png');
+    expect(seen.requests[0]).toBe('GET 200 /');
+    expect(seen.faults).toEqual([]);
+    expect(seen.foreign).toEqual([]);
+  });
+
+  test('a dial moved by keyboard is an adjust, and the picture follows', async () => {
+    const seen = await playground();
+    await seen.choose(cat);
+    await seen.says('Done: pix 1, sem 1.');
+    const before = await pixels(await seen.shown());
+    await seen.press('#sem', 'ArrowLeft');
+    await seen.press('#sem', 'ArrowLeft');
+    await seen.says('Done: pix 1, sem 0.8.');
+    const after = await pixels(await seen.shown());
+    expect(posts(seen)).toEqual([
+      'POST /upscale?pix=1&sem=1',
+      'POST /upscale/{id}/adjust?pix=1&sem=0.8',
+    ]);
+    expect(after.equals(before)).toBe(false);
+    // Latents are kept in float16: at most one level off.
+    const fresh = await pixels(await fromApi('1', '0.8'));
+    expect(after.every((value, at) => Math.abs(value - (fresh[at] ?? 0)) <= 1)).toBe(true);
+    // The photo and the newest result; those before are revoked.
+    expect(await seen.liveUrls()).toBe(2);
+    expect(await seen.layoutShift()).toBe(0);
+    expect(seen.faults).toEqual([]);
+  });
+
+  test('a photo that the service no longer keeps is sent again', async () => {
+    const seen = await playground();
+    await seen.choose(cat);
+    await seen.says('Done: pix 1, sem 1.');
+    const result = seen.requests.find((line) => line.endsWith('/result')) ?? '';
+    const [, id = ''] = /upscale\/([^/]+)\/result/.exec(result) ?? [];
+    expect((await fetch(`${service.url}/upscale/${id}`, { method: 'DELETE' })).status).toBe(204);
+    await seen.press('#pix', 'ArrowRight');
+    await seen.says('Done: pix 1.1, sem 1.');
+    expect(posts(seen)).toEqual([
+      'POST /upscale?pix=1&sem=1',
+      'POST 404 /upscale/{id}/adjust?pix=1.1&sem=1',
+      'POST /upscale?pix=1.1&sem=1',
+    ]);
+  });
+
+  test('the newest position of the dials counts; what is outdated is canceled', async () => {
+    const seen = await playground();
+    await seen.choose(await resized(256));
+    await seen.says('Upscaling');
+    // The first job goes on: what it keeps is what this position is made from.
+    await seen.press('#sem', 'ArrowLeft');
+    await seen.says('Done: pix 1, sem 0.9.');
+    expect(deletes(seen)).toEqual([]);
+    // Others take the device, so that what follows has to wait.
+    const others = await Promise.all(['0.1', '0.2', '0.3', '0.4'].map(startLarge));
+    await seen.press('#sem', 'ArrowLeft');
+    await expect.poll(() => posts(seen).length, { timeout: 10_000 }).toBe(3);
+    await seen.press('#sem', 'ArrowLeft');
+    await expect.poll(() => posts(seen).length, { timeout: 10_000 }).toBe(4);
+    await Promise.all(others.map((url) => fetch(url, { method: 'DELETE' })));
+    await seen.says('Done: pix 1, sem 0.7.');
+    expect(deletes(seen)).toEqual([expect.stringMatching(/^DELETE 200 /)]);
+    expect(posts(seen)).toEqual([
+      'POST /upscale?pix=1&sem=1',
+      'POST /upscale/{id}/adjust?pix=1&sem=0.9',
+      'POST /upscale/{id}/adjust?pix=1&sem=0.8',
+      'POST /upscale/{id}/adjust?pix=1&sem=0.7',
+    ]);
+    expect(seen.faults).toEqual([]);
+  });
+
+  test('another photo takes the place of one that runs', async () => {
+    const seen = await playground();
+    await seen.choose(await resized(700));
+    await seen.says('Upscaling');
+    await seen.choose(cat);
+    await seen.says('Done: pix 1, sem 1.');
+    expect(deletes(seen)).toEqual([expect.stringMatching(/^DELETE 200 /)]);
+    expect(await sharp(await seen.shown()).metadata()).toMatchObject({ width: 512 });
+    expect(seen.faults).toEqual([]);
+  });
+
+  test('Cancel ends a job, and the dials start another', async () => {
+    const seen = await playground();
+    await seen.choose(await resized(640));
+    await seen.says('Upscaling');
+    await seen.page.click('#cancel');
+    await seen.says('Canceled.');
+    await seen.page.waitForSelector('#cancel[aria-disabled=true]');
+    await expect.poll(() => deletes(seen)).toEqual([expect.stringMatching(/^DELETE 200 /)]);
+    await seen.choose(cat);
+    await seen.says('Done: pix 1, sem 1.');
+  });
+
+  test('what is no photo is refused in the words of the API', async () => {
+    const seen = await playground();
+    const file = path.join(scratch, 'notes.txt');
+    writeFileSync(file, 'Not a photo.');
+    await seen.choose(file);
+    const body = new FormData();
+    body.append('image', new Blob(['Not a photo.'], { type: 'text/plain' }), 'notes.txt');
+    const answer = await fetch(`${service.url}/upscale`, { method: 'POST', body });
+    expect(answer.status).toBe(415);
+    expect(await answer.json()).toMatchObject(await seen.problem());
+    expect(await seen.page.$('#drop[hidden]')).toBeNull();
+    expect(await seen.layoutShift()).toBe(0);
+    // The browser's own line about the status; nothing of ours.
+    expect(seen.faults).toEqual([expect.stringContaining('415')]);
+  });
+
+  test.each(['drop', 'paste'] as const)('a photo comes in by %s', async (way) => {
+    const { page, says, text } = await playground();
+    await page.evaluate(`{
+      const bytes = Uint8Array.from(atob('${readFileSync(cat, 'base64')}'), (char) => char.charCodeAt(0));
+      const data = new DataTransfer();
+      data.items.add(new File([bytes], 'cat.jpg', { type: 'image/jpeg' }));
+      const by = { drop: ['dataTransfer', DragEvent], paste: ['clipboardData', ClipboardEvent] };
+      const [field, Kind] = by['${way}'];
+      document.body.dispatchEvent(new Kind('${way}', { [field]: data, bubbles: true, cancelable: true }));
+    }`);
+    await says('Done: pix 1, sem 1.');
+    expect(await text('#curl')).toContain('image=@cat.jpg');
+  });
+
+  test('the divider moves by mouse, touch and keyboard; the zoom by keyboard', async () => {
+    const { page, choose, says, press } = await playground();
+    await page.setViewport({ width: 390, height: 844, hasTouch: true });
+    await choose(cat);
+    await says('Done: pix 1, sem 1.');
+    const cut = () =>
+      page.$eval('#picture', (picture) =>
+        Number.parseFloat(picture.computedStyleMap().get('--cut')?.toString() ?? ''),
+      );
+    const middle = await cut();
+    await press('#split', 'ArrowRight');
+    const byKeyboard = await cut();
+    expect(byKeyboard).toBeGreaterThan(middle);
+    const grip = async () => {
+      const box = await (await page.$('#divider'))?.boundingBox();
+      if (!box) throw new Error('no divider is shown');
+      return { x: box.x + box.width / 2, y: box.y + box.height / 2 };
+    };
+    const { x, y } = await grip();
+    await page.mouse.move(x, y);
+    await page.mouse.down();
+    await page.mouse.move(x - 60, y);
+    await page.mouse.up();
+    const byMouse = await cut();
+    expect(byMouse).toBeCloseTo(byKeyboard - 60, -1);
+    const touch = await page.touchscreen.touchStart(x - 60, y);
+    await touch.move(x + 40, y);
+    await touch.end();
+    expect(await cut()).toBeCloseTo(byMouse + 100, -1);
+    await page.focus('#actual');
+    await page.keyboard.press('Enter');
+    const width = await page.$eval('#picture', (picture) => picture.getBoundingClientRect().width);
+    expect(width).toBe(512);
+  });
+
+  test('the curl command that is shown gives the same pixels, whatever the photo is called', async () => {
+    const { page, choose, says, press, shown, text } = await playground();
+    const name = `a "cat", it's; x=1.jpg`;
+    copyFileSync(cat, path.join(scratch, name));
+    await choose(path.join(scratch, name));
+    await says('Done: pix 1, sem 1.');
+    await press('#pix', 'ArrowLeft');
+    await says('Done: pix 0.9, sem 1.');
+    await page.click('#copy');
+    await page.waitForSelector('#copy::-p-text(Copied)');
+    await run('bash', ['-c', await text('#curl')], { cwd: scratch });
+    const made = await pixels(
+      readFileSync(path.join(scratch, `a "cat", it's; x=1-x4-pix0.9-sem1.png`)),
+    );
+    const onPage = await pixels(await shown());
+    expect(made.every((value, at) => Math.abs(value - (onPage[at] ?? 0)) <= 1)).toBe(true);
+  });
+
+  test('each control has a name, and Tab reaches the photo, the dials and the divider', async () => {
+    const { page, choose, says } = await playground();
+    await choose(cat);
+    await says('Done: pix 1, sem 1.');
+    const controls = flatten(await page.accessibility.snapshot()).filter(({ role }) =>
+      ['button', 'combobox', 'link', 'slider', 'image', 'progressbar'].includes(role),
+    );
+    expect(controls.length).toBeGreaterThan(10);
+    expect(controls.filter(({ name }) => !name)).toEqual([]);
+    const reached = new Set<string>();
+    for (let tabs = 0; tabs < 15; tabs += 1) {
+      await page.keyboard.press('Tab');
+      reached.add(String(await page.evaluate('document.activeElement.id')));
+    }
+    expect([...reached]).toEqual(
+      expect.arrayContaining(['file', 'split', 'fit', 'actual', 'pix', 'sem', 'download', 'copy']),
+    );
+  });
+
+  test('of several models one can be chosen', async () => {
+    const bundles = path.join(root, 'test/fixtures/bundles');
+    const several = await startService({ env: { MODELS_DIR: bundles, MODEL: 'blur' } });
+    try {
+      const seen = await playground(`${several.url}/`);
+      await seen.page.waitForSelector('#model:not([hidden])');
+      await seen.choose(cat);
+      await seen.says('Done: pix 1, sem 1.');
+      await seen.page.select('#model', 'identity');
+      await seen.page.waitForFunction(
+        "document.querySelector('#model-name').textContent === 'identity'",
+      );
+      expect(posts(seen)).toEqual([
+        'POST /upscale?pix=1&sem=1&model=blur',
+        'POST /upscale?pix=1&sem=1&model=identity',
+      ]);
+      expect(await seen.layoutShift()).toBe(0);
+      expect(seen.faults).toEqual([]);
+    } finally {
+      await several.stop();
+    }
+  });
+
+  test.runIf(picture)('a picture of it', async () => {
+    const { page, choose, says } = await playground();
+    await page.setViewport({ width: 1200, height: 720 });
+    await choose(cat);
+    await says('Done: pix 1, sem 1.');
+    // As `make serve` has it, not the free port of this test.
+    await page.evaluate(
+      "{ const curl = document.querySelector('#curl'); curl.textContent = curl.textContent.replace(/:\\d+/, ':8080'); }",
+    );
+    const screen = await page.screenshot({ type: 'png' });
+    await sharp(screen).jpeg({ quality: 85, mozjpeg: true }).toFile(String(picture));
+  });
+
+  test('it works below a path of a proxy', async () => {
+    const proxy = await startProxy(service.url);
+    const seen = await playground(`${proxy.url}/photos/`);
+    await seen.choose(cat);
+    await seen.says('Done: pix 1, sem 1.');
+    await seen.press('#sem', 'ArrowLeft');
+    await seen.says('Done: pix 1, sem 0.9.');
+    expect(await seen.text('#curl')).toContain(`${proxy.url}/photos/upscale?`);
+    expect(seen.requests.filter((line) => !line.includes(' /photos/'))).toEqual([]);
+    expect(seen.faults).toEqual([]);
+    proxy.stop();
+    // And says so when nothing answers any more.
+    await seen.press('#sem', 'ArrowLeft');
+    expect((await seen.problem()).title).toBe('The service cannot be reached');
+  });
+
+  test('a stream of events that breaks off is opened again', async () => {
+    let cuts = 0;
+    const proxy = await startProxy(service.url, (url, response) => {
+      if (url.endsWith('/events') && cuts++ === 0) response.once('data', () => response.destroy());
+    });
+    const seen = await playground(`${proxy.url}/photos/`);
+    await seen.choose(await resized(200));
+    await seen.says('Done: pix 1, sem 1.');
+    expect(cuts).toBe(2);
+    expect(posts(seen)).toHaveLength(1);
+    proxy.stop();
+  });
+
+  test('who leaves the page leaves no job behind', async () => {
+    const { page, choose, says, requests } = await playground();
+    await choose(await resized(720));
+    await says('Upscaling');
+    const [, job = ''] = requests.join('\n').match(/(\/upscale\/[^/]+)\/events/) ?? [];
+    await page.goto('about:blank');
+    const status = async () =>
+      ((await (await fetch(`${service.url}${job}`)).json()) as { status: string }).status;
+    await expect.poll(status, { timeout: 10_000 }).toBe('canceled');
+  });
+
+  test('a violation of the policy would be noticed', async () => {
+    const { page, faults } = await playground();
+    await page.evaluate(
+      "document.body.append(Object.assign(new Image(), { src: 'http://127.0.0.2/x.png' }))",
+    );
+    await expect.poll(() => faults).toEqual([expect.stringMatching(/Content Security Policy/)]);
+  });
+
+  describe('where keys are asked for', () => {
+    let guarded: RunningService;
+    let key: string;
+    beforeAll(async () => {
+      const file = path.join(scratch, 'keys.json');
+      const limits = ['--requests-per-minute', '12'];
+      const made = [cli, 'keys', 'create', 'page', '--file', file, ...limits];
+      key = execFileSync(process.execPath, made, { encoding: 'utf8', stdio: 'pipe' }).trim();
+      guarded = await startService({ env: { API_KEYS_FILE: file } });
+    });
+    afterAll(async () => {
+      await guarded?.stop();
+    });
+
+    test('the page asks for one, works with it, keeps it in the session, and waits when told to', async () => {
+      const seen = await playground(`${guarded.url}/`);
+      const { page, text } = seen;
+      await page.waitForSelector('#key-dialog[open]');
+      await page.type('#key', 'wrong');
+      await page.keyboard.press('Enter');
+      await page.waitForSelector('#key-problem::-p-text(not)');
+      await page.waitForSelector('#key-dialog[open]');
+      await page.type('#key', key);
+      await page.keyboard.press('Enter');
+      await page.waitForSelector('#key-dialog:not([open])');
+      await seen.choose(cat);
+      await seen.says('Done: pix 1, sem 1.');
+      expect(
+        await page.evaluate('[localStorage.length, document.cookie, sessionStorage.length]'),
+      ).toEqual([0, '', 1]);
+      expect(await text('#curl')).toContain('-H "Authorization: Bearer $KEY"');
+      expect(await text('#curl')).not.toContain(key);
+      // Twelve in a minute, two of them at once: the third has to wait.
+      await seen.press('#sem', 'ArrowLeft');
+      await seen.says('Done: pix 1, sem 0.9.');
+      await seen.press('#sem', 'ArrowLeft');
+      await seen.says('Trying again in');
+      await seen.says('Done: pix 1, sem 0.8.');
+      expect(posts(seen).filter((line) => line.startsWith('POST 429')).length).toBeGreaterThan(0);
+      expect(seen.faults.filter((fault) => !/status of (401|429)/.test(fault))).toEqual([]);
+    });
+
+    test('without one, it says why nothing is done', async () => {
+      const { page, choose, problem } = await playground(`${guarded.url}/`);
+      await page.waitForSelector('#key-dialog[open]');
+      await page.keyboard.press('Escape');
+      expect((await problem()).title).toBe('The request carries no valid API key');
+      await choose(cat);
+      await page.waitForSelector('#key-dialog[open]');
+    });
+  });
+});

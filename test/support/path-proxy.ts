@@ -1,0 +1,38 @@
+/** A reverse proxy that has the service below the path /photos, which it takes off. */
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, request } from 'node:http';
+import type { AddressInfo } from 'node:net';
+
+export interface PathProxy {
+  readonly url: string;
+  stop(): void;
+}
+
+/** @param onAnswer may break an answer off */
+export async function startProxy(
+  target: string,
+  onAnswer: (url: string, response: IncomingMessage) => void = () => {},
+): Promise<PathProxy> {
+  const server = createServer((incoming, answer) => {
+    const { method = 'GET', headers, url = '' } = incoming;
+    const path = url.replace(/^\/photos/, '');
+    const outgoing = request(`${target}${path}`, { method, headers }, (response) => {
+      answer.writeHead(response.statusCode ?? 502, response.headers);
+      response.on('close', () => answer.destroy());
+      response.pipe(answer);
+      onAnswer(url, response);
+    });
+    outgoing.on('error', () => answer.destroy());
+    answer.on('close', () => outgoing.destroy());
+    incoming.pipe(outgoing);
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  return {
+    url: `http://127.0.0.1:${port}`,
+    stop: () => {
+      server.close();
+      server.closeAllConnections();
+    },
+  };
+}
