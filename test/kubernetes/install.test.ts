@@ -133,6 +133,7 @@ describe('with the values of the chart', () => {
     for (const component of components) await cluster.scale(namespace, component, 4);
     await rolledOut(cluster, namespace);
     const manifest = await cluster.manifest(namespace);
+    const shipped = await images();
     const secrets = await secretsOf(namespace);
     expect(Object.keys(secrets)).toEqual(['up-pisa-serve-api-keys', 'up-pisa-serve-redis']);
     const fewestReady = watchReady(namespace, components);
@@ -151,7 +152,8 @@ describe('with the values of the chart', () => {
       'up-pisa-serve-api': 4,
       'up-pisa-serve-worker-cpu': 4,
     });
-    expect(await images()).toEqual(new Set(['pisa-serve:0.1.0']));
+    expect(shipped).not.toEqual(new Set(['pisa-serve:2.0.0']));
+    expect(await images()).toEqual(shipped);
     expect(await cluster.manifest(namespace)).toEqual(manifest);
     expect(await secretsOf(namespace)).toEqual(secrets);
     expect(await fewestReady()).toEqual({ api: 4, 'worker-cpu': 4 });
