@@ -13,7 +13,7 @@ import type { AskedJob } from './request-digest.ts';
 import type { FinishedJob } from './result-headers.ts';
 import type { Services } from './services.ts';
 import type { Upload } from './upload.ts';
-import type { HoldBytes } from './upload-budget.ts';
+import type { UploadLoan } from './upload-budget.ts';
 
 /** What every route that makes a job from another can answer. */
 export const derivedJobProblems: readonly ErrorCode[] = [
@@ -87,7 +87,7 @@ interface Derivation {
   /** @throws too_many_pixels | unsupported_output */
   check: () => void;
   /** Called last: reads the body. Absent: there are none. */
-  readMaps?: (hold: HoldBytes) => Promise<Upload['maps']>;
+  readMaps?: (loan: UploadLoan) => Promise<Upload['maps']>;
 }
 
 interface DerivedRequest {
@@ -117,9 +117,9 @@ export async function answerDerived(
     await checkRoomAndModel(queue, asked.params.model, config);
   }
   check();
-  const entered = await uploadBudget.lend(async (hold) =>
+  const entered = await uploadBudget.lend(async (loan) =>
     enterJob(services, request, {
-      uploads: { maps: readMaps ? await readMaps(hold) : {} },
+      uploads: { maps: readMaps ? await readMaps(loan) : {} },
       asked: { ...asked, source: data.source, ...options },
       input: data.input,
     }),

@@ -10,12 +10,19 @@ type Settings = Pick<Config, 'MAX_UPLOAD_BYTES' | 'UPLOADS_IN_FLIGHT_MEGABYTES'>
 const retryAfterSeconds = 2;
 const megabyte = 1_000_000;
 
-/**
- * Sets bytes aside for one upload.
- * @param bytes of it in all, those that are set aside already included
- * @throws too_many_uploads
- */
-export type HoldBytes = (bytes: number) => void;
+/** What one upload may take of the budget. `bytes` are of the whole upload, those that it holds already included. */
+export interface UploadLoan {
+  /**
+   * For what an upload declares: sets nothing aside, so that a client which sends nothing keeps nobody out.
+   * @throws too_many_uploads when there is no room for it now
+   */
+  look(bytes: number): void;
+  /**
+   * Sets aside what has come.
+   * @throws too_many_uploads
+   */
+  hold(bytes: number): void;
+}
 
 export class UploadBudget {
   readonly #maxBytes: number;
@@ -33,9 +40,9 @@ export class UploadBudget {
    * @param work reads an upload and passes it on. When it has ended, however it does, what it holds is given back
    * @returns what `work` returns
    */
-  async lend<T>(work: (hold: HoldBytes) => Promise<T>): Promise<T> {
+  async lend<T>(work: (loan: UploadLoan) => Promise<T>): Promise<T> {
     let held = 0;
-    const hold = (bytes: number): void => {
+    const look = (bytes: number): void => {
       const more = Math.max(0, bytes - held);
       if (this.#heldBytes + more > this.#maxBytes) {
         throw new AppError(
@@ -44,11 +51,15 @@ export class UploadBudget {
           { retryAfterSeconds },
         );
       }
+    };
+    const hold = (bytes: number): void => {
+      look(bytes);
+      const more = Math.max(0, bytes - held);
       held += more;
       this.#count(more);
     };
     try {
-      return await work(hold);
+      return await work({ look, hold });
     } finally {
       this.#count(-held);
     }

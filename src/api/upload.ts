@@ -7,7 +7,7 @@ import type { IncomingMessage } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { AppError, expected } from '../errors.ts';
 import { announcesBody, discardRest } from './unread-body.ts';
-import type { HoldBytes } from './upload-budget.ts';
+import type { UploadLoan } from './upload-budget.ts';
 import {
   endedEarly,
   type FormFile,
@@ -29,7 +29,7 @@ export interface Upload {
 
 export interface UploadOptions {
   maxBytes: number;
-  hold: HoldBytes;
+  loan: UploadLoan;
   /** Fetches the image behind a URL that is not checked yet. */
   fetchImage: (url: string) => Promise<Buffer>;
 }
@@ -43,15 +43,15 @@ export interface UploadOptions {
 export async function readUpload(
   request: FastifyRequest,
   reply: FastifyReply,
-  { maxBytes, hold, fetchImage }: UploadOptions,
+  { maxBytes, loan, fetchImage }: UploadOptions,
 ): Promise<Upload> {
   const mediaType = checkHeaders(request);
   const isForm = mediaType === 'multipart/form-data';
   const isJson = mediaType === 'application/json';
   const fault = isJson ? jsonTooLarge() : tooLarge(maxBytes);
   const limit = isJson ? maxJsonBytes : isForm ? maxBytes + formOverheadBytes : maxBytes;
-  const check = checkBytes(limit, fault, hold);
-  admitBody(request, reply, check);
+  const check = checkBytes(limit, fault, loan.hold);
+  admitBody(request, reply, checkBytes(limit, fault, loan.look));
   if (isForm) {
     const names: FormFile[] = [fileField, ...Object.values(mapFields)];
     const files = await readForm(request.raw, request.headers, { maxBytes, names, check });
@@ -60,7 +60,7 @@ export async function readUpload(
   const bytes = await readRaw(request.raw, check);
   if (!isJson) return { image: notEmpty(bytes), maps: {} };
   const image = await fetchImage(parseImageUrl(bytes));
-  hold(image.length);
+  loan.hold(image.length);
   return { image, maps: {} };
 }
 
@@ -72,7 +72,7 @@ export async function readUpload(
 export async function readMaps(
   request: FastifyRequest,
   reply: FastifyReply,
-  { maxBytes, hold }: Pick<UploadOptions, 'maxBytes' | 'hold'>,
+  { maxBytes, loan }: Pick<UploadOptions, 'maxBytes' | 'loan'>,
 ): Promise<Upload['maps']> {
   const { headers } = request;
   if (!announcesBody(headers)) return {};
@@ -82,18 +82,19 @@ export async function readMaps(
     const detail = expected(wanted, 'the body', mediaType || 'no Content-Type');
     throw new AppError('unsupported_media_type', `${detail}.`);
   }
-  const check = checkBytes(maxBytes + formOverheadBytes, tooLarge(maxBytes), hold);
-  admitBody(request, reply, check);
+  const [limit, fault] = [maxBytes + formOverheadBytes, tooLarge(maxBytes)];
+  const check = checkBytes(limit, fault, loan.hold);
+  admitBody(request, reply, checkBytes(limit, fault, loan.look));
   const names = Object.values(mapFields);
   return toMaps(await readForm(request.raw, headers, { maxBytes, names, check }));
 }
 
 /** @returns a check of the bytes that a body has, which throws `fault` above `limit` or too_many_uploads */
 const checkBytes =
-  (limit: number, fault: AppError, hold: HoldBytes): CheckBytes =>
+  (limit: number, fault: AppError, lend: CheckBytes): CheckBytes =>
   (bytes) => {
     if (bytes > limit) throw fault;
-    hold(bytes);
+    lend(bytes);
   };
 
 /**

@@ -49,6 +49,8 @@ const begin = (...pieces: (string | Uint8Array)[]): Socket => {
   for (const piece of pieces) socket.write(piece);
   return socket;
 };
+/** An upload of which all but the last byte has come. */
+const slow = (bytes: number): Socket => begin(sized(bytes + 1), Buffer.alloc(bytes));
 const held = async () => (await metrics.uploadBytes.get()).values[0]?.value;
 const holds = (bytes: number) => expect.poll(held, { timeout: 10_000 }).toBe(bytes);
 const post = (init: RequestInit) => send(`${api.url}/upscale`, { method: 'POST', ...init });
@@ -61,7 +63,7 @@ const expectRefused = (answer: Answer, operation = 'createUpscale'): void => {
 
 describe('uploads beyond UPLOADS_IN_FLIGHT_MEGABYTES', () => {
   test('are refused by what they declare, before they are sent, until others have gone', async () => {
-    const slow = [begin(sized(500_000)), begin(sized(400_000))];
+    const others = [slow(500_000), slow(400_000)];
     await holds(900_000);
     // Nothing but the head is sent: the answer cannot have read more.
     const asked = [sized(100_001, 'Expect: 100-continue')];
@@ -69,18 +71,29 @@ describe('uploads beyond UPLOADS_IN_FLIGHT_MEGABYTES', () => {
     expect(await held()).toBe(900_000);
     // What fits still comes in.
     expect((await postPng()).status).toBe(202);
-    slow[0]?.destroy();
+    others[0]?.destroy();
     await holds(400_000);
     const continued = begin(...asked);
     const told = new Promise((resolve) => continued.once('data', resolve));
     expect(String(await told)).toMatch(/^HTTP\/1.1 100 /);
-    await holds(500_001);
-    for (const socket of [...slow, continued]) socket.destroy();
+    expect(await held()).toBe(400_000);
+    for (const socket of [...others, continued]) socket.destroy();
     await holds(0);
   });
 
+  test('are not there because somebody announces much and sends nothing', async () => {
+    const asked = [sized(maxUploadBytes, 'Expect: 100-continue')];
+    for (let client = 0; client < 5; client += 1) {
+      const silent = begin(...asked);
+      const told = new Promise((resolve) => silent.once('data', resolve));
+      expect(String(await told)).toMatch(/^HTTP\/1.1 100 /);
+    }
+    expect(await held()).toBe(0);
+    expect((await postPng()).status).toBe(202);
+  });
+
   test('are refused by what has come where they declare nothing', async () => {
-    begin(sized(500_000));
+    slow(500_000);
     const growing = begin(chunked, chunk(300_000));
     await holds(800_000);
     growing.write(chunk(100_000));
@@ -92,7 +105,7 @@ describe('uploads beyond UPLOADS_IN_FLIGHT_MEGABYTES', () => {
   });
 
   test('are refused as forms too', async () => {
-    begin(sized(500_000));
+    slow(500_000);
     await holds(500_000);
     const image = { name: 'image', fileName: 'a.png', bytes: Buffer.alloc(500_000) };
     expectRefused(await post(form([image])));
@@ -105,7 +118,7 @@ describe('uploads beyond UPLOADS_IN_FLIGHT_MEGABYTES', () => {
 
   test('are refused as strength maps of an adjust', async () => {
     const id = await writeFinishedJob(api, png);
-    begin(sized(500_000));
+    slow(500_000);
     await holds(500_000);
     const adjust = (bytes: Buffer): Promise<Answer> => {
       const map = form([{ name: 'sem_map', fileName: 'a.png', bytes }]);
@@ -118,7 +131,7 @@ describe('uploads beyond UPLOADS_IN_FLIGHT_MEGABYTES', () => {
 
   test('are refused when they were fetched by URL', async () => {
     const host = await startReceiver(answers(200, {}, Buffer.alloc(600_000)));
-    begin(sized(500_000));
+    slow(500_000);
     await holds(500_000);
     const headers = { 'content-type': 'application/json' };
     expectRefused(await post({ body: JSON.stringify({ image_url: host.url }), headers }));

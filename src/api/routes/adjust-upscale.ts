@@ -74,8 +74,8 @@ export function adjustUpscale(app: App, services: Services): void {
         return {
           asked: { kind: 'adjust', params },
           check: () => checkOutput(data.input, params, MAX_OUTPUT_PIXELS),
-          readMaps: async (hold) => {
-            const maps = await readMaps(request, reply, { maxBytes: MAX_UPLOAD_BYTES, hold });
+          readMaps: async (loan) => {
+            const maps = await readMaps(request, reply, { maxBytes: MAX_UPLOAD_BYTES, loan });
             await inspectMaps(maps, { maxPixels: MAX_INPUT_PIXELS });
             return maps;
           },

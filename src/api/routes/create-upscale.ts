@@ -139,10 +139,10 @@ async function accept(
   const { params } = asked;
   if (!(await isRepeated(queue, request))) await checkRoomAndModel(queue, params.model, config);
   // The upload is garbage once this has ended.
-  return uploadBudget.lend(async (hold) => {
+  return uploadBudget.lend(async (loan) => {
     const uploads = await readUpload(request, reply, {
       maxBytes: config.MAX_UPLOAD_BYTES,
-      hold,
+      loan,
       fetchImage: imageFetches.for(reply),
     });
     const limits = { maxPixels: config.MAX_INPUT_PIXELS };

@@ -1,22 +1,27 @@
 /** What one process sets aside for uploads. */
 import { expect, test } from 'vitest';
-import { type HoldBytes, UploadBudget } from '../../../src/api/upload-budget.ts';
+import { UploadBudget, type UploadLoan } from '../../../src/api/upload-budget.ts';
 import { formOverheadBytes } from '../../../src/api/upload-form.ts';
 import { metrics } from '../../../src/metrics.ts';
 
 const held = async () => (await metrics.uploadBytes.get()).values[0]?.value;
 /** An upload that goes on until it is told to end. */
 const upload = (budget: UploadBudget, bytes: number) => {
-  let hold: HoldBytes = () => {};
+  let loan: UploadLoan | undefined;
   let end = () => {};
   const ended = budget.lend((given) => {
-    hold = given;
+    loan = given;
     return new Promise<void>((resolve) => {
       end = resolve;
-      given(bytes);
+      given.hold(bytes);
     });
   });
-  return { ended, hold: (more: number) => hold(more), end: () => end() };
+  return {
+    ended,
+    hold: (more: number) => loan?.hold(more),
+    look: (more: number) => loan?.look(more),
+    end: () => end(),
+  };
 };
 const refused = { code: 'too_many_uploads', retryAfterSeconds: expect.any(Number) };
 
@@ -30,7 +35,13 @@ test('an upload grows, holds nothing twice, and gives all back however it ends',
   expect(await held()).toBe(700_000);
   await expect(upload(budget, 300_001).ended).rejects.toMatchObject(refused);
   expect(await held()).toBe(700_000);
-  const second = upload(budget, 300_000);
+  const second = upload(budget, 200_000);
+  // Looking takes nothing.
+  second.look(300_000);
+  second.look(300_000);
+  expect(await held()).toBe(900_000);
+  expect(() => second.look(300_001)).toThrow(expect.objectContaining(refused));
+  second.hold(300_000);
   expect(() => first.hold(700_001)).toThrow(expect.objectContaining(refused));
   second.end();
   await second.ended;
