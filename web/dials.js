@@ -50,7 +50,10 @@ export function offerModels(models) {
     option.disabled = !available;
     return option;
   });
+  const chosen = model.value;
   model.replaceChildren(...options);
+  // They may be asked for again after a fault: what was chosen stays.
+  if (options.some(({ value, disabled }) => value === chosen && !disabled)) model.value = chosen;
   model.hidden = false;
   element('model-name', HTMLElement).hidden = true;
 }

@@ -57,7 +57,6 @@ function setBusy(signal) {
  * @param {AbortSignal} signal
  */
 async function make(wanted, signal) {
-  const isFirst = !wanted.source;
   const settings = readSettings();
   asked = settings;
   setBusy(signal);
@@ -77,8 +76,8 @@ async function make(wanted, signal) {
   }
   setBusy(undefined);
   report.showProgress(undefined);
-  // The dials were moved while the first job of the photo ran.
-  if (isFirst && asked && !signal.aborted && !areEqual(settings, readSettings())) start();
+  // The dials were moved while a first job of the photo ran; an adjust would have been stopped.
+  if (asked && !signal.aborted && !areEqual(settings, readSettings())) start();
 }
 
 /**

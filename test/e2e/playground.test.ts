@@ -301,6 +301,19 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
       ]);
       expect(await seen.layoutShift()).toBe(0);
       expect(seen.faults).toEqual([]);
+      // The models are asked for again after a fault, and the choice stays.
+      const file = path.join(scratch, 'no-photo.txt');
+      writeFileSync(file, 'Not a photo.');
+      await seen.choose(file);
+      await seen.problem();
+      const models = seen.page.waitForResponse((response) => response.url().endsWith('/models'));
+      await seen.page.click('#again');
+      await (await models).text();
+      await seen.problem();
+      expect(await seen.page.$eval('#model', (select) => (select as { value: string }).value)).toBe(
+        'identity',
+      );
+      expect(posts(seen).at(-1)).toMatch(/model=identity$/);
     } finally {
       await several.stop();
     }
