@@ -237,6 +237,20 @@ test('one file of private authorities is trusted by API, workers and downloads',
   }
 });
 
+test('KEDA trusts the authority of Redis, wherever it is named', async () => {
+  const production = ['--values', path.join(chart, 'values-production.yaml')];
+  const authority = async (...set: string[]) => {
+    const all = set.flatMap((value) => ['--set', value]);
+    const objects = await render(...production, ...all);
+    const { secretTargetRef } =
+      find(objects, 'TriggerAuthentication', 'up-pisa-serve-redis')?.spec ?? {};
+    return secretTargetRef.find(({ parameter }: { parameter: string }) => parameter === 'ca')?.name;
+  };
+  expect(await authority('extraCa.secret=company')).toBe('upscale-redis-ca');
+  expect(await authority('extraCa.secret=company', 'redis.external.tls.caSecret=')).toBe('company');
+  expect(await authority('redis.external.tls.caSecret=')).toBeUndefined();
+});
+
 test('an external Redis: address, database, TLS with a private authority, for us and for KEDA', async () => {
   const objects = await render('--values', path.join(chart, 'values-production.yaml'));
   for (const name of ['api', 'worker-cpu', 'worker-gpu']) {

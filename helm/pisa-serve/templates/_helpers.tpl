@@ -96,12 +96,24 @@ redis
 {{- end -}}
 {{- end -}}
 
-{{/* The Secret with private authorities, as {secret, key}; nothing where there is none. Node takes one file: the wider one. */}}
+{{/* The Secret with the private authority of Redis, as {secret, key}; nothing where Redis needs none. */}}
+{{- define "pisa.redisCa" -}}
+{{- $tls := .Values.redis.external.tls -}}
+{{- if include "pisa.redisTls" . -}}
+{{- if $tls.caSecret -}}
+{{ dict "secret" $tls.caSecret "key" $tls.caSecretKey | toYaml }}
+{{- else if .Values.extraCa.secret -}}
+{{ .Values.extraCa | toYaml }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* That with all private authorities, for our own processes. Node takes one file: the wider one. */}}
 {{- define "pisa.extraCa" -}}
 {{- if .Values.extraCa.secret -}}
 {{ .Values.extraCa | toYaml }}
-{{- else if and (include "pisa.redisTls" .) .Values.redis.external.tls.caSecret -}}
-{{ dict "secret" .Values.redis.external.tls.caSecret "key" .Values.redis.external.tls.caSecretKey | toYaml }}
+{{- else -}}
+{{ include "pisa.redisCa" . }}
 {{- end -}}
 {{- end -}}
 
