@@ -23,9 +23,12 @@ const keptLines = 20;
 const lastWordsLimitMs = 200;
 /** Its mark of a warning, before the text. */
 const warning = /^\d+:\w .* # (.+)$/;
-/** Said at every start and stop, with the mark of a warning before Redis 7.2. */
+/**
+ * Said at every start and stop, with the mark of a warning before Redis 7.2; and advice on the kernel of a server for data
+ * larger than half of its memory, which would be the first thing that somebody reads who just starts the service.
+ */
 const banter =
-  /^(oO0OoO|Redis version=|Configuration loaded|Server initialized|User requested shutdown|Redis is now ready to exit)/;
+  /^(WARNING Memory overcommit|oO0OoO|Redis version=|Configuration loaded|Server initialized|User requested shutdown|Redis is now ready to exit)/;
 
 /**
  * The child has a process group of its own, so that Ctrl-C reaches the service first and jobs can still be
