@@ -42,9 +42,9 @@ export class UploadBudget {
    */
   async lend<T>(work: (loan: UploadLoan) => Promise<T>): Promise<T> {
     let held = 0;
+    const missing = (bytes: number): number => Math.max(0, bytes - held);
     const look = (bytes: number): void => {
-      const more = Math.max(0, bytes - held);
-      if (this.#heldBytes + more > this.#maxBytes) {
+      if (this.#heldBytes + missing(bytes) > this.#maxBytes) {
         throw new AppError(
           'too_many_uploads',
           `The uploads that are under way hold ${this.#heldBytes} of ${this.#maxBytes} bytes (UPLOADS_IN_FLIGHT_MEGABYTES): there is no room for this one. Try again in a moment.`,
@@ -54,7 +54,7 @@ export class UploadBudget {
     };
     const hold = (bytes: number): void => {
       look(bytes);
-      const more = Math.max(0, bytes - held);
+      const more = missing(bytes);
       held += more;
       this.#count(more);
     };

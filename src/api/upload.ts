@@ -50,8 +50,7 @@ export async function readUpload(
   const isJson = mediaType === 'application/json';
   const fault = isJson ? jsonTooLarge() : tooLarge(maxBytes);
   const limit = isJson ? maxJsonBytes : isForm ? maxBytes + formOverheadBytes : maxBytes;
-  const check = checkBytes(limit, fault, loan.hold);
-  admitBody(request, reply, checkBytes(limit, fault, loan.look));
+  const check = admitBody(request, reply, { limit, fault, loan });
   if (isForm) {
     const names: FormFile[] = [fileField, ...Object.values(mapFields)];
     const files = await readForm(request.raw, request.headers, { maxBytes, names, check });
@@ -82,32 +81,42 @@ export async function readMaps(
     const detail = expected(wanted, 'the body', mediaType || 'no Content-Type');
     throw new AppError('unsupported_media_type', `${detail}.`);
   }
-  const [limit, fault] = [maxBytes + formOverheadBytes, tooLarge(maxBytes)];
-  const check = checkBytes(limit, fault, loan.hold);
-  admitBody(request, reply, checkBytes(limit, fault, loan.look));
+  const bounds = { limit: maxBytes + formOverheadBytes, fault: tooLarge(maxBytes), loan };
+  const check = admitBody(request, reply, bounds);
   const names = Object.values(mapFields);
   return toMaps(await readForm(request.raw, headers, { maxBytes, names, check }));
 }
 
-/** @returns a check of the bytes that a body has, which throws `fault` above `limit` or too_many_uploads */
-const checkBytes =
-  (limit: number, fault: AppError, lend: CheckBytes): CheckBytes =>
-  (bytes) => {
-    if (bytes > limit) throw fault;
-    lend(bytes);
-  };
+interface BodyBounds {
+  /** Most bytes of the body. */
+  limit: number;
+  /** Of a body that has more. */
+  fault: AppError;
+  loan: UploadLoan;
+}
 
 /**
  * The last look before a body is read.
- * @throws what `check` throws of the length that is declared | malformed_request when the client has left
+ * @returns what holds the bytes that have come, and throws `fault` or too_many_uploads
+ * @throws the same of the length that is declared | malformed_request when the client has left
  */
-function admitBody({ raw, headers }: FastifyRequest, reply: FastifyReply, check: CheckBytes): void {
+function admitBody(
+  { raw, headers }: FastifyRequest,
+  reply: FastifyReply,
+  { limit, fault, loan }: BodyBounds,
+): CheckBytes {
   // No event would tell a reader that begins now.
   if (raw.destroyed) throw endedEarly();
-  check(Number(headers['content-length'] ?? 0));
+  const declared = Number(headers['content-length'] ?? 0);
+  if (declared > limit) throw fault;
+  loan.look(declared);
   // A client that asked first (Expect: 100-continue) sends nothing until now, so that what is refused
   // before this line costs it no upload.
   if (headers.expect?.toLowerCase() === '100-continue') reply.raw.writeContinue();
+  return (received) => {
+    if (received > limit) throw fault;
+    loan.hold(received);
+  };
 }
 
 /** An empty file is what a browser sends for a field that nobody filled. */
