@@ -48,6 +48,7 @@ export function registerClients(
     if (request.method !== 'POST') return;
     const { client } = request;
     await takeRequest(queue, client);
+    if (client.concurrentJobs === 0) return;
     // It may be the retry of a job that counts already. One that has no job yet is counted when it is submitted.
     if (await isRepeated(queue, request)) return;
     await queue.limits.checkJobs(client.countedAs, client.concurrentJobs).catch(count(client));
