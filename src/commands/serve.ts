@@ -191,7 +191,7 @@ function announce(url: string, config: Config): void {
   process.stdout.write(`
 pisa-serve ${version} is ready: ${url} (model ${config.MODEL}, ${config.DEVICES.join(', ')}). API: ${url}/docs
 
-Try, in another terminal:
+Open it in a browser, or try in another terminal:
   curl -f -F 'image=@${photo}' -H 'Accept: image/png' '${url}/upscale?pix=1&sem=1' -o cat-512.png
 
 Ctrl-C ends it.
