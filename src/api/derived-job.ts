@@ -109,8 +109,8 @@ export async function answerDerived(
 ): Promise<FastifyReply> {
   const { config, queue, uploadBudget } = services;
   const plan = planAnswer(request, query.format, config.MAX_WAIT_SECONDS);
-  const options = resolveJobOptions(query, config);
   const { job, data } = await sourceOf(services, id);
+  const options = resolveJobOptions(query, config, job.data);
   const { asked, check, readMaps } = derive(job, plan);
   if (!(await isRepeated(queue, request))) {
     await checkKept(services, data);

@@ -1,5 +1,5 @@
 /** What a request may ask of its job besides the dials: how long its result lives, its time limit, its priority, who is told. */
-import Type from 'typebox';
+import Type, { type Static, type TSchema } from 'typebox';
 import type { Config } from '../config.ts';
 import { AppError, expected } from '../errors.ts';
 import { jobPriorities, type UpscaleJobData } from '../jobs/job.ts';
@@ -21,7 +21,7 @@ export const jobOptions = {
       minimum: 1,
       maximum: 86_400,
       description:
-        'Time limit of one attempt, in seconds; at most, and by default, the JOB_TIMEOUT_SECONDS setting.',
+        'Time limit of one attempt, in seconds; at most JOB_TIMEOUT_SECONDS. Default: that setting.',
     }),
   ),
   webhook: Type.Optional(
@@ -40,6 +40,26 @@ export const jobOptions = {
   ),
 };
 
+/**
+ * The schema of a parameter of a job that is made from another one, whose value holds where none is given: a generated
+ * client must not fill in the default that a first job has.
+ */
+export function asInSource<T extends TSchema & { description?: string }>(schema: T) {
+  const { default: _, description = '', ...rest } = schema as T & { default?: unknown };
+  const own = description.replace(/ Default: .*$/, '');
+  return Type.Optional(
+    Type.Unsafe<Static<T>>({ ...rest, description: `${own} Default: as in the job of the path.` }),
+  );
+}
+
+/** Those of a job that is made from another one. */
+export const derivedJobOptions = {
+  ttl: asInSource(jobOptions.ttl),
+  timeout: asInSource(jobOptions.timeout),
+  webhook: jobOptions.webhook,
+  priority: asInSource(jobOptions.priority),
+};
+
 export type JobOptions = Type.Static<Type.TObject<typeof jobOptions>>;
 
 /** The longest life that a result can have, in seconds. */
@@ -50,16 +70,23 @@ export const longestTtlSeconds = (
 type JobChoices = Required<Pick<UpscaleJobData, 'ttlSeconds' | 'timeoutMs' | 'priority'>> &
   Pick<UpscaleJobData, 'webhook'>;
 
-/** @throws invalid_parameter when more is asked than the settings allow; url_not_allowed */
+/**
+ * @param source the job that this one is made from: what is not asked for is as there, within today's settings
+ * @throws invalid_parameter when more is asked than the settings allow; url_not_allowed
+ */
 export function resolveJobOptions(
-  { ttl, timeout, webhook, priority = 'interactive' }: JobOptions,
+  { ttl, timeout, webhook, priority }: JobOptions,
   config: Config,
+  source?: Pick<UpscaleJobData, 'ttlSeconds' | 'timeoutMs' | 'priority'>,
 ): JobChoices {
-  const timeoutSeconds = config.JOB_TIMEOUT_SECONDS;
+  const longest = longestTtlSeconds(config);
+  const usualTtl = source?.ttlSeconds ?? config.RESULT_TTL_SECONDS;
+  const limit = config.JOB_TIMEOUT_SECONDS;
+  const usualTimeout = (source?.timeoutMs ?? limit * 1000) / 1000;
   return {
-    ttlSeconds: atMost('ttl', ttl, longestTtlSeconds(config)) ?? config.RESULT_TTL_SECONDS,
-    timeoutMs: (atMost('timeout', timeout, timeoutSeconds) ?? timeoutSeconds) * 1000,
-    priority,
+    ttlSeconds: atMost('ttl', ttl, longest) ?? Math.min(usualTtl, longest),
+    timeoutMs: (atMost('timeout', timeout, limit) ?? Math.min(usualTimeout, limit)) * 1000,
+    priority: priority ?? source?.priority ?? 'interactive',
     ...(webhook === undefined ? {} : { webhook: resolveWebhook(webhook, config) }),
   };
 }

@@ -38,6 +38,13 @@ export async function registerOpenapi(app: App): Promise<void> {
         { name: 'service', description: 'About the service itself.' },
       ],
     },
+    // The plugin holds every body to be required; an adjust without maps has none.
+    transformObject: (document) => {
+      if (!('openapiObject' in document)) return document.swaggerObject;
+      const adjust = document.openapiObject.paths?.['/upscale/{id}/adjust']?.post?.requestBody;
+      if (adjust && 'content' in adjust) adjust.required = false;
+      return document.openapiObject;
+    },
     refResolver: {
       // Components under the name that the schema gives itself, not `def-0`.
       buildLocalReference: (json, _base, _fragment, index) => String(json.$id ?? `def-${index}`),

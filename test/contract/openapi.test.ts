@@ -59,6 +59,15 @@ test('openapi.yaml is valid OpenAPI 3.1', async () => {
   expect(validator.version).toBe('3.1');
 });
 
+test('a job made from another has no defaults of its own, and an adjust needs no body', () => {
+  const adjust = contract.paths['/upscale/{id}/adjust']?.post;
+  expect(adjust?.parameters?.filter(({ schema }) => 'default' in (schema ?? {}))).toEqual([]);
+  expect(adjust?.requestBody?.required).toBe(false);
+  const sweep = contract.paths['/upscale/{id}/sweep']?.post?.parameters ?? [];
+  const withDefault = sweep.filter(({ schema }) => 'default' in (schema ?? {}));
+  expect(withDefault.map(({ name }) => name)).toEqual(['pix', 'sem', 'format']);
+});
+
 test('openapi.yaml and the router hold the same routes', async () => {
   const { config, queue, store } = api;
   const app = await buildApp({ config, queue, store, logger: api.logger });

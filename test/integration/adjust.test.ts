@@ -133,6 +133,16 @@ describe.each(['folder', 'redis'] as const)('with images in the %s store', (stor
     expect(await levels(await result(adjusted.id), await result(first.id))).toBeGreaterThan(1);
   });
 
+  test('what is not asked is as in the job of the path: life, time limit, priority', async () => {
+    const { upscale, adjust, sweep } = service;
+    const first = await upscale(image, '?ttl=500&timeout=33&priority=batch');
+    const asBefore = { ttl_seconds: 500, timeout_seconds: 33, priority: 'batch' };
+    expect(json(await adjust(first.id, '?sem=0'))).toMatchObject(asBefore);
+    expect(json(await sweep(first.id, '?pix=1&sem=0,1'))).toMatchObject(asBefore);
+    const asked = await adjust(first.id, '?ttl=400&priority=interactive');
+    expect(json(asked)).toMatchObject({ ...asBefore, ttl_seconds: 400, priority: 'interactive' });
+  });
+
   test('an Idempotency-Key makes retries of an adjust and of a sweep safe', async () => {
     const { upscale, adjust, sweep, bench } = service;
     const first = await upscale(image);

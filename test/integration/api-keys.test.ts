@@ -95,6 +95,18 @@ describe('a key', () => {
     expect((await post(bearer(rival), '?priority=batch')).status).toBe(202);
   });
 
+  test('adjusts with the priority of its job', async () => {
+    const adjust = (id: string, query = '') =>
+      call('adjustUpscale', `/upscale/${id}/adjust${query}`, {
+        method: 'POST',
+        headers: bearer(rival),
+      });
+    const batch = await finishedJob('rival', { priority: 'batch' });
+    expect((await adjust(batch)).status).toBe(202);
+    expect(problem(await adjust(batch, '?priority=interactive')).code).toBe('forbidden');
+    expect(problem(await adjust(await finishedJob('rival'))).code).toBe('forbidden');
+  });
+
   test('is refused before the upload', async () => {
     const head =
       'POST /upscale HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n';
@@ -127,9 +139,7 @@ describe('a client', () => {
     expect(routes.length).toBeGreaterThan(3);
     for (const [url, item] of routes) {
       for (const [method, { operationId }] of Object.entries(item)) {
-        // Of a priority that the other client may use: it is refused for the job alone.
-        const query = method === 'post' ? '?priority=batch' : '';
-        const answer = await call(operationId, `${url.replace('{id}', id)}${query}`, {
+        const answer = await call(operationId, url.replace('{id}', id), {
           method: method.toUpperCase(),
           headers: bearer(rival),
         });

@@ -17,8 +17,8 @@ interface Response {
 }
 export interface Operation {
   operationId: string;
-  parameters?: { name: string; in: string }[];
-  requestBody?: { content: Record<string, Media> };
+  parameters?: { name: string; in: string; schema?: Record<string, unknown> }[];
+  requestBody?: { required?: boolean; content: Record<string, Media> };
   responses: Record<string, Response>;
 }
 

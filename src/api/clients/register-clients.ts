@@ -56,15 +56,15 @@ export function registerClients(
 
   if (!keys) return;
   app.addHook('preHandler', async (request) => {
-    if (request.method === 'POST') {
-      const { priority = 'interactive' } = request.query as { priority?: JobPriority };
-      counted(request, () => checkPriority(request.client, priority));
-    }
     const id = (request.params as { id?: string } | undefined)?.id;
-    if (id === undefined || openPaths.test(request.routeOptions.url ?? '')) return;
-    const job = await queue.get(id);
+    const namesJob = id !== undefined && !openPaths.test(request.routeOptions.url ?? '');
+    const job = namesJob ? await queue.get(id) : undefined;
     // As if it did not exist: an id tells nothing to whom it does not belong.
-    if (!job || job.data.client !== request.client.name) throw jobNotFound(id);
+    if (namesJob && job?.data.client !== request.client.name) throw jobNotFound(id);
+    if (request.method !== 'POST') return;
+    const { priority } = request.query as { priority?: JobPriority };
+    const asked = priority ?? job?.data.priority ?? 'interactive';
+    counted(request, () => checkPriority(request.client, asked));
   });
 }
 

@@ -7,7 +7,7 @@ import { answerDerived, answerDerivedProblems } from '../derived-job.ts';
 import { jobHeaderSchema } from '../enter-job.ts';
 import { jobParamsSchema } from '../find-job.ts';
 import { inspectMaps } from '../inspect-maps.ts';
-import { jobOptions } from '../job-options.ts';
+import { asInSource, derivedJobOptions } from '../job-options.ts';
 import { mapProperties } from '../map-properties.ts';
 import { problemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
@@ -15,7 +15,15 @@ import { readMaps } from '../upload.ts';
 
 const { pix, sem, format, quality, colorfix, metadata } = upscaleQuerySchema.properties;
 const querySchema = Type.Object(
-  { pix, sem, format, quality, colorfix, metadata, ...jobOptions },
+  {
+    pix: asInSource(pix),
+    sem: asInSource(sem),
+    format: asInSource(format),
+    quality: asInSource(quality),
+    colorfix: asInSource(colorfix),
+    metadata: asInSource(metadata),
+    ...derivedJobOptions,
+  },
   { additionalProperties: false },
 );
 

@@ -9,7 +9,7 @@ import { jobResponses } from '../answer-job.ts';
 import { answerDerived, answerDerivedProblems } from '../derived-job.ts';
 import { jobHeaderSchema } from '../enter-job.ts';
 import { jobParamsSchema } from '../find-job.ts';
-import { jobOptions } from '../job-options.ts';
+import { asInSource, derivedJobOptions } from '../job-options.ts';
 import { problemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
 
@@ -31,9 +31,9 @@ const querySchema = Type.Object(
     pix: list('0.5,1,1.5', 'λ_pix of each column, from 0 to 2, separated by commas.'),
     sem: list('0,0.5,1,1.5', 'λ_sem of each row, from 0 to 2, separated by commas.'),
     format,
-    quality,
-    colorfix,
-    ...jobOptions,
+    quality: asInSource(quality),
+    colorfix: asInSource(colorfix),
+    ...derivedJobOptions,
   },
   { additionalProperties: false },
 );
