@@ -51,9 +51,9 @@ def fake_crops(cache, count=5, split="train") -> None:
 
 def test_batches_are_a_function_of_seed_and_step(cache):
     fake_crops(cache)
-    batches = Batches("train", 3, 4, 96, low_res=True)
+    batches = Batches("train", 3, 4, 96)
     low, high = batches.pairs(11)
-    again_low, again_high = Batches("train", 3, 4, 96, low_res=True).pairs(11)
+    again_low, again_high = Batches("train", 3, 4, 96).pairs(11)
     assert low.shape == high.shape == (4, 3, 96, 96)
     assert torch.equal(low, again_low) and torch.equal(high, again_high)
     assert not torch.equal(high, batches.pairs(12)[1])
@@ -62,7 +62,7 @@ def test_batches_are_a_function_of_seed_and_step(cache):
 def test_pairs_show_the_same_place(cache):
     """Crop, turn and flip must agree between the two sizes: block means of HQ are the LR pixels."""
     fake_crops(cache)
-    low, high = Batches("train", 3, 8, 96, low_res=True).pairs(2)
+    low, high = Batches("train", 3, 8, 96).pairs(2)
     means = torch.nn.functional.avg_pool2d(high, 4)
     inside = torch.nn.functional.avg_pool2d(low, 4)
     for a, b in zip(means, inside, strict=True):
@@ -101,7 +101,7 @@ def test_some_crops_are_faded_before_they_are_degraded():
 def test_validation_keeps_its_colours(cache):
     fake_crops(cache, split="validation")
     crops = np.load(cache / "crops" / "validation.npy")
-    _, high = Batches("validation", 3, 4, CROP, low_res=True).pairs(0)
+    _, high = Batches("validation", 3, 4, CROP).pairs(0)
     means = {tuple(np.round(crop.mean((0, 1)) / 127.5 - 1, 4)) for crop in crops}
     for sample in high:
         found = sample.mean((1, 2)).numpy()

@@ -15,7 +15,13 @@ from pisa_models.packages import Package, read
 from pisa_models.schedule import add_noise, alphas_cumprod, predict_clean
 from pisa_models.training.loop import Opponent
 from pisa_models.training.pixel import channel_variances, pixel_loss, pixel_rmse
-from pisa_models.training.semantic import contrast_difference, mean_difference, random_window, strength_difference
+from pisa_models.training.semantic import (
+    contrast_difference,
+    deviation_difference,
+    mean_difference,
+    random_window,
+    strength_difference,
+)
 
 LPIPS_AUTHORS = Package(
     "pypi",
@@ -206,6 +212,18 @@ def test_mean_and_contrast_differences():
     # What one half has too much does not make up for what the other lacks.
     halved = torch.cat([1.1 * wanted[..., :32], 0.9 * wanted[..., 32:]], 3)
     assert (contrast_difference(halved, wanted) > 0.5 * stronger).all()
+
+
+def test_deviation_difference_is_relative_and_of_the_whole_crop():
+    torch.manual_seed(0)
+    wanted = torch.rand(2, 3, 64, 64) - 0.5
+    assert deviation_difference(wanted, wanted).max() == 0
+    assert deviation_difference(wanted + 0.1, wanted).max() < 1e-4
+    assert torch.allclose(deviation_difference(1.1 * wanted, wanted), torch.tensor(1.1).log().expand(2), atol=1e-4)
+    soft = 0.2 * wanted
+    assert torch.allclose(deviation_difference(1.1 * soft, soft), torch.tensor(1.1).log().expand(2), atol=1e-4)
+    flat = torch.zeros(2, 3, 64, 64)
+    assert deviation_difference(0.01 * wanted, flat).max() == 0  # noise on a flat crop is no contrast
 
 
 def test_pixel_loss_counts_what_is_lost_against_the_input():

@@ -53,35 +53,22 @@ def change_colours(low: Tensor, high: Tensor, rng: np.random.Generator) -> tuple
 
 
 class Batches:
-    """`crops(step)` gives HQ pixels; `pairs(step)` gives (bicubic low-resolution, HQ) pixels."""
+    """`pairs(step)` gives (bicubic low-resolution, HQ) pixels."""
 
-    def __init__(self, split: str, seed: int, batch: int, size: int, low_res: bool):
+    def __init__(self, split: str, seed: int, batch: int, size: int):
         self.high = load_crops(split)
-        self.low = load_low_res(split) if low_res else None
+        self.low = load_low_res(split)
         self.split, self.seed, self.batch, self.size = split, seed, batch, size
-
-    def _choose(self, step: int):
-        rng = np.random.default_rng((self.seed, step))
-        index = rng.integers(len(self.high), size=self.batch)
-        corner = rng.integers((self.high.shape[1] - self.size) // 4 + 1, size=(self.batch, 2)) * 4
-        return rng, index, corner, rng.integers(8, size=self.batch)
-
-    def crops(self, step: int) -> Tensor:
-        """[batch,3,size,size] [-1,1], randomly placed and turned."""
-        _, index, corner, turn = self._choose(step)
-        s = self.size
-        return to_pixels(
-            np.stack(
-                [_turn(self.high[i, y : y + s, x : x + s], t) for i, (y, x), t in zip(index, corner, turn, strict=True)]
-            )
-        )
 
     def pairs(self, step: int) -> tuple[Tensor, Tensor]:
         """(bicubic ×4 of the degraded crop, HQ crop), each [batch,3,size,size]; the first is not clamped.
 
         In training, the colours of both are changed alike; validation is left as it is.
         """
-        rng, index, corner, turn = self._choose(step)
+        rng = np.random.default_rng((self.seed, step))
+        index = rng.integers(len(self.high), size=self.batch)
+        corner = rng.integers((self.high.shape[1] - self.size) // 4 + 1, size=(self.batch, 2)) * 4
+        turn = rng.integers(8, size=self.batch)
         variant = rng.integers(len(self.low), size=self.batch)
         s, high, low = self.size, [], []
         for i, v, (y, x), t in zip(index, variant, corner, turn, strict=True):

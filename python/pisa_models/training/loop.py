@@ -41,6 +41,7 @@ class Options:
     seed: int
     threads: int
     fresh: bool
+    go_on: bool = False
     extra: dict = field(default_factory=dict)
 
 
@@ -55,6 +56,11 @@ def parse_options(description: str, **defaults) -> Options:
     parser.add_argument("--seed", type=int, default=defaults.get("seed", 1))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--fresh", action="store_true", help="ignore an earlier checkpoint of this stage")
+    parser.add_argument(
+        "--go-on",
+        action="store_true",
+        help="a new schedule of --steps and --minutes from where an earlier one ended; not to resume it",
+    )
     for name, value in defaults.get("extra", {}).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     values = vars(parser.parse_args())
@@ -94,7 +100,8 @@ class Opponent:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(self.network.parameters())
-        self.optimizer.step()
+        if torch.nn.utils.get_total_norm([p.grad for p in self.network.parameters()]).isfinite():
+            self.optimizer.step()
 
     def state(self) -> dict:
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -115,15 +122,20 @@ class Trainer:
         decay: float = 0.998,
         weight_decay: float = 0.0,
         opponent: Opponent | None = None,
+        base_of: tuple[str, ...] = (),
     ):
+        """`base_of`: the stages whose checkpoints are worth nothing once this one moves."""
         self.name, self.model, self.options, self.decay, self.opponent = name, model, options, decay, opponent
+        self.base_of = base_of
         self.parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=options.lr, betas=(0.9, 0.99), weight_decay=weight_decay
         )
         self.average = {k: p.detach().clone() for k, p in self.parameters.items()}
         self.step, self.seconds, self.stopping, self.asked_to_stop = 0, 0.0, False, False
-        self.first_step = 0  # of optimiser and average, which know nothing of the steps before a restored snapshot
+        self.first_step = (
+            0  # of schedule, warm-up and average, which know nothing of the steps before a restored snapshot
+        )
         self.rank, self.processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if self.processes > 1:
             dist.init_process_group("gloo")
@@ -162,10 +174,12 @@ class Trainer:
         if self.opponent and "opponent" in state:
             self.opponent.load(state["opponent"])
         self.step, self.seconds = state["step"], state["seconds"]
-        self.usual_norm = state.get("usual_norm", 1.0)
+        self.usual_norm = state.get("usual_norm", 0.0)
 
     def progress(self) -> float:
-        return max(self.step / self.options.steps, self.seconds / 60 / self.options.minutes)
+        """Through the schedule: 0 at its first step, 1 where it ends."""
+        taken = self.step - self.first_step
+        return max(taken / self.options.steps, self.seconds / 60 / self.options.minutes)
 
     def advance(self, loss_of: Callable[[int], tuple[Tensor, dict[str, float]]]) -> dict[str, float]:
         """One optimisation step; `loss_of(step)` gives the loss and what to log."""
@@ -179,13 +193,16 @@ class Trainer:
         loss.backward()
         average_gradients(self.parameters.values())
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values()])
-        self.usual_norm = self.usual_norm or norm.item()
-        if norm <= BROKEN * self.usual_norm:
+        finite = bool(norm.isfinite())
+        if finite:
+            self.usual_norm = self.usual_norm or norm.item()
+        if finite and norm <= BROKEN * self.usual_norm:
             torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), OUTLIER * self.usual_norm, norm)
             self.optimizer.step()
         else:  # one bad batch must not throw a network without normalisation off for good
             self.skipped += 1
-        self.usual_norm = 0.98 * self.usual_norm + 0.02 * min(norm.item(), OUTLIER * self.usual_norm)
+        if finite:
+            self.usual_norm = 0.98 * self.usual_norm + 0.02 * min(norm.item(), OUTLIER * self.usual_norm)
         # As short as the run at first: the average of a restored snapshot would otherwise be half the snapshot still
         # after 350 steps, however much they gained.
         taken = self.step - self.first_step
@@ -218,12 +235,21 @@ class Trainer:
         return _Swapped(self.parameters, self.average)
 
     def run(self, loss_of, validate: Callable[[], dict[str, float]], every: int = 200) -> None:
-        """Train to the end, resuming an earlier checkpoint unless `--fresh`."""
+        """Train to the end, resuming an earlier checkpoint unless `--fresh`.
+
+        Raises SystemExit, with what to do, before the base of a later stage's checkpoint would be moved.
+        """
         if self.path.exists() and not self.options.fresh:
             self.load()
+            if self.options.go_on:
+                self.first_step, self.seconds = self.step, 0.0
             print(f"resumed at step {self.step}", flush=True)
         elif self.rank == 0 and self.curve.exists():
             self.curve.unlink()
+        later = [path for stage in self.base_of if (path := self.path.with_stem(stage)).exists()]
+        if later and self.progress() < 1:
+            files = " and ".join(map(str, later))
+            raise SystemExit(f"{files} rests on {self.name}. Train that on instead, or move it away to begin anew.")
         first = self.rank == 0  # the one that checks, logs and saves
         (cache_dir() / f"train-{self.name}.pid").write_text(f"{os.getpid()}\n")
         (cache_dir() / "train.pid").write_text(f"{os.getpid()}\n")
@@ -249,12 +275,16 @@ class Trainer:
         self.asked_to_stop = True  # SIGTERM: end after this step, with a checkpoint
 
     def _log(self, row: dict) -> None:
+        """To the screen, and to the curve: a new file for a row of other columns, the old one moved aside."""
         print(" ".join(f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+        header = ",".join(row)
+        if self.curve.exists() and self.curve.read_text().splitlines()[0] != header:
+            self.curve.replace(self.curve.with_stem(f"{self.name}-until-step-{row['step']}"))
         fresh = not self.curve.exists()
         with open(self.curve, "a", newline="") as handle:
             writer = csv.writer(handle)
             if fresh:
-                writer.writerow(row)
+                writer.writerow(row.keys())
             writer.writerow(row.values())
 
 

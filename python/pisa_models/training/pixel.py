@@ -74,7 +74,7 @@ def main() -> None:
     autoencoder = vae.load().to(memory_format=torch.channels_last)
     encode, decode = autoencoder.encoder, autoencoder.decoder
     variances = channel_variances(encode)
-    batches = Batches("train", options.seed, options.batch, options.size, low_res=True)
+    batches = Batches("train", options.seed, options.batch, options.size)
     trainer = Trainer(PIXEL, unet, options)
 
     def latents_of(source: Batches, step: int) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,7 @@ def main() -> None:
         loss = pixel_loss(rmse, before) + GRID_WEIGHT * grid
         return loss, {"rmse": rmse.mean().item(), "harmed": harmed.item(), "grid": grid.item()}
 
-    held_out = Batches("validation", 98, 64, 192, low_res=True)
+    held_out = Batches("validation", 98, 64, 192)
 
     def validate() -> dict[str, float]:
         low, high = latents_of(held_out, 0)

@@ -43,8 +43,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     unet = build(options.seed).to(memory_format=torch.channels_last)
     encode, alphas = encoder(), alphas_cumprod()
-    batches = Batches("train", options.seed, options.batch, options.size, low_res=True)
-    trainer = Trainer("prior", unet, options, decay=0.999)
+    batches = Batches("train", options.seed, options.batch, options.size)
+    trainer = Trainer("prior", unet, options, decay=0.999, base_of=("pixel", "semantic"))
 
     def noisy_batch(source: Batches, step: int):
         low, high = source.pairs(step)
@@ -64,7 +64,7 @@ def main() -> None:
             eps = unet(noisy.contiguous(memory_format=torch.channels_last), timestep, shown).float()
         return F.mse_loss(eps, noise), {}
 
-    held_out = Batches("validation", 99, 64, options.size, low_res=True)
+    held_out = Batches("validation", 99, 64, options.size)
 
     def validate() -> dict[str, float]:
         torch.manual_seed(0)

@@ -83,12 +83,26 @@ def contrast_difference(found: Tensor, wanted: Tensor, window: int = 32) -> Tens
     return (deviation(found) - deviation(wanted)).abs().mean((1, 2, 3))
 
 
+def deviation_difference(found: Tensor, wanted: Tensor) -> Tensor:
+    """|ln(σ / σ wanted)| of each colour channel over the whole crop, averaged, [N,3,H,W] → [N].
+
+    What the evaluation asks of whole pictures. `contrast_difference` is absolute and in windows, where the strongest
+    edges have the say; this weighs a soft picture like a hard one.
+    """
+
+    def log_deviation(image: Tensor) -> Tensor:
+        return image.var((2, 3)).clamp_min(4e-4).log() / 2
+
+    return (log_deviation(found) - log_deviation(wanted)).abs().mean(1)
+
+
 def main() -> None:
     options = parse_options(
         __doc__, steps=6000, batch=8, size=128, lr=3e-4, seed=5,
         extra={
             "fidelity": 0.15, "lpips": 1.0, "lpips_half": 0.25, "adversarial": 0.01, "excess": 5.0, "lack": 0.35,
             "csd": 0.05, "grid": 20.0, "squared_grid": 4.0, "local_grid": 4.0, "mean": 0.5, "contrast": 1.5,
+            "deviation": 0.0,
         },
     )  # fmt: skip
     weights = options.extra
@@ -103,7 +117,7 @@ def main() -> None:
     lpips = LPIPS("vgg16", compiled=shutil.which("g++") is not None).to(memory_format=torch.channels_last)
     discriminator = Discriminator().to(memory_format=torch.channels_last)
     opponent = Opponent(discriminator, DISCRIMINATOR_LR)
-    batches = Batches("train", options.seed, options.batch, options.size, low_res=True)
+    batches = Batches("train", options.seed, options.batch, options.size)
     trainer = Trainer(SEMANTIC, unet, options, opponent=opponent)
 
     def teacher(noisy: Tensor, timestep: Tensor, good: bool) -> Tensor:
@@ -159,11 +173,12 @@ def main() -> None:
             "local_grid": local_grid_penalty(turned_up, high).mean(),
             "mean": mean_difference(pixels, high).mean(),
             "contrast": contrast_difference(pixels, high).mean(),
+            "deviation": deviation_difference(pixels, high).mean(),
         }
         loss = sum(weights[name] * value for name, value in terms.items())
         return loss, {name: value.item() for name, value in (terms | {"discriminator": judged}).items()}
 
-    held_out = Batches("validation", 97, 24, 128, low_res=True)
+    held_out = Batches("validation", 97, 24, 128)
     without: dict[str, float] = {}  # the measures at sem = 0, which this stage does not change
 
     def measured(gate: float) -> dict[str, float]:
