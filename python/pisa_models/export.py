@@ -113,7 +113,7 @@ def export(autoencoder: Autoencoder, unet: unet_module.UNet, folder: Path, steps
         "colorFix": "none",
         "training": {
             "data": licence_lines(),
-            "method": "PiSA-SR (CVPR 2025): pixel LoRA, then semantic LoRA (L2, perceptual, CSD) on a small prior",
+            "method": "PiSA-SR (CVPR 2025) on a small prior: pixel LoRA (L2), semantic LoRA (L2, LPIPS, CSD, GAN)",
             "steps": steps,
             "date": datetime.now(UTC).date().isoformat(),
         },

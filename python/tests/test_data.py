@@ -152,7 +152,7 @@ def test_a_package_limits_the_crops_of_each_photo(tmp_path):
     cv2.imwrite(str(tmp_path / "coral.png"), picture)
 
     def count(most: int | None) -> int:
-        job = Job("p/coral", tmp_path / "coral.png", PhotoPackage("p", "pictures", "CC0", most=most))
+        job = Job("p/coral", tmp_path / "coral.png", PhotoPackage("p", "pictures", "CC0", "1-1", most=most))
         return len(crops_of(job, np.random.default_rng(1))[0])
 
     assert count(None) == 9  # every half crop
@@ -188,7 +188,7 @@ def test_archives_give_their_pictures(tmp_path):
         archive.writestr("rock.png", b"rock")
         archive.writestr("readme.txt", b"text")
         archive.writestr("../../outside.png", b"outside")
-    unpack_archives(PhotoPackage("p", "pictures", "CC0", archives=("*.rcc", "*.pk3")), tmp_path)
+    unpack_archives(PhotoPackage("p", "pictures", "CC0", "1-1", archives=("*.rcc", "*.pk3")), tmp_path)
     found = {str(p.relative_to(tmp_path / "archives")): p.read_bytes() for p in tmp_path.rglob("*.*g") if p.is_file()}
     assert found == {"one/a/b.jpg": b"picture", "two/rock.png": b"rock"}
 

@@ -107,12 +107,28 @@ def test_reconstruction_psnr_of_the_toy_autoencoder(tmp_path):
     assert measure.reconstruction_psnr(photo, bundle) == pytest.approx(expected, abs=0.01)
 
 
-def test_stability_sees_the_grid_of_a_decoder_that_repeats_blocks(tmp_path):
+def test_stability_sees_shift_and_contrast_of_the_toy(tmp_path):
     bundle = Bundle(toy_bundle(tmp_path))
     image = np.random.default_rng(0).random((256, 256, 3), dtype=np.float32)
     found = measure.stability(EvaluationPhoto("p", "unseen", image), bundle, "bicubic")
     assert found.mean_levels == pytest.approx(255 * 0.3 / 4, abs=0.5)
     assert found.deviation_ratio < 0.5
+
+
+def test_stability_sees_a_grid_that_sem_adds(tmp_path, monkeypatch):
+    bundle = Bundle(toy_bundle(tmp_path))
+    restore = bundle.restore
+
+    def with_grid(prepared, pix, sem, color_fix=None):
+        image = restore(prepared, pix, sem, color_fix).copy()
+        image[:, ::4] += 0.02 * sem
+        return image
+
+    monkeypatch.setattr(bundle, "restore", with_grid)
+    image = np.random.default_rng(0).random((256, 256, 3), dtype=np.float32)
+    found = measure.stability(EvaluationPhoto("p", "unseen", image), bundle, "bicubic")
+    assert found.grid_sem_1 > 5 * found.grid_original
+    assert found.grid_sem_1_5 > found.grid_sem_1
 
 
 def test_a_changed_graph_is_refused(tmp_path):

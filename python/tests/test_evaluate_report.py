@@ -68,12 +68,22 @@ def test_a_model_that_meets_everything_has_no_failing_claim():
         ({"stability": [replace(STABLE[0], grid_sem_1_5=0.2)]}, "grid score"),
         ({"stability": [replace(STABLE[0], mean_levels=3.0)]}, "means"),
         ({"stability": [replace(STABLE[0], deviation_ratio=0.9)]}, "deviations"),
+        ({"stability": [*STABLE, replace(STABLE[0], degradation="bicubic", deviation_ratio=0.9)]}, "deviations"),
         ({"times": {**TIMES, "pisa, one evaluation": 1.2}}, "under 1.0 s"),
         ({"times": {**TIMES, "esrgan-medium": 0.5}}, "not asked, being smaller) beaten"),
     ],
 )
 def test_each_claim_can_fail(arguments, word):
     assert any(word in text for text in failing(**arguments))
+
+
+def test_the_clean_reduction_is_stated_beside_the_degraded_sets():
+    clean = replace(STABLE[0], degradation="bicubic", grid_sem_1=0.04)
+    claim = next(c for c in claims(planted(), [*STABLE, clean], TIMES, RECONSTRUCTION) if c.text.startswith("grid"))
+    assert claim.measured == (
+        "worst 0.0200, median 0.0200, 0 of 1 above; clean reduction: worst 0.0400, median 0.0400, 1 of 1 above"
+    )
+    assert claim.holds
 
 
 def test_the_gain_of_the_pixel_dial_is_stated_for_each_group_and_can_fall_short():
@@ -131,7 +141,7 @@ def test_update_page_replaces_only_between_its_markers(tmp_path):
         command.update_page(page, "new\n")
 
 
-def test_baseline_cache_measures_once_per_image(tmp_path):
+def test_baseline_cache_measures_once_per_image(tmp_path, monkeypatch):
     photo = photos.EvaluationPhoto("p", "unseen", np.zeros((64, 64, 3), np.float32))
     calls = []
 
@@ -146,6 +156,12 @@ def test_baseline_cache_measures_once_per_image(tmp_path):
     other = photos.EvaluationPhoto("p", "unseen", np.ones((64, 64, 3), np.float32))
     cache.get(other, "heavy", "bicubic", make)
     assert len(calls) == 2
+    cache.get(photo, "mild-jpeg", "bicubic", make)
+    assert len(calls) == 3
+    # The same name and original, degraded in another way.
+    monkeypatch.setattr(photos, "degrade", lambda image, rng, config: np.ones((16, 16, 3), np.float32))
+    cache.get(photo, "heavy", "bicubic", make)
+    assert len(calls) == 4
 
 
 def test_photos_are_degraded_the_same_every_time_and_differently_by_name():

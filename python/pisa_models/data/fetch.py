@@ -27,6 +27,7 @@ class PhotoPackage:
     name: str
     holds: str
     licence: str
+    version: str  # of Debian 12: what the shipped model and its figures are from
     photos: bool = True  # False: textures, cut-outs; used for training only, never for validation
     archives: tuple[str, ...] = ()  # patterns of the .pk3 (zip) and .rcc files inside that hold the pictures
     shrink: float | None = None  # first scale of its photos where the packer compressed them hard
@@ -34,25 +35,27 @@ class PhotoPackage:
 
 
 PACKAGES = (
-    PhotoPackage("plasma-workspace-wallpapers", "wallpapers, photographed and drawn", "GPL-2+"),
-    PhotoPackage("mate-backgrounds", "photographs and drawn backgrounds", "GPL-2+, CC-BY-SA-4.0"),
-    PhotoPackage("lomiri-wallpapers", "a wallpaper", "CC-BY-SA-3.0"),
-    PhotoPackage("lomiri-wallpapers-16.04", "photographs", "CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0"),
-    PhotoPackage("lomiri-wallpapers-20.04", "photographs", "CC-BY-SA-3.0"),
-    PhotoPackage("ukui-wallpapers", "photographs", "CC-BY-SA-3.0"),
-    PhotoPackage("palapeli-data", "photographs (puzzle motifs)", "GPL-2+"),
+    PhotoPackage("plasma-workspace-wallpapers", "wallpapers, photographed and drawn", "GPL-2+", "4:5.27.5-2"),
+    PhotoPackage("mate-backgrounds", "photographs and drawn backgrounds", "GPL-2+, CC-BY-SA-4.0", "1.26.0-1"),
+    PhotoPackage("lomiri-wallpapers", "a wallpaper", "CC-BY-SA-3.0", "20.04.0-2"),
+    PhotoPackage("lomiri-wallpapers-16.04", "photographs", "CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0", "20.04.0-2"),
+    PhotoPackage("lomiri-wallpapers-20.04", "photographs", "CC-BY-SA-3.0", "20.04.0-2"),
+    PhotoPackage("ukui-wallpapers", "photographs", "CC-BY-SA-3.0", "20.04.3-1.1"),
+    PhotoPackage("palapeli-data", "photographs (puzzle motifs)", "GPL-2+", "4:22.12.3-1"),
     PhotoPackage(
         "supertuxkart-data",
         "photographic textures",
         "CC-BY-SA-3.0, CC-BY-SA-4.0, CC-BY-3.0, CC0-1.0, GPL-2+, public domain",
+        "1.4+dfsg-2",
         photos=False,
     ),
-    PhotoPackage("tuxpaint-stamps-default", "photo cut-outs", "GPL-2", photos=False),
-    PhotoPackage("lxqt-themes", "photographs and drawn wallpapers", "LGPL-2.1+, LGPL-3, CC-BY-SA-3.0"),
+    PhotoPackage("tuxpaint-stamps-default", "photo cut-outs", "GPL-2", "2022.06.04-1", photos=False),
+    PhotoPackage("lxqt-themes", "photographs and drawn wallpapers", "LGPL-2.1+, LGPL-3, CC-BY-SA-3.0", "1.2.0-1"),
     PhotoPackage(
         "gcompris-qt-data",
         "photographs of animals, landscapes and monuments",
         "GPL-3+, CC-BY-1.0, CC-BY-3.0, CC-BY-SA-2.0, CC-BY-SA-2.5, CC-BY-SA-3.0, CC-BY-SA-4.0, GFDL-1.2, public domain",
+        "3.1-2",
         archives=("erase.rcc", "explore_*.rcc", "details.rcc"),
         shrink=0.5,
     ),
@@ -60,14 +63,16 @@ PACKAGES = (
         "ufoai-textures",
         "photographic textures",
         "GPL-2+, GPL-2, GPL-3+, CC-BY-3.0, CC-BY-SA-3.0, Expat, public domain",
+        "2.5-2",
         photos=False,
         archives=("*.pk3",),
     ),
-    PhotoPackage("krank", "photographs of corals and fish", "public domain", most=100),
+    PhotoPackage("krank", "photographs of corals and fish", "public domain", "0.7+dfsg2-4", most=100),
     PhotoPackage(
         "gnome-control-center-data",
         "photographs of animals, plants and things",
         "GPL-2+, GPL-3+, LGPL-2.1+, LGPL-2+, Expat, CC0-1.0",
+        "1:43.6-2~deb12u1",
     ),
 )
 
@@ -140,6 +145,13 @@ def fetch(package: PhotoPackage) -> None:
         if subprocess.run(command, cwd=downloads).returncode:
             raise RuntimeError(f"`{' '.join(command)}` failed; run `apt-get update` and try again")
     archive = sorted(downloads.glob(f"{package.name}_*.deb"))[-1]
+    version = archive.name.split("_")[1].replace("%3a", ":")
+    if version != package.version:
+        print(
+            f"{package.name}: this is version {version}; the figures in the docs are from {package.version}, "
+            "and may come out otherwise if its photos are others",
+            file=sys.stderr,
+        )
     subprocess.run(["dpkg-deb", "-x", str(archive), str(target)], check=True)
     unpack_archives(package, target)
 

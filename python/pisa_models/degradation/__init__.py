@@ -1,7 +1,7 @@
 """Synthetic degradations that turn a high-resolution photo into a low-resolution one, ×4.
 
 `degrade(hq, rng, config)` is the entry point; the named configurations are
-`REAL_ESRGAN_PAPER` (training), `HEAVY`, `PHONE_NOISE`, `MILD_JPEG` and `BICUBIC` (evaluation).
+`REAL_ESRGAN_PAPER` (training), `PHONE_NOISE`, `MILD_JPEG` (evaluation), `HEAVY` and `BICUBIC` (both).
 """
 
 from pisa_models.degradation.config import (

@@ -127,9 +127,13 @@ def main() -> int:
     selection = chosen_photos(per_group, limit)
     records = run(bundle, selection, upscalers, arguments.quick, arguments.minutes * 60)
     # The grid score of a small crop is mostly chance: always whole photos here.
+    whole = chosen_photos(per_group, photos.SIDE)
     stability = [
-        measure.stability(photo, bundle, photos.DEGRADED[index % len(photos.DEGRADED)])
-        for index, photo in enumerate(chosen_photos(per_group, photos.SIDE))
+        measure.stability(photo, bundle, degradation)
+        for index, photo in enumerate(whole)
+        for degradation in (
+            [photos.DEGRADED[index % len(photos.DEGRADED)]] if arguments.quick else [*photos.DEGRADED, photos.CLEAN]
+        )
     ]
     times = measure.times(bundle, upscalers)
     reconstruction = {

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pisa_models.degradation import NAMED_CONFIGS
 from pisa_models.evaluate import metrics, niqe, peers, perceptual
 from pisa_models.evaluate.bundle import Bundle, Prepared, to_levels
 from pisa_models.evaluate.photos import EvaluationPhoto
@@ -66,6 +65,10 @@ def measure(image: np.ndarray, photo: EvaluationPhoto, reference: perceptual.See
     )
 
 
+MEASURES_VERSION = 2
+"""To be raised when a measure is computed in another way: what was kept of the old one is then not used."""
+
+
 class BaselineCache:
     """Measures in a JSON file: those of the peers never change, ours only with the pixels."""
 
@@ -78,8 +81,9 @@ class BaselineCache:
 
     def get(self, photo: EvaluationPhoto, degradation: str, method: str, make: Callable[[], Record]) -> Record:
         measures = [entry.name for entry in fields(Record)]
-        conditions = repr([NAMED_CONFIGS[degradation], perceptual.JUDGES, measures])
-        stamp = hashlib.sha256(photo.original.tobytes() + conditions.encode()).hexdigest()[:16]
+        conditions = repr([MEASURES_VERSION, perceptual.JUDGES, measures])
+        seen = photo.original.tobytes() + photo.low_res(degradation).tobytes()
+        stamp = hashlib.sha256(seen + conditions.encode()).hexdigest()[:16]
         key = "/".join([photo.name, degradation, method, stamp])
         if key not in self._records:
             record = asdict(make())

@@ -60,7 +60,7 @@ def grid_score(image: np.ndarray) -> float:
 def deviation_ratio(image: np.ndarray, reference: np.ndarray) -> float:
     """Standard deviation divided by the reference's, of the channel farthest from 1."""
     ratios = image.std(axis=(0, 1)) / np.maximum(reference.std(axis=(0, 1)), 1e-9)
-    return float(ratios[np.argmax(np.abs(np.log(np.maximum(ratios, 1e-9))))])
+    return float(ratios[np.argmax(np.abs(ratios - 1))])
 
 
 @dataclass(frozen=True)

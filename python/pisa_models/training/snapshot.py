@@ -2,6 +2,7 @@
 
     python -m pisa_models.training.snapshot save     # checkpoints → python/checkpoints/pisa-tiny.npz
     python -m pisa_models.training.snapshot restore  # and back, where a stage has no checkpoint
+    python -m pisa_models.training.snapshot restore --file 0.5.0.npz  # of an earlier version
 
 The exported bundle cannot serve for this: in it, pixel LoRA and prior are one. float16, without the state
 of the optimiser: a restored stage goes on training from its average.
@@ -67,11 +68,13 @@ def restore(path: Path = SNAPSHOT) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("save", "restore"))
+    parser.add_argument("--file", type=Path, default=SNAPSHOT)
+    options = parser.parse_args()
     try:
-        stages = save() if parser.parse_args().action == "save" else restore()
+        stages = save(options.file) if options.action == "save" else restore(options.file)
     except FileNotFoundError as error:
         sys.exit(f"{error.filename} is missing")
-    print(f"stages: {', '.join(stages) or 'none'}; {SNAPSHOT.stat().st_size / 1e6:.1f} MB")
+    print(f"stages: {', '.join(stages) or 'none'}; {options.file.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
