@@ -7,7 +7,17 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { definitionFiles } from './definitions.ts';
-import { admit, chart, forVersion, helm, render, renderText, valuesFiles } from './helm.ts';
+import {
+  admit,
+  chart,
+  forVersion,
+  helm,
+  parseObjects,
+  render,
+  renderNotes,
+  renderText,
+  valuesFiles,
+} from './helm.ts';
 import type { KubernetesObject } from './kubernetes-api.ts';
 import { missingNeeds } from './pod-needs.ts';
 
@@ -30,7 +40,9 @@ const environment = (object: KubernetesObject | undefined): Record<string, strin
     ) ?? [],
   );
 
-const page = readFileSync(path.resolve(chart, '../../docs/kubernetes.md'), 'utf8');
+const read = (name: string): string =>
+  readFileSync(path.resolve(import.meta.dirname, name), 'utf8');
+const page = read('../../docs/kubernetes.md');
 
 /** What docs/kubernetes.md says to make before the release; a test below looks for it there. */
 const beforehand: Record<string, string[]> = {
@@ -163,6 +175,34 @@ config: { LOG_LEVEL: warn, MAX_UPLOAD_BYTES: 100000000 }
   expect(find(objects, 'ScaledObject', 'up-pisa-serve-worker-a100')).toBeUndefined();
 });
 
+test('numbers of `config` reach the pods as they were written', async () => {
+  const file = path.join(folder, 'values.yaml');
+  writeFileSync(
+    file,
+    `
+config: { OTEL_TRACES_SAMPLER_ARG: 0.1, MAX_INPUT_PIXELS: 67108864, RESULT_CACHE: false, LOG_LEVEL: "1.0" }
+api: { config: { WEBHOOK_RETRY_SECONDS: 0.5 } }
+workerDefaults: { config: { DEVICE_MEMORY_GIGABYTES: 7.5, MAX_OUTPUT_PIXELS: 1073741824 } }
+`,
+  );
+  const objects = await render('--values', file);
+  const shared = {
+    OTEL_TRACES_SAMPLER_ARG: '0.1',
+    MAX_INPUT_PIXELS: '67108864',
+    RESULT_CACHE: 'false',
+    LOG_LEVEL: '1.0',
+  };
+  expect(environment(find(objects, 'Deployment', 'up-pisa-serve-api'))).toMatchObject({
+    ...shared,
+    WEBHOOK_RETRY_SECONDS: '0.5',
+  });
+  expect(environment(find(objects, 'Deployment', 'up-pisa-serve-worker-cpu'))).toMatchObject({
+    ...shared,
+    DEVICE_MEMORY_GIGABYTES: '7.5',
+    MAX_OUTPUT_PIXELS: '1073741824',
+  });
+});
+
 test('a worker has as much time to end as a job may take, and uses it', async () => {
   const objects = await render('--set', 'jobTimeoutSeconds=120');
   const worker = find(objects, 'Deployment', 'up-pisa-serve-worker-cpu');
@@ -249,6 +289,86 @@ test('KEDA trusts the authority of Redis, wherever it is named', async () => {
   expect(await authority('extraCa.secret=company')).toBe('upscale-redis-ca');
   expect(await authority('extraCa.secret=company', 'redis.external.tls.caSecret=')).toBe('company');
   expect(await authority('redis.external.tls.caSecret=')).toBeUndefined();
+});
+
+test.each([
+  ['a password and an authority', [], ['password upscale-redis', 'ca upscale-redis-ca']],
+  ['an authority alone', ['existingSecret='], ['ca upscale-redis-ca']],
+  ['a password alone', ['tls.caSecret='], ['password upscale-redis']],
+  ['neither', ['existingSecret=', 'tls.caSecret='], undefined],
+])('KEDA is given what Redis asks for: %s', async (_name, set, expected) => {
+  const production = path.join(chart, 'values-production.yaml');
+  const external = set.flatMap((value) => ['--set', `redis.external.${value}`]);
+  const yaml = await renderText('--values', production, ...external);
+  expect(await admit(yaml, definitions)).toMatch(/^\d+ objects would be accepted$/);
+  const objects = parseObjects(yaml);
+  const references = find(objects, 'TriggerAuthentication', 'up-pisa-serve-redis')?.spec
+    .secretTargetRef;
+  expect(
+    references?.map(
+      ({ parameter, name }: { parameter: string; name: string }) => `${parameter} ${name}`,
+    ),
+  ).toEqual(expected);
+  const { triggers } = find(objects, 'ScaledObject', 'up-pisa-serve-worker-cpu')?.spec ?? {};
+  for (const { authenticationRef } of triggers) {
+    expect(authenticationRef).toEqual(expected && { name: 'up-pisa-serve-redis' });
+  }
+});
+
+test('the page names the KEDA that knows the fallback of the chart, and the one of these tests', () => {
+  const [, tested] = /kedacore\/keda\/v2 v(2\.\d+)\./.exec(read('crds/go.mod')) ?? [];
+  // `fallback.behavior` came with 2.17 (KEDA's CHANGELOG, #6450).
+  expect(page).toContain(`[KEDA](https://keda.sh) ≥ 2.17 (tested with ${tested})`);
+});
+
+test('each Secret with a password of Redis says which characters an address can take', () => {
+  const said = read('../../helm/pisa-serve/values.yaml').match(/# Secret with the password\..*/g);
+  expect(said).toHaveLength(2);
+  for (const line of said ?? []) expect(line).toContain('Letters, digits, `-`, `_`, `.` and `~`');
+});
+
+describe('downloads take the place of the models in the image', () => {
+  const download = [
+    '--set',
+    `models.download[0].url=https://example.com/x,models.download[0].sha256=${'0'.repeat(64)}`,
+  ];
+  const warning = /WARNING: models\.download .* set models\.default to the name of one/s;
+
+  test('with the default of the image, the notes warn and say what to do', async () => {
+    expect(await renderNotes(...download)).toMatch(warning);
+  });
+
+  test.each([
+    ['a default of one’s own', [...download, '--set', 'models.default=pisa-sr']],
+    ['no download', []],
+  ])('with %s they do not', async (_name, set) => {
+    const notes = await renderNotes(...set);
+    expect(notes).toContain('is installed as up');
+    expect(notes).not.toMatch(/WARNING/);
+  });
+});
+
+test('Redis in the release runs on the nodes that are chosen for it', async () => {
+  const placement = {
+    nodeSelector: { disk: 'fast' },
+    tolerations: [{ key: 'data', operator: 'Exists' }],
+    affinity: {
+      podAntiAffinity: {
+        requiredDuringSchedulingIgnoredDuringExecution: [
+          {
+            topologyKey: 'kubernetes.io/hostname',
+            labelSelector: { matchLabels: { 'pisa-serve/role': 'worker' } },
+          },
+        ],
+      },
+    },
+  };
+  const file = path.join(folder, 'values.yaml');
+  writeFileSync(file, JSON.stringify({ redis: { internal: placement } }));
+  const yaml = await renderText('--values', file);
+  expect(await admit(yaml, definitions)).toMatch(/^\d+ objects would be accepted$/);
+  const redis = find(parseObjects(yaml), 'StatefulSet', 'up-pisa-serve-redis');
+  expect(redis?.spec.template.spec).toMatchObject(placement);
 });
 
 test('an external Redis: address, database, TLS with a private authority, for us and for KEDA', async () => {

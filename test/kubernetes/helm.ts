@@ -1,7 +1,8 @@
 /** Runs helm and `admit` on the chart. */
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync } from 'node:fs';
+import { cpSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import { promisify } from 'node:util';
@@ -48,6 +49,24 @@ export const parseObjects = (yaml: string): KubernetesObject[] =>
 
 export const render = async (...args: string[]): Promise<KubernetesObject[]> =>
   parseObjects(await renderText(...args));
+
+/** What `helm install` prints. Helm shows notes on a cluster only, so a copy of the chart has them in a ConfigMap. */
+export async function renderNotes(...args: string[]): Promise<string> {
+  const folder = mkdtempSync(path.join(tmpdir(), 'pisa-notes-'));
+  try {
+    cpSync(chart, folder, { recursive: true });
+    renameSync(path.join(folder, 'templates/NOTES.txt'), path.join(folder, 'files/NOTES.txt'));
+    writeFileSync(
+      path.join(folder, 'templates/notes.yaml'),
+      'kind: ConfigMap\ndata: { notes: {{ tpl (.Files.Get "files/NOTES.txt") . | toJson }} }\n',
+    );
+    const only = ['--show-only', 'templates/notes.yaml'];
+    const yaml = await helm('template', 'up', folder, ...forVersion, ...only, ...args);
+    return parseObjects(yaml)[0]?.data?.notes ?? '';
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
 
 /** What `admit` says of objects: faults, one a line, or how many objects are accepted. */
 export async function admit(yaml: string, definitions: string[]): Promise<string> {

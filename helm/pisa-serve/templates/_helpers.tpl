@@ -96,6 +96,11 @@ redis
 {{- end -}}
 {{- end -}}
 
+{{/* Whether KEDA needs a TriggerAuthentication: for the password, the private authority, or both. */}}
+{{- define "pisa.redisAuthentication" -}}
+{{- if or (include "pisa.redisSecret" .) (include "pisa.redisCa" .) -}}true{{- end -}}
+{{- end -}}
+
 {{/* The Secret with the private authority of Redis, as {secret, key}; nothing where Redis needs none. */}}
 {{- define "pisa.redisCa" -}}
 {{- $tls := .Values.redis.external.tls -}}
@@ -160,12 +165,15 @@ redis
 - { name: DATA_DIR, value: /tmp/data }
 {{- end -}}
 
-{{/* Settings that the user chose by name. Later maps win. Call with a list of maps. */}}
+{{/*
+Settings that the user chose by name. Later maps win. Call with a list of maps. As JSON a number stays as it was
+written: 0.1 is not cut to 0, and 67108864 does not become 6.7108864e+07, as in text it would.
+*/}}
 {{- define "pisa.configEnv" -}}
 {{- $all := dict -}}
 {{- range . }}{{- $all = mustMergeOverwrite $all (deepCopy (default dict .)) -}}{{- end }}
 {{- range $name, $value := $all }}
-- { name: {{ $name }}, value: {{ (kindIs "float64" $value | ternary (printf "%v" (int64 $value)) (toString $value)) | quote }} }
+- { name: {{ $name }}, value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }} }
 {{- end }}
 {{- end -}}
 
