@@ -120,6 +120,7 @@ docs: $(NODE_STAMP) ## Write the generated pages of docs/
 playground-picture: $(BUILD_STAMP) ## Take docs/images/playground.jpg in a browser
 	@scripts/setup.sh redis always
 	@scripts/setup.sh browser
+	@command -v chromium >/dev/null || { echo "No picture was taken: chromium is missing." >&2; exit 1; }
 	@PLAYGROUND_PICTURE=docs/images/playground.jpg npx --no-install vitest run --project service test/e2e/playground.test.ts -t 'a picture of it'
 
 test-models: ## All set-up (PyPI), then the tests of python/

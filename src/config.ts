@@ -256,7 +256,12 @@ export const settings = {
     20,
     'Time in which the image behind an `image_url` must have arrived, redirects included.',
   ),
-  MAX_INPUT_PIXELS: integer(1, 268_435_456, 4_194_304, 'Largest accepted input, width × height.'),
+  MAX_INPUT_PIXELS: integer(
+    1,
+    268_435_456,
+    25_000_000,
+    'Largest accepted input, width × height: photos of 24 megapixels, at a `scale` whose output MAX_OUTPUT_PIXELS allows.',
+  ),
   MAX_OUTPUT_PIXELS: integer(
     1,
     1_073_741_824,
