@@ -1,6 +1,7 @@
 /**
  * Every command in README.md and docs/*.md runs: a curl or CLI line here, against a real service; a make target
- * that CI runs by itself, or that takes too long for a test, is named in `runElsewhere` and must exist.
+ * that CI runs by itself, or that takes too long for a test, is named in `runElsewhere` and must exist, and so must a
+ * module of Python.
  */
 import { execFile, spawnSync } from 'node:child_process';
 import {
@@ -80,6 +81,16 @@ test('each make target that the pages name exists', () => {
     const dry = spawnSync('make', ['-n', target ?? ''], { cwd: root, encoding: 'utf8' });
     expect(dry.status, `make ${target}: ${dry.stderr}`).toBe(0);
   }
+});
+
+test('each module of Python that the pages run exists', () => {
+  const modules = commands.flatMap(({ line }) => /-m (pisa_models\.[\w.]+)/.exec(line)?.[1] ?? []);
+  expect(modules.length).toBeGreaterThan(1);
+  const missing = modules.filter((module) => {
+    const file = path.join(root, 'python', ...module.split('.'));
+    return !existsSync(`${file}.py`) && !existsSync(path.join(file, '__main__.py'));
+  });
+  expect(missing).toEqual([]);
 });
 
 test.each(pages)('every link of $name leads somewhere', ({ name, text }) => {

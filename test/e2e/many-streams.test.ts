@@ -6,9 +6,9 @@ import { Agent, get, type IncomingMessage } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Redis } from 'ioredis';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
-import { freePort, residentMegabytes } from '../support/processes.ts';
-import { cli, photo } from './service.ts';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { residentMegabytes } from '../support/processes.ts';
+import { cli, logged, photo } from './service.ts';
 
 const clientCount = 1000;
 const jobCount = 100;
@@ -28,14 +28,13 @@ beforeAll(async () => {
   redis = new Redis({ path: socket, maxRetriesPerRequest: null, retryStrategy: () => 50 });
   redis.on('error', () => {});
   await redis.ping();
-  const port = await freePort();
-  url = `http://127.0.0.1:${port}`;
   // No worker: every job waits.
-  api = spawn(process.execPath, [cli, 'api'], {
-    env: { ...process.env, REDIS_URL: `unix://${socket}`, PORT: String(port), LOG_LEVEL: 'warn' },
-    stdio: ['ignore', 'inherit', 'inherit'],
+  const child = spawn(process.execPath, [cli, 'api'], {
+    env: { ...process.env, REDIS_URL: `unix://${socket}`, PORT: '0', LOG_LEVEL: 'info' },
+    stdio: ['ignore', 'inherit', 'pipe'],
   });
-  await vi.waitFor(() => fetch(`${url}/healthz`), { timeout: 60_000 });
+  api = child;
+  url = String((await logged(child, 'api is listening')).url);
 });
 afterAll(async () => {
   redis.disconnect();

@@ -1,10 +1,11 @@
-/** A real `pisa-serve serve` for black-box tests: own port, own data folder, everything it prints kept. */
+/** A real `pisa-serve` for black-box tests: own port, own data folder, everything it prints kept. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { freePort } from '../support/processes.ts';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
 
 export const root = path.resolve(import.meta.dirname, '../..');
 export const cli = path.join(root, 'dist/cli.js');
@@ -28,10 +29,9 @@ export async function startService(
   options: { dataDir?: string; env?: Record<string, string> } = {},
 ): Promise<RunningService> {
   const dataDir = options.dataDir ?? mkdtempSync(path.join(tmpdir(), 'pisa-e2e-'));
-  const port = await freePort();
   const child = spawn(process.execPath, [cli, 'serve'], {
     cwd: tmpdir(),
-    env: { ...process.env, REDIS_URL: '', PORT: String(port), DATA_DIR: dataDir, ...options.env },
+    env: { ...process.env, REDIS_URL: '', PORT: '0', DATA_DIR: dataDir, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let stdout = '';
@@ -46,10 +46,12 @@ export async function startService(
     });
     child.once('exit', (code) => reject(new Error(`serve ended with ${code}: ${stderr}`)));
   });
+  const url = /is ready: (\S+)/.exec(stdout)?.[1];
+  if (url === undefined) throw new Error(`serve printed no address: ${stdout}`);
   const { pid } = child;
   if (pid === undefined) throw new Error('serve has no process id');
   return {
-    url: `http://127.0.0.1:${port}`,
+    url,
     process: child,
     pid,
     dataDir,
@@ -65,4 +67,22 @@ export async function startService(
       return child.exitCode;
     },
   };
+}
+
+/**
+ * Resolves to the first line with this message in the log of a process, at level info.
+ * @param child with a pipe for its stderr, which is read until it ends
+ */
+export function logged(
+  child: ChildProcess & { stderr: Readable },
+  message: string,
+): Promise<Record<string, unknown>> {
+  return new Promise((resolve, reject) => {
+    let before = '';
+    createInterface({ input: child.stderr }).on('line', (line) => {
+      if (line.includes(`"msg":"${message}"`)) resolve(JSON.parse(line));
+      before += `${line}\n`;
+    });
+    child.once('close', () => reject(new Error(`It ended without "${message}": ${before}`)));
+  });
 }

@@ -5,8 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { freePort } from '../support/processes.ts';
-import { cli, photo } from './service.ts';
+import { cli, logged, photo } from './service.ts';
 
 let redis: ChildProcess;
 let redisUrl: string;
@@ -15,11 +14,10 @@ const started: ChildProcess[] = [];
 
 beforeAll(async () => {
   folder = mkdtempSync(path.join(tmpdir(), 'pisa-split-'));
-  const port = await freePort();
-  redis = spawn('redis-server', ['--port', String(port), '--save', '', '--dir', folder], {
-    stdio: 'ignore',
-  });
-  redisUrl = `redis://127.0.0.1:${port}`;
+  const socket = path.join(folder, 'redis.sock');
+  const options = ['--port', '0', '--unixsocket', socket, '--save', '', '--dir', folder];
+  redis = spawn('redis-server', options, { stdio: 'ignore' });
+  redisUrl = `unix://${socket}`;
 });
 afterAll(async () => {
   await Promise.all([...started, redis].map(end));
@@ -33,10 +31,11 @@ async function end(child: ChildProcess): Promise<void> {
   await exited;
 }
 
-function start(command: string, env: Record<string, string>): ChildProcess {
+/** On ports that it picks itself. */
+function start(command: 'api' | 'worker') {
   const child = spawn(process.execPath, [cli, command], {
-    env: { ...process.env, REDIS_URL: redisUrl, ...env },
-    stdio: ['ignore', 'ignore', 'ignore'],
+    env: { ...process.env, REDIS_URL: redisUrl, PORT: '0', WORKER_PORT: '0', LOG_LEVEL: 'info' },
+    stdio: ['ignore', 'ignore', 'pipe'],
   });
   started.push(child);
   return child;
@@ -49,18 +48,17 @@ const statusOf = (url: string): Promise<number> =>
   );
 
 test('api alone is alive but not ready; with a worker it serves; without one again jobs wait', async () => {
-  const [apiPort, workerPort] = [await freePort(), await freePort()];
-  const api = `http://127.0.0.1:${apiPort}`;
-  start('api', { PORT: String(apiPort) });
+  const { url: api } = await logged(start('api'), 'api is listening');
   await expect.poll(() => statusOf(`${api}/healthz`), { timeout: 30_000 }).toBe(200);
   expect(await statusOf(`${api}/readyz`)).toBe(503);
   // What a load balancer asks, so that jobs are accepted while workers are scaled to none.
   expect(await statusOf(`${api}/readyz?exclude=devices`)).toBe(200);
   expect(await statusOf(`${api}/readyz?exclude=redis`)).toBe(422);
 
-  const worker = start('worker', { WORKER_PORT: String(workerPort) });
+  const worker = start('worker');
+  const { probes: port } = await logged(worker, 'worker is ready');
   await expect.poll(() => statusOf(`${api}/readyz`), { timeout: 60_000 }).toBe(200);
-  const probes = `http://127.0.0.1:${workerPort}`;
+  const probes = `http://127.0.0.1:${port}`;
   expect(await statusOf(`${probes}/healthz`)).toBe(200);
   expect(await statusOf(`${probes}/readyz`)).toBe(200);
 
@@ -89,7 +87,7 @@ test('api alone is alive but not ready; with a worker it serves; without one aga
     status: string;
   };
   expect(waiting.status).toBe('queued');
-  start('worker', { WORKER_PORT: '0' });
+  await logged(start('worker'), 'worker is ready');
   const result = `${api}/upscale/${waiting.id}/result`;
   await expect.poll(() => statusOf(result), { timeout: 60_000 }).toBe(200);
 });

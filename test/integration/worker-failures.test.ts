@@ -6,7 +6,7 @@ import { outputKey } from '../../src/jobs/job.ts';
 import { metrics } from '../../src/metrics.ts';
 import type { RunningWorker } from '../../src/worker/start-worker.ts';
 import { type Build, buildService } from '../support/build.ts';
-import { devicesOf, isAlive, limitFileSize } from '../support/processes.ts';
+import { devicesOf, isAlive, limitFileSize, whileStopped } from '../support/processes.ts';
 import {
   startWorkerBench,
   startWorkerProcess,
@@ -62,6 +62,9 @@ const submitAndStart = async (edge: number): Promise<string> => {
   return id;
 };
 
+const untilJobs = (worker: RunningWorker, count: number) =>
+  expect.poll(() => worker.state().devices[0]?.jobs, { timeout: 30_000 }).toBe(count);
+
 const untilReady = (worker: RunningWorker) =>
   expect.poll(() => worker.state().devices[0]?.status, { timeout: 30_000 }).toBe('ready');
 
@@ -69,9 +72,15 @@ describe('a device process', () => {
   test('that is killed is replaced, and its jobs run again', async () => {
     const { worker, device } = await startReady();
     const crashed = await restarts('crashed');
-    const ids = await Promise.all([submitAndStart(200), submitAndStart(200)]);
-    process.kill(device, 'SIGKILL');
-    await untilGone(device);
+    const first = await submitAndStart(400);
+    const second = await whileStopped(device, async () => {
+      const id = await bench.submit(await testImage(24));
+      await untilJobs(worker, 2);
+      process.kill(device, 'SIGKILL');
+      await untilGone(device);
+      return id;
+    });
+    const ids = [first, second];
     const jobs = await Promise.all(ids.map((id) => bench.ended(id)));
     expect(jobs.map(({ status }) => status)).toEqual(['succeeded', 'succeeded']);
     expect(await Promise.all(ids.map(attemptsMade))).toEqual([2, 2]);
@@ -107,10 +116,12 @@ describe('a device process', () => {
   });
 
   test('that does not obey a cancel is killed; the other job in it loses no attempt', async () => {
-    const { device } = await startReady({}, { times: { ...testTimes, abortGraceMs: 200 } });
+    const { worker, device } = await startReady({}, { times: { ...testTimes, abortGraceMs: 200 } });
     const disobeyed = await restarts('disobeyed');
-    const [canceled, bystander] = await Promise.all([submitAndStart(300), submitAndStart(200)]);
+    const canceled = await submitAndStart(400);
     process.kill(device, 'SIGSTOP');
+    const bystander = await bench.submit(await testImage(24));
+    await untilJobs(worker, 2);
     expect(await bench.queue.remove(canceled)).toMatchObject({ outcome: 'canceled' });
     await untilGone(device);
     await bench.finished(canceled);

@@ -7,7 +7,7 @@ import { inputKey, outputKey, stages, tensorKeys } from '../../src/jobs/job.ts';
 import type { JobSnapshot } from '../../src/jobs/job-snapshot.ts';
 import { metrics } from '../../src/metrics.ts';
 import { type Build, buildService } from '../support/build.ts';
-import { devicesOf } from '../support/processes.ts';
+import { devicesOf, whileStopped } from '../support/processes.ts';
 import { jobData, startWorkerBench, testImage, type WorkerBench } from '../support/worker.ts';
 
 let build: Build;
@@ -146,10 +146,16 @@ describe('a job that succeeds', () => {
 
   test('shares its device with another, so that image coding overlaps graph runs', async () => {
     const image = await testImage(200);
-    const ids = [await bench.submit(image), await bench.submit(image)];
-    await Promise.all(ids.map((id) => bench.event(id, 'progress')));
-    expect((await metrics.deviceJobs.get()).values[0]?.value).toBe(2);
+    const jobsInDevice = async () => (await metrics.deviceJobs.get()).values[0]?.value;
+    const ids = await whileStopped(device, async () => {
+      const both = [await bench.submit(image), await bench.submit(image)];
+      await expect.poll(jobsInDevice, { timeout: 30_000 }).toBe(2);
+      return both;
+    });
     await Promise.all(ids.map((id) => bench.ended(id)));
+    const ofBoth = bench.log.filter(({ job }) => ids.includes(String(job)));
+    const steps = ofBoth.map(({ msg }) => /^job (begun|made) in the device/.exec(String(msg))?.[1]);
+    expect(steps.filter(Boolean)).toEqual(['begun', 'begun', 'made', 'made']);
   });
 });
 
@@ -231,8 +237,12 @@ describe('stopping a job that runs', () => {
   });
 
   test('a cancel that comes with the last tile still holds, and the result goes', async () => {
-    const id = await bench.submit(await testImage(100));
-    await bench.event(id, 'progress');
+    const canceled = await jobsCounted('canceled', 'canceled');
+    const id = crypto.randomUUID();
+    const made = bench.logged(id, 'job made in the device process');
+    await bench.submit(await testImage(24), {}, {}, id);
+    await made;
+    // In time: before the supervisor looks for it, it waits for Redis to note what is kept.
     await bench.redis.client.set(
       `pisa:canceled:${id}`,
       JSON.stringify({ data: {}, createdAt: 0, canceledAt: 1 }),
@@ -241,6 +251,7 @@ describe('stopping a job that runs', () => {
     );
     await bench.finished(id);
     expect(await bench.queue.get(id)).toMatchObject({ status: 'canceled' });
+    await expect.poll(() => jobsCounted('canceled', 'canceled')).toBe(canceled + 1);
     await expect.poll(() => bench.store.get(outputKey(id))).toBeUndefined();
     await expect.poll(() => bench.store.get(inputKey(id))).toBeUndefined();
   });

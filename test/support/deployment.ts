@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
-import { allPids, devicesOf, freePort, isAlive, procFile } from './processes.ts';
+import { allPids, devicesOf, freePort, freePorts, isAlive, procFile } from './processes.ts';
 
 export interface DeploymentOptions {
   /** The repository's folder. */
@@ -106,7 +106,8 @@ export async function startDeployment({
   const socket = path.join(folder, 'redis.sock');
   const objectsFolder = path.join(folder, 'objects');
   await mkdir(objectsFolder);
-  const port = await freePort();
+  // Each starts again where it was, so none may pick its own.
+  const [port = 0, ...workerPorts] = await freePorts(1 + workers);
   const url = `http://127.0.0.1:${port}`;
   const common = {
     ...process.env,
@@ -139,8 +140,6 @@ export async function startDeployment({
       { env: common, stdio: 'ignore' },
     ),
   );
-  const workerPorts: number[] = [];
-  for (let worker = 0; worker < workers; worker += 1) workerPorts.push(await freePort());
   const processes = {
     redis: redisServer,
     api: run('api'),

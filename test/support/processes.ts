@@ -2,16 +2,22 @@
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { type AddressInfo, createServer } from 'node:net';
 
+/** For a program that cannot pick a port itself and say which: another may take it before that program listens. */
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
+  const [port] = await freePorts(1);
+  return port as number;
+}
+
+/** No two alike: all are held until all are known. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
+  await Promise.all(servers.map((server) => once(server, 'listening')));
+  const ports = servers.map((server) => (server.address() as AddressInfo).port);
+  for (const server of servers) server.close();
+  await Promise.all(servers.map((server) => once(server, 'close')));
+  return ports;
 }
 
 /** A file of `/proc/<pid>`; empty when the process has ended. */
@@ -44,6 +50,16 @@ export function descendants(pid: number): number[] {
   const below = (parent: number): number[] =>
     (children.get(parent) ?? []).flatMap((child) => [child, ...below(child)]);
   return below(pid);
+}
+
+/** Runs `step` while a process stands still: what it is doing cannot end meanwhile, however fast the machine. */
+export async function whileStopped<T>(pid: number, step: () => Promise<T>): Promise<T> {
+  process.kill(pid, 'SIGSTOP');
+  try {
+    return await step();
+  } finally {
+    if (isAlive(pid)) process.kill(pid, 'SIGCONT');
+  }
 }
 
 /** The device processes of a worker's process. */

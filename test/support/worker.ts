@@ -4,7 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { once } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import path from 'node:path';
 import { setTimeout as nextLook } from 'node:timers/promises';
 import { Job, Queue, QueueEvents } from 'bullmq';
@@ -66,6 +66,8 @@ export interface WorkerBench {
   finished(id: string): Promise<void>;
   /** Resolves at the next event of that name for the job. Call it before what causes the event. */
   event(id: string, name: 'active' | 'progress' | 'waiting' | 'delayed'): Promise<void>;
+  /** Resolves in the turn in which a worker logs this of the job: sooner than any event of the queue. */
+  logged(id: string, message: string): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -103,10 +105,10 @@ export async function startWorkerBench(
   const inspector = new Queue(upscaleQueueName, { connection: forInspector });
   inspector.on('error', () => {});
   const log: Record<string, unknown>[] = [];
-  const logger = pino(
-    { level: 'debug' },
-    { write: (line: string) => log.push(JSON.parse(line) as Record<string, unknown>) },
-  );
+  const lines = new EventEmitter<{ line: [Record<string, unknown>] }>();
+  lines.on('line', (line) => log.push(line));
+  const write = (line: string) => lines.emit('line', JSON.parse(line) as Record<string, unknown>);
+  const logger = pino({ level: 'debug' }, { write });
   const workers: RunningWorker[] = [];
 
   return {
@@ -152,6 +154,15 @@ export async function startWorkerBench(
           resolve();
         };
         events.on(name, listener);
+      }),
+    logged: (id, message) =>
+      new Promise((resolve) => {
+        const listener = ({ job, msg }: Record<string, unknown>) => {
+          if (job !== id || msg !== message) return;
+          lines.off('line', listener);
+          resolve();
+        };
+        lines.on('line', listener);
       }),
     stop: async () => {
       await Promise.all(workers.map((worker) => worker.close()));
