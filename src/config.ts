@@ -197,7 +197,7 @@ export const settings = {
     5,
     86_400,
     120,
-    'A device process that is silent for longer is killed and replaced. More than the longest run of one tile.',
+    'A device process that is silent for longer, or does not let go of a job for as long after it was stopped, is killed and replaced. More than the longest run of one tile.',
   ),
   JOBS_PER_DEVICE: integer(
     1,

@@ -120,12 +120,14 @@ export class JobRemoval {
     const [ended, delivery] = await Promise.all([lookup.get(id), lookup.delivery(id)]);
     if (ended && delivery && isFinal(ended.status)) await recordEnd(delivery, ended);
     const keys = [...sideKeys(id), outputKey(id), outputKey(heatmapId(id))];
-    await Promise.all([
+    const [heatmapsRemoved] = await Promise.all([
+      queue.remove(heatmapId(id)),
+      queue.remove(id),
       deleteObjects(store, keys),
       forgetKept(redis, keys),
-      queue.remove(id),
-      queue.remove(heatmapId(id)),
     ]);
+    // A worker holds it: it is stopped, as any job that runs, or its picture would outlive what it shows.
+    if (heatmapsRemoved === 0) await this.remove(heatmapId(id));
     // One that has not been delivered yet keeps its record, which says what to deliver.
     if (delivery?.finishedOn) await delivery.remove();
     if (ended?.result) await forgetResult(redis, id, ended.data, ended.result);

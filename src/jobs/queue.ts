@@ -305,10 +305,15 @@ class BullUpscaleQueue implements UpscaleQueue {
       await this.#store.put(key, bytes, data.ttlSeconds);
       const createdAt = Date.now();
       const output = { ...result.output, key, expiresAt: createdAt + data.ttlSeconds * 1000 };
-      // Other dials start from what the maker has kept.
+      // Other dials start from what the maker has kept, and a heat map from its strength maps too.
       const source = maker.data.source ?? { id: maker.id, expiresAt: result.output.expiresAt };
       const input = { ...data.input, key: maker.data.input.key };
-      const record = { data: { ...data, input, source }, createdAt, result: { ...result, output } };
+      const { maps } = maker.data;
+      const record = {
+        data: { ...data, input, source, ...(maps ? { maps } : {}) },
+        createdAt,
+        result: { ...result, output },
+      };
       await writeReuseRecord(this.#redis, id, record, this.#recordTtlSeconds);
       // It has ended already: told at once. Until both are written, the client has no answer.
       if (data.webhook) await this.#bull.addDelivery(id, data.webhook);

@@ -9,6 +9,7 @@ import {
   readHeader,
 } from '../images/inspect-image.ts';
 import { sharp, untrusted } from '../images/sharp-policy.ts';
+import { isRgbOutputProfile } from './icc-profile.ts';
 import type { InputMetadata } from './keep-metadata.ts';
 import { Planar } from './planar.ts';
 import type { RunControl } from './run-control.ts';
@@ -70,11 +71,10 @@ async function readSamples(bytes: Uint8Array, limits: ImageLimits): Promise<Samp
 const alignedBuffer = (data: Buffer): ArrayBuffer =>
   Uint8Array.prototype.slice.call(data).buffer as ArrayBuffer;
 
-/** What `metadata=keep` will need. A profile of CMYK or grey does not fit the RGB output: it is dropped. */
+/** What `metadata=keep` will need. A profile into which RGB cannot be brought is dropped: of CMYK, of grey, of some scanners. */
 function metadataToKeep({ icc, exif, xmp }: Metadata): InputMetadata {
-  const colorSpace = icc?.subarray(16, 20).toString('latin1');
   return {
-    ...(icc && colorSpace === 'RGB ' ? { profile: icc } : {}),
+    ...(icc && isRgbOutputProfile(icc) ? { profile: icc } : {}),
     ...(exif ? { exif } : {}),
     ...(xmp ? { xmp } : {}),
   };

@@ -3,21 +3,13 @@ import type { UpscaleParams } from '../jobs/params.ts';
 import { bandsOf } from './bands.ts';
 import type { Lambda } from './combine.ts';
 import { checkOutput, encodeSamples } from './encode-image.ts';
+import { putHeatColors } from './heat-colors.ts';
 import { Planar } from './planar.ts';
 import { Resampled } from './resample.ts';
 import { keptLatents, keptResiduals, type Residuals } from './residuals.ts';
 import { prepareRun, type Run, recipeOf, type UpscaleContext } from './run.ts';
 import { largeImages } from './turns.ts';
 import { toResult, type UpscaleResult } from './upscale.ts';
-
-/** From nothing to the most: five colours, evenly spaced, each brighter than the one before. */
-const colors = [
-  [0, 0, 0],
-  [80, 20, 110],
-  [185, 50, 85],
-  [245, 140, 30],
-  [255, 255, 190],
-] as const;
 
 /**
  * @param params `format` is that of the picture
@@ -98,21 +90,8 @@ async function paint(
   for (const { y, height: rows } of bandsOf(geometry.output)) {
     const band = new Float32Array(rows * width);
     resampled.read({ y, x: 0, height: rows, width }, band);
-    for (const [i, value] of band.entries()) {
-      const share = most > 0 ? Math.min(1, Math.max(0, value / most)) : 0;
-      putColor(samples, 3 * (y * width + i), share);
-    }
+    putHeatColors(band, most, samples.subarray(3 * y * width));
     await control.breathe();
   }
   return { samples, most };
-}
-
-function putColor(samples: Uint8ClampedArray, at: number, share: number): void {
-  const position = share * (colors.length - 1);
-  const below = Math.min(Math.floor(position), colors.length - 2);
-  const [from, to] = [colors[below], colors[below + 1]];
-  for (let c = 0; c < 3; c++) {
-    const [a, b] = [from?.[c] ?? 0, to?.[c] ?? 0];
-    samples[at + c] = a + (b - a) * (position - below);
-  }
 }

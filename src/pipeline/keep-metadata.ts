@@ -13,7 +13,7 @@ import type { PixelSize } from './geometry.ts';
 
 /** The metadata of an input, as its file holds it. */
 export interface InputMetadata {
-  /** ICC profile of an RGB input. */
+  /** ICC profile of an RGB input, if RGB can be brought into it. */
   readonly profile?: Buffer;
   readonly exif?: Buffer;
   readonly xmp?: Buffer;

@@ -80,6 +80,9 @@ export class Resampled {
   /**
    * Computes a rectangle of the resampled image. Beyond its right and bottom the edge is repeated: that is
    * the padding to the sizes that the graphs take.
+   *
+   * Its scratch is the input rows that the region needs, at the region's width: where the height grows, as that of a
+   * photo does, a few rows more than the region has. Whoever shrinks a height must not stretch the width at once.
    * @param target [C, region.height, region.width]; not clipped, so it may overshoot the input's range
    */
   read(region: Region, target: Float32Array): void {

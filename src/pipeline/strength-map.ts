@@ -3,8 +3,9 @@
  * black = 0, brought to one value per latent cell.
  */
 import type { ImageLimits } from '../images/inspect-image.ts';
+import { bandsOf } from './bands.ts';
 import { decodeImage } from './decode-image.ts';
-import type { Geometry } from './geometry.ts';
+import type { Geometry, PixelSize } from './geometry.ts';
 import { Planar } from './planar.ts';
 import { Resampled } from './resample.ts';
 import type { RunControl } from './run-control.ts';
@@ -38,7 +39,7 @@ export async function readStrengthMap(
     }
     await control.breathe();
   }
-  const resampled = new Resampled(grey, output);
+  const resampled = new Resampled(await shrunk(grey, output, control), output);
   const width = latents.width * downscale;
   const row = new Float32Array(downscale * width);
   const map = new Float32Array(latents.height * latents.width);
@@ -52,4 +53,27 @@ export async function readStrengthMap(
     await control.breathe();
   }
   return map;
+}
+
+/**
+ * The map, shrunk on each axis on which it is larger than the output. A map of one column and a hundred thousand rows is
+ * a file of a few hundred bytes; stretched to the width of the output before its rows are averaged, it would be more
+ * than any memory holds. The cubic filter works on one axis after the other, so the order changes only the rounding.
+ * @param map [1,h,w]
+ * @returns [1, at most output.height, at most output.width]
+ */
+async function shrunk(map: Planar, output: PixelSize, control: RunControl): Promise<Planar> {
+  const height = Math.min(map.height, output.height);
+  const width = Math.min(map.width, output.width);
+  if (height === map.height && width === map.width) return map;
+  const resampled = new Resampled(map, { width, height });
+  const small = new Planar(1, height, width);
+  // By the size of what is read: a row of it may be the work of many rows of the map.
+  const work = { width: Math.ceil((map.width * map.height) / height), height };
+  for (const { y, height: rows } of bandsOf(work)) {
+    const band = small.data.subarray(y * width, (y + rows) * width);
+    resampled.read({ y, x: 0, height: rows, width }, band);
+    await control.breathe();
+  }
+  return small;
 }

@@ -51,10 +51,10 @@ export class Turns {
 }
 
 /** Settles with `promise`, or rejects with the reason of the signal if that comes first. */
-export async function abortable(
-  promise: Promise<unknown>,
+export async function abortable<T>(
+  promise: Promise<T>,
   signal: AbortSignal | undefined,
-): Promise<void> {
+): Promise<T> {
   signal?.throwIfAborted();
   let stop: () => void = () => undefined;
   const aborted = new Promise<never>((_, reject) => {
@@ -62,7 +62,7 @@ export async function abortable(
     signal?.addEventListener('abort', stop, { once: true });
   });
   try {
-    await Promise.race([promise, aborted]);
+    return await Promise.race([promise, aborted]);
   } finally {
     signal?.removeEventListener('abort', stop);
   }

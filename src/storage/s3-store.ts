@@ -37,6 +37,11 @@ const expiriesKey = 'pisa:s3:expires';
 const expiryField = 'expires-at';
 const sweepIntervalMs = 60_000;
 const sweepBatch = 500;
+/**
+ * Objects that a sweep asks for and deletes at a time, one by one: for DeleteObjects many servers besides AWS want a
+ * Content-MD5, which the SDK no longer sends (aws/aws-sdk-js-v3#6920).
+ */
+const sweptAtOnce = 16;
 /** Attempts (exponential backoff with jitter, by the SDK) and the limit of one operation with all of them. */
 const patience = {
   producer: { maxAttempts: 3, limitMs: 15_000 },
@@ -54,6 +59,7 @@ export class S3Store implements ObjectStore {
   readonly #options: S3StoreOptions;
   readonly #timer: NodeJS.Timeout | undefined;
   #opened: Promise<{ sdk: Sdk; client: S3Client }> | undefined;
+  #sweeping: Promise<void> | undefined;
 
   constructor(location: S3Location, options: S3StoreOptions) {
     this.#location = location;
@@ -114,21 +120,35 @@ export class S3Store implements ObjectStore {
     opened?.client.destroy();
   }
 
-  /** Deletes what has expired. */
-  async sweep(): Promise<void> {
+  /** Deletes what has expired. One that is asked for while another runs is that one. */
+  sweep(): Promise<void> {
+    this.#sweeping ??= this.#sweepAll().finally(() => {
+      this.#sweeping = undefined;
+    });
+    return this.#sweeping;
+  }
+
+  async #sweepAll(): Promise<void> {
     const { redis } = this.#options;
     for (;;) {
       const now = Date.now();
       const due = await redis.zrangebyscore(expiriesKey, '-inf', now, 'LIMIT', 0, sweepBatch);
-      for (const key of due) {
-        // Written again since: the entry that this made is not due.
-        if (await this.has(key)) continue;
-        await this.#deleteObject(key);
-        const expiry = await redis.zscore(expiriesKey, key);
-        if (expiry !== null && Number(expiry) <= now) await redis.zrem(expiriesKey, key);
+      for (let i = 0; i < due.length; i += sweptAtOnce) {
+        const some = due.slice(i, i + sweptAtOnce).map((key) => this.#sweepObject(key, now));
+        const failed = (await Promise.allSettled(some)).find(({ status }) => status === 'rejected');
+        if (failed?.status === 'rejected') throw failed.reason;
       }
       if (due.length < sweepBatch) return;
     }
+  }
+
+  async #sweepObject(key: string, now: number): Promise<void> {
+    const { redis } = this.#options;
+    // Written again since: the entry that this made is not due.
+    if (await this.has(key)) return;
+    await this.#deleteObject(key);
+    const expiry = await redis.zscore(expiriesKey, key);
+    if (expiry !== null && Number(expiry) <= now) await redis.zrem(expiriesKey, key);
   }
 
   async #deleteObject(key: string): Promise<void> {

@@ -1,8 +1,16 @@
-/** The jobs that are in one device process, and how long there were any. */
+/** The jobs that are in one device process, what goes on of those that have ended, and how long there were any. */
 import type { Progress, UpscaleJobResult } from '../jobs/job.ts';
 import { metrics } from '../metrics.ts';
 
-export interface RunningJob {
+/** A job in the device process. */
+export interface DeviceRun {
+  /** Rejects with the failure that the process reports; the signal's reason; device_lost; HandBack. */
+  readonly result: Promise<UpscaleJobResult>;
+  /** Resolves when the process has done with it, or has ended: only then is there room for another. */
+  readonly over: Promise<void>;
+}
+
+interface RunningJob {
   resolve: (result: UpscaleJobResult) => void;
   reject: (error: Error) => void;
   onProgress: (progress: Progress) => void;
@@ -13,6 +21,8 @@ export interface RunningJob {
 export class DeviceJobs {
   readonly #device: string;
   readonly #jobs = new Map<number, RunningJob>();
+  /** Of every run that the process has not done with: to be called when it has. */
+  readonly #onOver = new Map<number, () => void>();
   #countedAt = 0;
 
   constructor(device: string) {
@@ -28,16 +38,29 @@ export class DeviceJobs {
     return this.#jobs.get(run);
   }
 
-  add(run: number, job: RunningJob): void {
+  add(run: number, onProgress: (progress: Progress) => void): DeviceRun {
     this.countBusyTime();
-    this.#jobs.set(run, job);
+    const result = new Promise<UpscaleJobResult>((resolve, reject) => {
+      this.#jobs.set(run, { resolve, reject, onProgress });
+    });
+    const over = new Promise<void>((resolve) => {
+      this.#onOver.set(run, resolve);
+    });
     this.#showSize();
+    return { result, over };
   }
 
+  /** The job has ended; of its run something may go on. */
   remove(run: number): void {
     this.countBusyTime();
     this.#jobs.delete(run);
     this.#showSize();
+  }
+
+  /** The process has done with the run. */
+  over(run: number): void {
+    this.#onOver.get(run)?.();
+    this.#onOver.delete(run);
   }
 
   /** The process has ended: takes out all that was in it. */
@@ -45,6 +68,7 @@ export class DeviceJobs {
     this.countBusyTime();
     const jobs = [...this.#jobs.values()];
     this.#jobs.clear();
+    for (const run of this.#onOver.keys()) this.over(run);
     this.#showSize();
     return jobs;
   }

@@ -14,7 +14,8 @@ import {
   heartbeatIntervalMs,
   type ToDevice,
 } from './protocol.ts';
-import { type JobTools, runJob } from './run-job.ts';
+import type { JobTools } from './run-job.ts';
+import { type StoppableRun, startRun } from './stoppable-run.ts';
 
 /** Progress messages of one job are at least this far apart: each becomes a write to Redis. */
 const progressIntervalMs = 200;
@@ -75,11 +76,13 @@ async function runAndTell({ run, id, data }: Extract<ToDevice, { type: 'run' }>)
   const facts = { job: id, request: data.requestId, ...traceOf(data.traceparent) };
   const log = (message: string, more = {}) =>
     send({ type: 'log', facts: { ...facts, ...more }, message });
+  let begun: StoppableRun | undefined;
   try {
     log('job begun in the device process');
     if (!tools) throw new Error('A job was sent before the device was ready.');
     const onProgress = throttle(run);
-    const result = await runJob(id, data, { ...tools, signal: abort.signal, onProgress });
+    begun = startRun(id, data, { ...tools, signal: abort.signal, onProgress });
+    const result = await begun.result;
     const { timingsMs, totalMs, evaluations } = result;
     log('job made in the device process', { timingsMs, totalMs, evaluations });
     send({ type: 'done', run, result });
@@ -89,6 +92,8 @@ async function runAndTell({ run, id, data }: Extract<ToDevice, { type: 'run' }>)
   } finally {
     aborts.delete(run);
   }
+  await begun?.over;
+  send({ type: 'over', run });
 }
 
 function throttle(run: number): JobTools['onProgress'] {

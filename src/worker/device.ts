@@ -6,11 +6,11 @@
 import { EventEmitter } from 'node:events';
 import type { Logger } from 'pino';
 import { AppError, toFailure } from '../errors.ts';
-import type { Progress, UpscaleJobData, UpscaleJobResult } from '../jobs/job.ts';
+import type { Progress, UpscaleJobData } from '../jobs/job.ts';
 import type { DeviceStatus, ModelSummary } from '../jobs/worker-registry.ts';
 import { metrics } from '../metrics.ts';
 import { type ChildExit, DeviceChild, type MessageOfRun } from './device-child.ts';
-import { DeviceJobs } from './device-jobs.ts';
+import { DeviceJobs, type DeviceRun } from './device-jobs.ts';
 import { DeviceModels } from './device-models.ts';
 import { countFromZero } from './observe-jobs.ts';
 import type { DeviceSettings } from './protocol.ts';
@@ -28,8 +28,10 @@ export interface DeviceLimits {
   startMs: number;
   /** Silence after which it counts as hung. */
   hangMs: number;
-  /** Time from an abort to SIGKILL: more than a tile takes. */
+  /** Time from an abort to the end of the job: more than a tile takes. Then SIGKILL. */
   abortGraceMs: number;
+  /** Time from there until nothing of the run goes on: more than loading a model takes. Then SIGKILL. */
+  settleMs: number;
   maxResidentBytes: number;
   /** First delay before a restart; doubles with each failure in a row. */
   restartDelayMs: number;
@@ -103,21 +105,26 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
 
   /**
    * Runs a job to its end.
-   * @param signal aborts it between two tiles; if it does not obey, the process is killed
-   * @throws the failure that the process reports; the signal's reason; device_lost; HandBack
+   * @param signal ends it as soon as the process has a moment, at the latest after a tile. What it was in the middle of
+   *   goes on. If it does not obey, or never comes to an end, the process is killed.
    */
   run(
     id: string,
     data: UpscaleJobData,
     signal: AbortSignal,
     onProgress: (progress: Progress) => void,
-  ): Promise<UpscaleJobResult> {
-    if (signal.aborted) return Promise.reject(signal.reason);
-    if (this.status !== 'ready') return Promise.reject(new HandBack());
+  ): DeviceRun {
+    if (signal.aborted) return refused(signal.reason);
+    if (this.status !== 'ready') return refused(new HandBack());
     this.#jobsOfThisLife += 1;
     this.#lastRun += 1;
     const run = this.#lastRun;
-    let grace: NodeJS.Timeout | undefined;
+    const { abortGraceMs, settleMs } = this.#options.limits;
+    let patience: NodeJS.Timeout | undefined;
+    const killAfter = (milliseconds: number) => {
+      clearTimeout(patience);
+      patience = setTimeout(() => this.#kill('disobeyed'), milliseconds);
+    };
     const stop = (reason: Error) => {
       const job = this.#jobs.get(run);
       if (!job || job.stopped) return;
@@ -126,19 +133,20 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
         reason instanceof AppError ? reason : new AppError('canceled', reason.message),
       );
       this.#child?.send({ type: 'abort', run, failure });
-      grace = setTimeout(() => this.#kill('disobeyed'), this.#options.limits.abortGraceMs);
+      killAfter(abortGraceMs);
     };
     const onAbort = () => stop(signal.reason as Error);
     const deadline = setTimeout(() => stop(timeoutError(data.timeoutMs)), data.timeoutMs);
     signal.addEventListener('abort', onAbort);
-    return new Promise<UpscaleJobResult>((resolve, reject) => {
-      this.#jobs.add(run, { resolve, reject, onProgress });
-      this.#child?.send({ type: 'run', run, id, data });
-    }).finally(() => {
-      clearTimeout(grace);
+    const { result: ended, over } = this.#jobs.add(run, onProgress);
+    this.#child?.send({ type: 'run', run, id, data });
+    const result = ended.finally(() => {
       clearTimeout(deadline);
       signal.removeEventListener('abort', onAbort);
+      killAfter(settleMs);
     });
+    void Promise.allSettled([result, over]).then(() => clearTimeout(patience));
+    return { result, over };
   }
 
   /** Ends the process at once; jobs in it are handed back. Resolves when it is gone. */
@@ -187,6 +195,10 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     }
     if (message.type === 'log') {
       this.#logger.debug({ devicePid: this.#child?.pid, ...message.facts }, message.message);
+      return;
+    }
+    if (message.type === 'over') {
+      this.#jobs.over(message.run);
       return;
     }
     const job = this.#jobs.get(message.run);
@@ -286,6 +298,11 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     this.emit('status', status);
   }
 }
+
+const refused = (reason: unknown): DeviceRun => ({
+  result: Promise.reject(reason),
+  over: Promise.resolve(),
+});
 
 function timeoutError(timeoutMs: number): AppError {
   return new AppError(

@@ -1,10 +1,10 @@
 /** Where the pipeline keeps its tensors: in the object store, under keys of the job that had the upload. */
 import { inputKey, type KeptObject, tensorKeys } from '../jobs/job.ts';
 import type { KeptTensors, TensorName } from '../pipeline/kept-tensors.ts';
-import type { ObjectStore } from '../storage/object-store.ts';
+import type { JobStore } from './run-store.ts';
 
 export interface ObjectKeeperOptions {
-  store: ObjectStore;
+  store: JobStore;
   /** Id of the job that had the upload. */
   owner: string;
   /** True when that is the job itself; else it may be deleted while this one runs. */

@@ -39,7 +39,7 @@ export type ToDevice =
   | { type: 'start'; settings: DeviceSettings }
   /** `run` numbers the runs of a device: the same job may come again before its last run has stopped. */
   | { type: 'run'; run: number; id: string; data: UpscaleJobData }
-  /** Stop the job between two tiles and answer `failed` with this failure. */
+  /** Stop the job and answer `failed` with this failure at the next turn of the event loop, which a tile holds up. */
   | { type: 'abort'; run: number; failure: Failure };
 
 export type FromDevice =
@@ -51,6 +51,8 @@ export type FromDevice =
   | { type: 'progress'; run: number; progress: Progress }
   | { type: 'done'; run: number; result: UpscaleJobResult }
   | { type: 'failed'; run: number; failure: Failure; cause?: string }
+  /** After `done` or `failed`: nothing of the run goes on. Later only where it was stopped in the middle of something. */
+  | { type: 'over'; run: number }
   | { type: 'heartbeat'; residentBytes: number };
 
 /** How often a device process says that it lives. A graph run holds it up, so silence is judged by far longer. */

@@ -10,14 +10,14 @@ import { contactSheet } from '../pipeline/contact-sheet.ts';
 import { heatmap } from '../pipeline/heatmap.ts';
 import type { StrengthMaps, UpscaleContext } from '../pipeline/run.ts';
 import { type UpscaleResult, upscale } from '../pipeline/upscale.ts';
-import type { ObjectStore } from '../storage/object-store.ts';
 import type { LoadedModels } from './loaded-models.ts';
 import { ObjectKeeper } from './object-keeper.ts';
 import type { DeviceSettings } from './protocol.ts';
+import type { JobStore } from './run-store.ts';
 
 export interface JobTools {
   models: LoadedModels;
-  store: ObjectStore;
+  store: JobStore;
   settings: Pick<DeviceSettings, 'device' | 'limits' | 'software' | 'keepMaxBytes'>;
   /** Aborts between two tiles; its reason is an AppError. */
   signal: AbortSignal;
@@ -99,7 +99,7 @@ function make(
 }
 
 async function readInput(
-  store: ObjectStore,
+  store: JobStore,
   key: string,
   { source }: UpscaleJobData,
 ): Promise<Buffer> {
@@ -113,7 +113,7 @@ async function readInput(
   );
 }
 
-async function readMaps(store: ObjectStore, data: UpscaleJobData): Promise<StrengthMaps> {
+async function readMaps(store: JobStore, data: UpscaleJobData): Promise<StrengthMaps> {
   const { pix, sem } = data.maps ?? {};
   return {
     ...(pix ? { pix: await readInput(store, pix, data) } : {}),

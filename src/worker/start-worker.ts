@@ -31,7 +31,10 @@ export interface WorkerOptions {
   deviceProgram?: string;
 }
 
-interface WorkerTimes extends LockTimes, Pick<DeviceLimits, 'abortGraceMs' | 'restartDelayMs'> {}
+interface WorkerTimes extends LockTimes, Pick<DeviceLimits, 'restartDelayMs'> {
+  /** Absent: DEVICE_HANG_SECONDS, which is more than the longest run of one tile. */
+  abortGraceMs?: number;
+}
 
 export interface RunningWorker {
   /**
@@ -48,8 +51,6 @@ const defaultTimes: WorkerTimes = {
   // BullMQ's own defaults: the supervisor's event loop is never blocked for nearly as long.
   lockMs: 30_000,
   stalledCheckMs: 30_000,
-  // A tile takes well under a second on the embedded model, a few on a large one.
-  abortGraceMs: 15_000,
   restartDelayMs: 500,
 };
 
@@ -148,14 +149,28 @@ async function createDevice(
       keepMaxBytes: 1_000_000 * Math.min(config.KEEP_MAX_JOB_MEGABYTES, config.KEEP_MAX_MEGABYTES),
       ...(options.software === undefined ? {} : { software: options.software }),
     },
-    limits: {
-      startMs: config.DEVICE_START_SECONDS * 1000,
-      hangMs: config.DEVICE_HANG_SECONDS * 1000,
-      maxResidentBytes: config.DEVICE_MAX_RSS_MEGABYTES * 1_000_000,
-      abortGraceMs: times.abortGraceMs,
-      restartDelayMs: times.restartDelayMs,
-    },
+    limits: deviceLimits(config, times),
   });
+}
+
+type LimitSettings = Pick<
+  Config,
+  'DEVICE_START_SECONDS' | 'DEVICE_HANG_SECONDS' | 'DEVICE_MAX_RSS_MEGABYTES'
+>;
+
+/** A start is the load of a model, so what a stopped job had begun takes no longer. */
+export function deviceLimits(
+  { DEVICE_START_SECONDS, DEVICE_HANG_SECONDS, DEVICE_MAX_RSS_MEGABYTES }: LimitSettings,
+  { abortGraceMs, restartDelayMs }: Pick<WorkerTimes, 'abortGraceMs' | 'restartDelayMs'>,
+): DeviceLimits {
+  return {
+    startMs: DEVICE_START_SECONDS * 1000,
+    hangMs: DEVICE_HANG_SECONDS * 1000,
+    abortGraceMs: abortGraceMs ?? DEVICE_HANG_SECONDS * 1000,
+    settleMs: DEVICE_START_SECONDS * 1000,
+    maxResidentBytes: DEVICE_MAX_RSS_MEGABYTES * 1_000_000,
+    restartDelayMs,
+  };
 }
 
 /** Reports at an interval and on demand, never two at once: with Redis away they would pile up. */

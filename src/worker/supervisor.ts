@@ -235,6 +235,7 @@ export class Supervisor {
     const id = job.id ?? '';
     const lostADevice = job.attemptsMade > 0 || job.stalledCounter > 0;
     const lease = await pool.acquire(lostADevice, signal);
+    let over = Promise.resolve();
     try {
       const { device } = lease;
       logger.debug({ ...factsOf(job), device: device.name }, 'job started');
@@ -247,11 +248,14 @@ export class Supervisor {
           logger.debug({ ...factsOf(job), err: error }, 'progress was not recorded');
         });
       };
-      return await traceAttempt(job, device.name, () =>
-        device.run(id, job.data, signal, onProgress),
-      );
+      return await traceAttempt(job, device.name, () => {
+        const run = device.run(id, job.data, signal, onProgress);
+        over = run.over;
+        return run.result;
+      });
     } finally {
-      lease.release();
+      // A job that was stopped has ended, but what it had begun still takes its place.
+      void over.then(() => lease.release());
     }
   }
 

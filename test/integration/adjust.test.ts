@@ -3,10 +3,10 @@ import pino from 'pino';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { JobObject } from '../../src/api/job-object.ts';
-import { contentKey, requestFingerprint } from '../../src/api/request-digest.ts';
+import { contentKey, digestFiles, requestFingerprint } from '../../src/api/request-digest.ts';
 import { type ApiServer, startServer } from '../../src/api/server.ts';
 import type { Problem } from '../../src/errors.ts';
-import { inputKey, sideKeys, tensorKeys } from '../../src/jobs/job.ts';
+import { heatmapId, inputKey, outputKey, sideKeys, tensorKeys } from '../../src/jobs/job.ts';
 import { type Build, buildService } from '../support/build.ts';
 import { expectContract } from '../support/contract.ts';
 import { type Answer, form, json, type Part, send } from '../support/http.ts';
@@ -362,9 +362,10 @@ describe('strength maps', () => {
     const { params } = jobData('', image);
     const asked = { params, ttlSeconds: 60, timeoutMs: 1000 };
     const maps = [{}, { pix: await map(40) }, { pix: await map(41) }, { sem: await map(40) }];
-    const digests = maps.flatMap((those) => [
-      contentKey({ image, maps: those }, asked, 'anyone'),
-      requestFingerprint({ image, maps: those }, asked),
+    const files = await Promise.all(maps.map((those) => digestFiles({ image, maps: those })));
+    const digests = files.flatMap((those) => [
+      contentKey(those, asked, 'anyone'),
+      requestFingerprint(those, asked),
     ]);
     expect(new Set(digests).size).toBe(8);
   });
@@ -386,6 +387,48 @@ describe('strength maps', () => {
     const text = await adjustForm(first.id, [file('pix_map', Buffer.from('hello'))]);
     expect([text.status, json<Problem>(text).code]).toEqual([415, 'unsupported_media_type']);
   });
+});
+
+test('DELETE of a job stops its heat map, which then nobody may fetch', async () => {
+  const service = await start('folder');
+  try {
+    const { bench, upscale, heatmap, remove, result } = service;
+    const first = await upscale(await testImage(200));
+    const made = heatmapId(first.id);
+    // Without what was kept it takes long enough.
+    for (const key of Object.values(tensorKeys(first.id))) await bench.store.delete(key);
+    const begun = bench.event(made, 'progress');
+    const asked = heatmap(first.id);
+    await begun;
+    expect((await remove(first.id)).status).toBe(204);
+    expect(json<Problem>(await asked)).toMatchObject({ status: 409, code: 'canceled' });
+    await bench.finished(made);
+    expect((await result(made)).toString()).toContain('"canceled"');
+    expect(await bench.store.has(outputKey(made))).toBe(false);
+    expect((await heatmap(first.id)).status).toBe(404);
+  } finally {
+    await service.stop();
+  }
+});
+
+test('a job that was answered from a stored result has the heat map of its maker, maps and all', async () => {
+  const service = await start('folder', { RESULT_CACHE: 'on' });
+  try {
+    const { upscaleForm, heatmap } = service;
+    const [photo, map] = [await testImage(30), await testImage(8)];
+    const parts = [
+      { name: 'image', fileName: 'photo.png', type: 'image/png', bytes: photo },
+      { name: 'pix_map', fileName: 'map.png', type: 'image/png', bytes: map },
+    ];
+    const answers = [await upscaleForm(parts), await upscaleForm(parts)];
+    expect(answers.map(({ headers }) => headers.get('x-cache'))).toEqual(['miss', 'hit']);
+    const [maker, hit] = answers.map((answer) => json<JobObject>(answer).id);
+    const [of, ofHit] = [await heatmap(maker ?? ''), await heatmap(hit ?? '')];
+    expect([of.status, ofHit.status]).toEqual([200, 200]);
+    expect(ofHit.body.equals(of.body)).toBe(true);
+  } finally {
+    await service.stop();
+  }
 });
 
 test('over the size limit the least recently used latents go first, uploads last', async () => {

@@ -1,10 +1,13 @@
 /** What the output file carries besides the restored pixels. */
 import { readFileSync } from 'node:fs';
+import zlib from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sharp } from '../../../src/images/sharp-policy.ts';
 import { type OutputFormat, outputFormats } from '../../../src/jobs/params.ts';
 import type { Model } from '../../../src/pipeline/model.ts';
+import { withPngChunk } from '../images/samples.ts';
 import { bundlePath, difference, fixturePath, photoPath } from './fixtures.ts';
+import { inputOnlyProfile } from './icc-profiles.ts';
 import { loadOnCpu, picture, pixelsOf, run } from './run.ts';
 
 let identity: Model;
@@ -134,6 +137,25 @@ describe('metadata=keep', () => {
     const show = async (metadata: 'none' | 'keep') =>
       shown((await run(lowRes, identity, { ...asStored, format, metadata })).image);
     expect(difference(await show('keep'), await show('none'), 255).psnr).toBeGreaterThan(least);
+  });
+
+  it('drops a profile that images cannot be written with, and its colours stay right', async () => {
+    const profile = inputOnlyProfile();
+    const named = Buffer.concat([Buffer.from('icc\0\0', 'latin1'), zlib.deflateSync(profile)]);
+    const copyright = await sharp(await picture(40, 30))
+      .withExif({ IFD0: { Copyright: 'A. Photographer' } })
+      .png()
+      .toBuffer();
+    const lowRes = withPngChunk(copyright, 'iCCP', named);
+    // The profile is one: it changes colours by a lot.
+    const stored = (await pixelsOf(lowRes)).data;
+    expect(difference(await shown(lowRes), stored).max).toBeGreaterThan(30);
+    const params = { ...asStored, scale: 1, metadata: 'keep' } as const;
+    const { image } = await run(lowRes, identity, params);
+    expect(difference(await shown(image), await shown(lowRes)).max).toBeLessThanOrEqual(1);
+    const { icc, exif } = await sharp(image).metadata();
+    expect(icc).toBeUndefined();
+    expect(exif?.toString('latin1')).toContain('A. Photographer');
   });
 
   it('none: nothing of the input is left', async () => {

@@ -1,0 +1,133 @@
+/** How long a device waits for a run that it has told to stop, and when there is room for another. */
+import path from 'node:path';
+import pino from 'pino';
+import { afterEach, expect, test } from 'vitest';
+import { AppError } from '../../../src/errors.ts';
+import type { UpscaleJobData } from '../../../src/jobs/job.ts';
+import { metrics } from '../../../src/metrics.ts';
+import { Device, type DeviceLimits, HandBack } from '../../../src/worker/device.ts';
+import type { DeviceSettings } from '../../../src/worker/protocol.ts';
+import { deviceLimits } from '../../../src/worker/start-worker.ts';
+import { jobData } from '../../support/worker.ts';
+
+const canceled = new AppError('canceled', 'enough');
+let device: Device;
+afterEach(() => device.stop());
+
+async function start(limits: Partial<DeviceLimits> = {}): Promise<void> {
+  device = new Device({
+    program: path.resolve(import.meta.dirname, '../../support/fake-device.mjs'),
+    settings: { device: 'cpu' } as DeviceSettings,
+    logger: pino({ level: 'silent' }),
+    limits: {
+      startMs: 30_000,
+      hangMs: 60_000,
+      abortGraceMs: 60_000,
+      settleMs: 60_000,
+      maxResidentBytes: 1e12,
+      restartDelayMs: 10,
+      ...limits,
+    },
+  });
+  await device.start();
+}
+
+/** @param does see test/support/fake-device.mjs */
+function run(does: 'busy' | 'deaf' | 'ending', more: Partial<UpscaleJobData> = {}) {
+  const abort = new AbortController();
+  const data = { ...jobData('id', Buffer.alloc(1)), requestId: does, ...more };
+  return { ...device.run('id', data, abort.signal, () => {}), abort };
+}
+
+const kills = async (): Promise<number> => {
+  const { values } = await metrics.deviceRestarts.get();
+  return values.find(({ labels }) => labels.reason === 'disobeyed')?.value ?? 0;
+};
+
+/** What a promise came to by now. */
+const outcome = (promise: Promise<unknown>): Promise<string> =>
+  Promise.race([
+    promise.then(() => 'resolved'),
+    new Promise<string>((resolve) => setImmediate(() => resolve('waits'))),
+  ]);
+
+test('a job that is stopped ends at once; its place is free when nothing of its run goes on', async () => {
+  await start();
+  const before = await kills();
+  const { result, over, abort } = run('busy');
+  abort.abort(canceled);
+  await expect(result).rejects.toBe(canceled);
+  expect(device.jobs).toBe(0);
+  expect(await outcome(over)).toBe('waits');
+  const ending = run('ending');
+  await Promise.all([ending.result, ending.over, over]);
+  expect(await kills()).toBe(before);
+});
+
+test('so does one that exceeds its time limit', async () => {
+  await start();
+  const { result, over } = run('busy', { timeoutMs: 20 });
+  await expect(result).rejects.toMatchObject({ code: 'job_timeout' });
+  expect(await outcome(over)).toBe('waits');
+  expect(device.status).toBe('ready');
+});
+
+test('a process that does not stop a job is replaced, and the others in it go back to the queue', async () => {
+  await start({ abortGraceMs: 50 });
+  const before = await kills();
+  const [deaf, bystander] = [run('deaf'), run('busy')];
+  deaf.abort.abort(canceled);
+  await expect(deaf.result).rejects.toBe(canceled);
+  await expect(bystander.result).rejects.toBeInstanceOf(HandBack);
+  await Promise.all([deaf.over, bystander.over]);
+  expect(await kills()).toBe(before + 1);
+});
+
+test('so is one in which what a stopped job had begun never ends', async () => {
+  await start({ settleMs: 50 });
+  const before = await kills();
+  const { result, over, abort } = run('busy');
+  abort.abort(canceled);
+  await expect(result).rejects.toBe(canceled);
+  await over;
+  await expect.poll(() => device.status).toBe('ready');
+  expect(await kills()).toBe(before + 1);
+});
+
+test('a process that comes after is not killed for what was in the one before', async () => {
+  const settleMs = 800;
+  await start({ abortGraceMs: 20, settleMs });
+  const before = await kills();
+  const { result, abort } = run('deaf');
+  abort.abort(canceled);
+  await expect(result).rejects.toBe(canceled);
+  await expect.poll(() => device.status).toBe('ready');
+  // Nothing is to happen: there is no event to wait for.
+  await new Promise((resolve) => setTimeout(resolve, 1.2 * settleMs));
+  expect([device.status, await kills()]).toEqual(['ready', before + 1]);
+});
+
+test('a tile may take as long as silence may last, and what a job had begun as long as a start', () => {
+  const settings = {
+    DEVICE_START_SECONDS: 900,
+    DEVICE_HANG_SECONDS: 200,
+    DEVICE_MAX_RSS_MEGABYTES: 1,
+  };
+  expect(deviceLimits(settings, { restartDelayMs: 1 })).toMatchObject({
+    hangMs: 200_000,
+    abortGraceMs: 200_000,
+    settleMs: 900_000,
+  });
+});
+
+test('what is refused is over', async () => {
+  await start();
+  const aborted = AbortSignal.abort(canceled);
+  const first = device.run('id', jobData('id', Buffer.alloc(1)), aborted, () => {});
+  await expect(first.result).rejects.toBe(canceled);
+  await first.over;
+  await device.stop();
+  const second = run('ending');
+  await expect(second.result).rejects.toBeInstanceOf(HandBack);
+  await second.over;
+});
