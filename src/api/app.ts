@@ -43,6 +43,8 @@ export interface AppOptions {
   leaving?: AbortSignal;
 }
 
+/** More than a request line can have (16 KiB, with the headers): an id of any length reaches its check (find-job.ts). */
+const maxParamLength = 16_384;
 /** Headers are small: one that takes longer than this to arrive is kept open on purpose. */
 const headersTimeoutMs = 15_000;
 /** How often Node looks for requests past their time. */
@@ -70,6 +72,7 @@ export async function buildApp({
       requestIdLogLabel: 'request',
     }),
     genReqId: requestId,
+    routerOptions: { maxParamLength },
     requestTimeout,
     connectionTimeout: config.MAX_WAIT_SECONDS * 1000 + requestTimeout + idleMarginMs,
     http: {

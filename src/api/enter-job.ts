@@ -13,6 +13,8 @@ import { countedFor } from './clients/client.ts';
 import {
   type AskedJob,
   contentKey,
+  digestFiles,
+  type FileDigests,
   type JobUploads,
   requestFingerprint,
 } from './request-digest.ts';
@@ -81,11 +83,17 @@ export async function enterJob(
   const { name: client } = request.client;
   const newId = randomUUID();
   const key = keyOf(request.raw);
+  // When first asked for, and once: they cost a pass over the whole upload.
+  let digests: Promise<FileDigests> | undefined;
+  const files = (): Promise<FileDigests> => {
+    digests ??= digestFiles(uploads);
+    return digests;
+  };
   const claimed: { id: string; job?: JobSnapshot } =
     key === undefined
       ? { id: newId }
       : await queue.claim(
-          { client, key, fingerprint: requestFingerprint(uploads, asked) },
+          { client, key, fingerprint: requestFingerprint(await files(), asked) },
           newId,
           config.IDEMPOTENCY_KEY_SECONDS,
         );
@@ -97,7 +105,7 @@ export async function enterJob(
   const { outcome, keep } = cacheWish(request.raw, caches);
   const data: UpscaleJobData = {
     ...asked,
-    ...(keep ? { contentKey: contentKey(uploads, asked, client) } : {}),
+    ...(keep ? { contentKey: contentKey(await files(), asked, client) } : {}),
     input: { key: inputKey(id), ...input },
     ...mapsOf(id, uploads),
     client,

@@ -27,7 +27,7 @@ export const problemSchema = Type.Object(
           },
           { additionalProperties: false },
         ),
-        { description: 'One entry for each faulty field of the request.' },
+        { description: 'One entry for each faulty field of the request, at most eight.' },
       ),
     ),
   },

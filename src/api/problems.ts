@@ -33,7 +33,7 @@ function fromFastify(error: FastifyError): AppError {
     });
   }
   if (error.code?.startsWith('FST_ERR_') && (error.statusCode ?? 500) < 500) {
-    return new AppError('malformed_request', error.message, { cause: error });
+    return new AppError('malformed_request', shorten(error.message), { cause: error });
   }
   return toAppError(error);
 }
@@ -100,7 +100,9 @@ export function registerProblems(app: App): void {
   });
 }
 
-const shorten = (text: string): string => (text.length > 120 ? `${text.slice(0, 120)}…` : text);
+/** What a client sent may be long. Both ends are kept: in Fastify's messages the path comes first, then its fault. */
+const shorten = (text: string): string =>
+  text.length > 120 ? `${text.slice(0, 70)}…${text.slice(-50)}` : text;
 
 /** Fastify's `frameworkErrors`: faults found before there is a route, such as a URL that does not decode. */
 export function answerFrameworkError(
@@ -108,7 +110,8 @@ export function answerFrameworkError(
   request: FastifyRequest,
   reply: FastifyReply,
 ): void {
-  answerFault(new AppError('malformed_request', error.message, { cause: error }), request, reply);
+  const detail = shorten(error.message);
+  answerFault(new AppError('malformed_request', detail, { cause: error }), request, reply);
 }
 
 /** Faults of the bare connection, where there is no request to answer: written to the socket by hand. */

@@ -1,5 +1,6 @@
 /** Digests of a request: all that it asks (for Idempotency-Key), and what its result depends on (for reuse). */
 import { createHash } from 'node:crypto';
+import { setImmediate as otherWork } from 'node:timers/promises';
 import type { UpscaleJobData } from '../jobs/job.ts';
 import { serviceVersion } from './package-version.ts';
 import type { Upload } from './upload.ts';
@@ -9,27 +10,47 @@ export type JobUploads = Pick<Upload, 'maps'> & Partial<Pick<Upload, 'image'>>;
 
 export type AskedJob = Omit<UpscaleJobData, 'input' | 'requestId' | 'contentKey' | 'client'>;
 
-const sha256 = (data: Uint8Array | string): string =>
-  createHash('sha256').update(data).digest('hex');
+/** SHA-256 in hexadecimal of the image and of its strength maps, in this order; null for one that is not there. */
+export type FileDigests = readonly (string | null)[];
 
-/** The digests of the image and of its strength maps. */
-const filesOf = ({ image, maps }: JobUploads): (string | null)[] =>
-  [image, maps.pix, maps.sem].map((bytes) => (bytes ? sha256(bytes) : null));
+/** A millisecond or so. A whole upload can take 50, in which no other request would move. */
+const sliceBytes = 1 << 20;
 
-/** @returns the digest of the image and of everything that was asked of the job */
-export function requestFingerprint(uploads: JobUploads, asked: AskedJob): string {
-  return sha256(JSON.stringify([filesOf(uploads), canonical(asked)]));
+/** The one look at the bytes of the files: both digests below are made from what it returns. */
+export async function digestFiles({ image, maps }: JobUploads): Promise<FileDigests> {
+  const digests: (string | null)[] = [];
+  for (const bytes of [image, maps.pix, maps.sem]) {
+    digests.push(bytes ? await digestInSlices(bytes) : null);
+  }
+  return digests;
+}
+
+/** Lets other requests have their turn after each slice. */
+async function digestInSlices(bytes: Uint8Array): Promise<string> {
+  const hash = createHash('sha256');
+  for (let start = 0; start < bytes.length; start += sliceBytes) {
+    if (start > 0) await otherWork();
+    hash.update(bytes.subarray(start, start + sliceBytes));
+  }
+  return hash.digest('hex');
+}
+
+const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
+
+/** @returns the digest of the files and of everything that was asked of the job */
+export function requestFingerprint(files: FileDigests, asked: AskedJob): string {
+  return sha256(JSON.stringify([files, canonical(asked)]));
 }
 
 /**
  * What the bytes of the result depend on, besides the model bundle.
  * @param client results are reused for the client whose job made them, and for nobody else
  */
-export function contentKey(uploads: JobUploads, { params }: AskedJob, client: string): string {
+export function contentKey(files: FileDigests, { params }: AskedJob, client: string): string {
   const { quality, ...others } = params;
   const lossy = params.format === 'png' ? {} : { quality };
   return sha256(
-    JSON.stringify([serviceVersion, client, filesOf(uploads), canonical({ ...others, ...lossy })]),
+    JSON.stringify([serviceVersion, client, files, canonical({ ...others, ...lossy })]),
   );
 }
 

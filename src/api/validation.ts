@@ -24,6 +24,9 @@ const ajv = new Ajv({
   strict: false,
 });
 
+/** A query of 16 KiB has room for thousands of faults: the first are told, the others counted. */
+const mostFaults = 8;
+
 /** The body is checked as it streams in (`upload.ts`), never as a value. */
 export function registerValidation(app: App): void {
   app.setValidatorCompiler(({ schema, httpPart }) =>
@@ -46,10 +49,11 @@ function toInvalidParameter(errors: ErrorObject[], part: string): AppError {
     const fault = toFieldError(error, place);
     if (!faults.has(fault.pointer)) faults.set(fault.pointer, fault);
   }
-  const list = [...faults.values()];
-  return new AppError('invalid_parameter', list.map(({ detail }) => `${detail}.`).join(' '), {
-    errors: list,
-  });
+  const told = [...faults.values()].slice(0, mostFaults);
+  const more = faults.size - told.length;
+  const sentences = told.map(({ detail }) => `${detail}.`);
+  if (more > 0) sentences.push(`And ${more} more.`);
+  return new AppError('invalid_parameter', sentences.join(' '), { errors: told });
 }
 
 function toFieldError(error: ErrorObject, place: string): FieldError {

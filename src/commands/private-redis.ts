@@ -3,7 +3,6 @@
  * file, reached through a unix socket in the data folder, so that no port is taken and nothing is exposed.
  */
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,6 +11,7 @@ import type { Logger } from 'pino';
 import { AppError } from '../errors.ts';
 import { RestartDelay } from '../worker/restart-delay.ts';
 import { type RedisProcess, startRedisProcess } from './redis-process.ts';
+import { redisSocketPath } from './redis-socket.ts';
 
 export interface PrivateRedis {
   /** `unix:///…/redis.sock` */
@@ -20,19 +20,18 @@ export interface PrivateRedis {
   stop(): Promise<void>;
 }
 
-/** A unix socket's path may have 107 bytes on Linux (sun_path), 103 on macOS. */
-const maxSocketPathBytes = 103;
 const startLimitMs = 20_000;
 const firstRestartDelayMs = 500;
 
 /**
  * @param dataDir the socket, the append-only file and the pid file go into `dataDir/redis`
- * @throws not_ready when redis-server is missing, does not start, or another service uses the folder
+ * @throws not_ready when redis-server is missing, does not start, another service uses the
+ *   folder, or the folder of its socket is not ours alone
  */
 export async function startPrivateRedis(dataDir: string, logger: Logger): Promise<PrivateRedis> {
   const folder = path.join(path.resolve(dataDir), 'redis');
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const socket = socketPath(folder);
+  const socket = redisSocketPath(folder);
   requireRedisServer();
   if (await answers(socket)) {
     throw new AppError(
@@ -71,16 +70,6 @@ export async function startPrivateRedis(dataDir: string, logger: Logger): Promis
       await redis.ended;
     },
   };
-}
-
-/** In the data folder, or, where that path is too long for a socket, in a folder of its own under /tmp. */
-function socketPath(folder: string): string {
-  const socket = path.join(folder, 'redis.sock');
-  if (Buffer.byteLength(socket) <= maxSocketPathBytes) return socket;
-  const name = createHash('sha256').update(folder).digest('hex').slice(0, 16);
-  const short = path.join('/tmp', `pisa-serve-${process.getuid?.() ?? 0}-${name}`);
-  mkdirSync(short, { recursive: true, mode: 0o700 });
-  return path.join(short, 'redis.sock');
 }
 
 function requireRedisServer(): void {

@@ -33,7 +33,7 @@ export function imageFault(cause: unknown, limits: ImageLimits): AppError {
 
 function tooManyPixels(size: string | undefined, { maxPixels }: ImageLimits): AppError {
   const found = size === undefined ? 'The image' : `The image is ${size} pixels, which`;
-  const detail = `${found} exceeds the limit of ${maxPixels} pixels (width × height). Send a smaller one.`;
+  const detail = `${found} exceeds the limit of ${maxPixels} pixels (MAX_INPUT_PIXELS). Send a smaller one.`;
   return new AppError('too_many_pixels', detail);
 }
 

@@ -53,7 +53,10 @@ function nextChange(events: WaitOptions['events'], id: string, signal?: AbortSig
   const changed = new Promise<void>((resolve) => {
     wake = resolve;
   });
-  const unsubscribe = events.subscribe(id, wake);
+  // Progress ends no wait. It comes several times a second, and to every request that waits for the job.
+  const unsubscribe = events.subscribe(id, ({ progress }) => {
+    if (!progress) wake();
+  });
   signal?.addEventListener('abort', wake);
   let timer: NodeJS.Timeout | undefined;
   return {

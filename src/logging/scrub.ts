@@ -4,10 +4,15 @@ const censored = '[redacted]';
 /** A shorter one is no secret, and would be found everywhere. */
 const shortestSecret = 6;
 
+/**
+ * A line may hold what any client sent, and its writer waits: each of these takes time in proportion to the line,
+ * whatever is in it. So none looks for the scheme of a URL, which could begin at every letter of a long word, and the
+ * look back from a `?` to its `://` ends at the `?` before.
+ */
 const patterns: [RegExp, string][] = [
   // A URL's user and password, and its query: signed URLs carry their signature there.
-  [/\b([a-z][a-z0-9+.-]*:\/\/)[^\s"'\\/?#@]+@/gi, `$1${censored}@`],
-  [/\b([a-z][a-z0-9+.-]*:\/\/[^\s"'\\?#]+)\?[^\s"'\\]+/gi, `$1?${censored}`],
+  [/:\/\/[^\s"'\\/?#@]+@/g, `://${censored}@`],
+  [/\?(?<=:\/\/[^\s"'\\?#]+\?)[^\s"'\\]+/g, `?${censored}`],
   [/\b(Bearer|Basic)(\s+)[\w.~+/=-]{12,}/gi, `$1$2${censored}`],
   // API keys (src/commands/keys.ts) and webhook secrets (Standard Webhooks), ours or not.
   [/\bpisa_[\w-]{43}(?![\w-])/g, `pisa_${censored}`],

@@ -25,6 +25,8 @@ import { type Answer, form, json, parseRaw, rawExchange, send } from '../support
 const maxUploadBytes = 200_000;
 const maxInputPixels = 4_000_000;
 const warn = 40;
+/** What a client sent is not echoed whole, in its answer or in the log. */
+const maxAnswerBytes = 6000;
 /** An id that no job has. */
 const nobody = '00000000-0000-4000-8000-000000000000';
 let api: TestApi;
@@ -61,6 +63,10 @@ const postJson = (body: string | Buffer): Promise<Answer> =>
     headers: { 'content-type': 'application/json' },
   });
 const byUrl = (url: string) => () => postJson(JSON.stringify({ image_url: url }));
+
+/** As many as a request line of 16 KiB holds. */
+const nameCount = 2800;
+const manyNames = Array.from({ length: nameCount }, (_, index) => `n${index + 1}`).join('&');
 
 type Send = () => Promise<Answer>;
 /** Name, request, and what the detail has to say, so that its reader knows what to do. */
@@ -99,6 +105,7 @@ const cases: Case[] = [
     ['__proto__ as parameter', query('__proto__=1'), '__proto__'],
     ['two faults at once', query('pix=9&sem=9'), /pix.*sem/],
     ['model with a path', query('model=../../etc/passwd'), 'model'],
+    ['thousands of unknown parameters', query(manyNames), `And ${nameCount - 8} more.`],
   ]),
   ...answered(422, 'unknown_model', 'createUpscale', [
     ['model that no worker has', query('model=esrgan'), 'pisa-tiny'],
@@ -322,7 +329,12 @@ const cases: Case[] = [
   // Routes
   ...answered(404, 'not_found', null, [['no such path', () => send(`${api.url}/upscale/x/y/z`)]]),
   ...answered(400, 'malformed_request', null, [
-    ['path that does not decode', () => send(`${api.url}/upscale/%E0%A4%A`)],
+    ['path that does not decode', () => send(`${api.url}/upscale/%E0%A4%A`), '%E0%A4%A'],
+    [
+      'long path that does not decode',
+      () => send(`${api.url}/${'a-'.repeat(7700)}%zz`),
+      /^'\/a-.*%zz' is not a valid url component$/,
+    ],
   ]),
   ...answered(405, 'method_not_allowed', null, [
     ['PUT /upscale', () => send(`${api.url}/upscale`, { method: 'PUT' }), 'POST'],
@@ -330,6 +342,7 @@ const cases: Case[] = [
   ]),
   ...answered(404, 'job_not_found', 'getUpscale', [
     ['id that is none', () => send(`${api.url}/upscale/..%2f..%2fetc%2fpasswd`)],
+    ['id of 15 KB', () => send(`${api.url}/upscale/${'a-'.repeat(7700)}`), 'UUID'],
     ['unknown job', () => send(`${api.url}/upscale/${nobody}`)],
   ]),
   ...answered(404, 'job_not_found', 'getUpscaleResult', [
@@ -340,6 +353,11 @@ const cases: Case[] = [
   ]),
   ...answered(422, 'invalid_parameter', 'listModels', [
     ['parameter where none is taken', () => send(`${api.url}/models?page=2`)],
+    [
+      'thousands of parameters where none is taken',
+      () => send(`${api.url}/models?${manyNames}`),
+      new RegExp(`"n8"\\. And ${nameCount - 8} more\\.$`),
+    ],
   ]),
 ];
 
@@ -363,7 +381,10 @@ describe('bad requests', () => {
     expect({ status: answer.status, code: problem.code }).toEqual({ status, code });
     expectContract(answer, operation ?? undefined);
     expect(problem.detail).toMatch(names);
-    expect(api.log.slice(linesBefore).filter(({ level }) => level >= warn)).toEqual([]);
+    expect(answer.body.length).toBeLessThan(maxAnswerBytes);
+    const lines = api.log.slice(linesBefore);
+    expect(lines.filter(({ level }) => level >= warn)).toEqual([]);
+    expect(JSON.stringify(lines).length).toBeLessThan(maxAnswerBytes);
   });
 
   test('name the place of each fault', async () => {

@@ -49,7 +49,9 @@ describe('inspectImage', () => {
   it('refuses too many pixels before it decodes one', async () => {
     const refused = inspectImage(await samples.png(), { maxPixels: width * height - 1 });
     await expect(refused).rejects.toMatchObject({ code: 'too_many_pixels' });
-    await expect(refused).rejects.toThrow(`${width} × ${height}`);
+    await expect(refused).rejects.toThrow(
+      `The image is ${width} × ${height} pixels, which exceeds the limit of ${width * height - 1} pixels (MAX_INPUT_PIXELS).`,
+    );
     await expect(
       inspectImage(await samples.png(), { maxPixels: width * height }),
     ).resolves.toBeDefined();

@@ -40,6 +40,13 @@ test.each([
     'deadbeef',
   ],
   ["somebody's password in a URL", 'https://me:hunter22@host.test/x', 'hunter22'],
+  [
+    'a password under a long scheme',
+    'postgresql-by-way-of-a-driver://me:hunter22@db.test/x',
+    'hunter22',
+  ],
+  ["a long URL's query", `https://bucket.test/${'a-'.repeat(4000)}?sig=deadbeef`, 'deadbeef'],
+  ['the query of a URL in a URL', 'https://proxy.test/http://b.test/a?sig=deadbeef', 'deadbeef'],
 ])('%s is in no line', (_what, message, secret) => {
   const lines = written((logger) => {
     logger.info(message);
@@ -76,6 +83,33 @@ test('of an error only what tells what happened is kept', () => {
 
 test('what is no secret stays as it is', () => {
   const line =
-    '{"url":"http://127.0.0.1:8080","file":"file:///srv/app.js:1:2","metric":"pisa_queue_jobs","id":"6f1c"}';
+    '{"url":"http://127.0.0.1:8080","file":"file:///srv/app.js:1:2","metric":"pisa_queue_jobs","id":"6f1c","asks":"which? me@host"}';
   expect(createScrub(['', 'abc'])(line)).toBe(line);
 });
+
+// Milliseconds each. Were one quadratic, it would take minutes: far over the time that the test has.
+test.each([
+  'a-',
+  'a.b',
+  'a:/',
+  '://',
+  'a://b',
+  'a://b:c',
+  'a://b/c',
+  'a?',
+  '?',
+  '?#',
+  'Bearer ',
+  'Basic  ',
+  ' ',
+  'pisa_',
+  '-whsec_',
+  'X-Amz-Signature',
+])(
+  'a long line of %j is gone through once',
+  (unit) => {
+    const line = `https://host.test/${unit.repeat(200_000 / unit.length)}`;
+    expect(createScrub([])(line).length).toBeGreaterThan(0);
+  },
+  10_000,
+);
