@@ -100,9 +100,9 @@ def main() -> None:
     options = parse_options(
         __doc__, steps=6000, batch=8, size=128, lr=3e-4, seed=5,
         extra={
-            "fidelity": 0.15, "lpips": 1.0, "lpips_half": 0.25, "adversarial": 0.01, "excess": 5.0, "lack": 0.35,
-            "csd": 0.05, "grid": 20.0, "squared_grid": 4.0, "local_grid": 4.0, "mean": 0.5, "contrast": 1.5,
-            "deviation": 0.0,
+            "fidelity": 0.15, "lpips": 1.0, "lpips_half": 0.25, "adversarial": 0.03, "excess": 5.0, "lack": 0.35,
+            "csd": 0.05, "grid": 20.0, "squared_grid": 4.0, "local_grid": 4.0, "mean": 0.5, "contrast": 1.0,
+            "deviation": 0.3,
         },
     )  # fmt: skip
     weights = options.extra
