@@ -47,9 +47,14 @@ class Record:
     """|deviation − the original's| / the original's, of the channel that is farthest from it."""
 
 
+def as_stored(image: np.ndarray) -> np.ndarray:
+    """Rounded to 8 bits."""
+    return to_levels(image).astype(np.float32) / np.float32(255)
+
+
 def measure(image: np.ndarray, photo: EvaluationPhoto, reference: perceptual.Seen, **labels: object) -> Record:
-    """All measures of `image` as it would be stored: rounded to 8 bits. `reference` is of the original."""
-    stored = to_levels(image).astype(np.float32) / np.float32(255)
+    """All measures of `image` as it would be stored. `reference` is of the original."""
+    stored = as_stored(image)
     distances = perceptual.distances(stored, reference)
     return Record(
         photo=photo.name,
@@ -148,7 +153,7 @@ def measure_photo(
 
 @dataclass(frozen=True)
 class Stability:
-    """Grid and colour of one result without any colour fix."""
+    """Grid and colour of one result without any colour fix, as it would be stored."""
 
     photo: str
     degradation: str
@@ -164,8 +169,8 @@ class Stability:
 def stability(photo: EvaluationPhoto, bundle: Bundle, degradation: str) -> Stability:
     """At (1, 1) and (1, 1.5), colour fix `none`."""
     prepared = bundle.prepare(photo.low_res(degradation))
-    plain = bundle.restore(prepared, 1, 1, "none")
-    strong = bundle.restore(prepared, 1, 1.5, "none")
+    plain = as_stored(bundle.restore(prepared, 1, 1, "none"))
+    strong = as_stored(bundle.restore(prepared, 1, 1.5, "none"))
     resampled = np.clip(prepared.resampled, 0, 1).transpose(1, 2, 0)
     shift = metrics.channel_shift(plain, resampled, photo.original)
     return Stability(
