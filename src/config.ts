@@ -191,7 +191,7 @@ export const settings = {
     1,
     86_400,
     600,
-    'Time that a device process may take to load and warm up its models.',
+    'Time that a device process may take to load and warm up its models, also for a job that was stopped meanwhile.',
   ),
   DEVICE_HANG_SECONDS: integer(
     5,

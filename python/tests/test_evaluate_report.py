@@ -141,8 +141,9 @@ def test_update_page_replaces_only_between_its_markers(tmp_path):
         command.update_page(page, "new\n")
 
 
-def test_baseline_cache_measures_once_per_image(tmp_path, monkeypatch):
+def test_baseline_cache_measures_once_per_image(tmp_path):
     photo = photos.EvaluationPhoto("p", "unseen", np.zeros((64, 64, 3), np.float32))
+    low_res = np.zeros((16, 16, 3), np.float32)
     calls = []
 
     def make():
@@ -151,16 +152,15 @@ def test_baseline_cache_measures_once_per_image(tmp_path, monkeypatch):
 
     for _ in range(2):
         cache = BaselineCache(tmp_path / "cache.json")  # read from disk again
-        assert cache.get(photo, "heavy", "bicubic", make) == GOOD
+        assert cache.get(photo, "heavy", low_res, "bicubic", make) == GOOD
     assert len(calls) == 1
     other = photos.EvaluationPhoto("p", "unseen", np.ones((64, 64, 3), np.float32))
-    cache.get(other, "heavy", "bicubic", make)
+    cache.get(other, "heavy", low_res, "bicubic", make)
     assert len(calls) == 2
-    cache.get(photo, "mild-jpeg", "bicubic", make)
+    cache.get(photo, "mild-jpeg", low_res, "bicubic", make)
     assert len(calls) == 3
     # The same name and original, degraded in another way.
-    monkeypatch.setattr(photos, "degrade", lambda image, rng, config: np.ones((16, 16, 3), np.float32))
-    cache.get(photo, "heavy", "bicubic", make)
+    cache.get(photo, "heavy", low_res + 1, "bicubic", make)
     assert len(calls) == 4
 
 

@@ -84,10 +84,18 @@ class BaselineCache:
     def _read(self) -> dict[str, dict]:
         return json.loads(self.path.read_text()) if self.path.exists() else {}
 
-    def get(self, photo: EvaluationPhoto, degradation: str, method: str, make: Callable[[], Record]) -> Record:
+    def get(
+        self,
+        photo: EvaluationPhoto,
+        degradation: str,
+        low_res: np.ndarray,
+        method: str,
+        make: Callable[[], Record],
+    ) -> Record:
+        """What `make` gives of the photo, degraded to `low_res`; from the file where that has it."""
         measures = [entry.name for entry in fields(Record)]
         conditions = repr([MEASURES_VERSION, perceptual.JUDGES, measures])
-        seen = photo.original.tobytes() + photo.low_res(degradation).tobytes()
+        seen = photo.original.tobytes() + low_res.tobytes()
         stamp = hashlib.sha256(seen + conditions.encode()).hexdigest()[:16]
         key = "/".join([photo.name, degradation, method, stamp])
         if key not in self._records:
@@ -128,6 +136,7 @@ def measure_photo(
                 cache.get(
                     photo,
                     degradation,
+                    low_res,
                     method,
                     lambda upscale=upscale, low_res=low_res, degradation=degradation, method=method: measure(
                         upscale(low_res), photo, reference, degradation=degradation, method=method
@@ -142,6 +151,7 @@ def measure_photo(
             record = cache.get(
                 photo,
                 degradation,
+                low_res,
                 f"{OURS}/{pixels}",
                 lambda image=image, degradation=degradation: measure(
                     image, photo, reference, degradation=degradation, method=OURS

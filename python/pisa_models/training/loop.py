@@ -133,9 +133,8 @@ class Trainer:
         )
         self.average = {k: p.detach().clone() for k, p in self.parameters.items()}
         self.step, self.seconds, self.stopping, self.asked_to_stop = 0, 0.0, False, False
-        self.first_step = (
-            0  # of schedule, warm-up and average, which know nothing of the steps before a restored snapshot
-        )
+        # Of schedule, warm-up and average, which know nothing of the steps before a restored snapshot.
+        self.first_step = 0
         self.rank, self.processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if self.processes > 1:
             dist.init_process_group("gloo")

@@ -1,7 +1,7 @@
 /** How long a device waits for a run that it has told to stop, and when there is room for another. */
 import path from 'node:path';
 import pino from 'pino';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 import { AppError } from '../../../src/errors.ts';
 import type { UpscaleJobData } from '../../../src/jobs/job.ts';
 import { metrics } from '../../../src/metrics.ts';
@@ -12,7 +12,10 @@ import { jobData } from '../../support/worker.ts';
 
 const canceled = new AppError('canceled', 'enough');
 let device: Device;
-afterEach(() => device.stop());
+afterEach(() => {
+  vi.useRealTimers();
+  return device.stop();
+});
 
 async function start(limits: Partial<DeviceLimits> = {}): Promise<void> {
   device = new Device({
@@ -95,15 +98,23 @@ test('so is one in which what a stopped job had begun never ends', async () => {
 });
 
 test('a process that comes after is not killed for what was in the one before', async () => {
-  const settleMs = 800;
-  await start({ abortGraceMs: 20, settleMs });
+  await start({ hangMs: 1e9 });
   const before = await kills();
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
   const { result, abort } = run('deaf');
   abort.abort(canceled);
-  await expect(result).rejects.toBe(canceled);
-  await expect.poll(() => device.status).toBe('ready');
-  // Nothing is to happen: there is no event to wait for.
-  await new Promise((resolve) => setTimeout(resolve, 1.2 * settleMs));
+  const ended = expect(result).rejects.toBe(canceled);
+  await vi.advanceTimersByTimeAsync(60_000);
+  await ended;
+  const afterRestart = async () => {
+    await vi.advanceTimersByTimeAsync(10);
+    return device.status;
+  };
+  await expect.poll(afterRestart).toBe('ready');
+  // The grace and the time to settle, twice over.
+  await vi.advanceTimersByTimeAsync(240_000);
+  // A killed one would hand it back.
+  await run('ending').result;
   expect([device.status, await kills()]).toEqual(['ready', before + 1]);
 });
 
