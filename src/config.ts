@@ -239,7 +239,7 @@ export const settings = {
     1,
     1_048_576,
     512,
-    'Memory of one API process for uploads that arrive or are being stored, by what has come of each. One of MAX_UPLOAD_BYTES always fits. An upload that declares more than is left, or comes to more, gets 503 with Retry-After.',
+    'Memory of one API process for uploads that arrive, are fetched by URL or are being stored, by what has come of each. One of MAX_UPLOAD_BYTES always fits. An upload that declares more than is left, or comes to more, gets 503 with Retry-After.',
   ),
   IMAGE_URL_ALLOWED_HOSTS: allowList(
     'Hosts from which `image_url` may fetch although they are not public.',

@@ -4,7 +4,7 @@ import type { Config } from '../config.ts';
 import { AppError } from '../errors.ts';
 import { metrics } from '../metrics.ts';
 import { AddressPolicy } from '../net/address-policy.ts';
-import { fetchImage } from '../net/fetch-image.ts';
+import { type ByteAccount, fetchImage } from '../net/fetch-image.ts';
 import { whenClosed } from './when-closed.ts';
 
 type Settings = Pick<
@@ -30,9 +30,10 @@ export class ImageFetches {
 
   /**
    * @param reply when its connection closes, the fetch ends
+   * @param account counts the bytes as they come
    * @returns a function that throws too_many_fetches and what `fetchImage` throws
    */
-  for(reply: FastifyReply): (url: string) => Promise<Buffer> {
+  for(reply: FastifyReply, account: ByteAccount): (url: string) => Promise<Buffer> {
     return async (url) => {
       if (this.#inFlight >= this.#config.IMAGE_URLS_IN_FLIGHT) {
         throw new AppError(
@@ -43,14 +44,14 @@ export class ImageFetches {
       }
       this.#count(1);
       try {
-        return await this.#fetch(url, reply);
+        return await this.#fetch(url, reply, account);
       } finally {
         this.#count(-1);
       }
     };
   }
 
-  async #fetch(url: string, reply: FastifyReply): Promise<Buffer> {
+  async #fetch(url: string, reply: FastifyReply, account: ByteAccount): Promise<Buffer> {
     const gone = new AbortController();
     const onClose = (): void => {
       gone.abort(new AppError('malformed_request', 'The client went away.'));
@@ -62,6 +63,7 @@ export class ImageFetches {
         maxBytes: this.#config.MAX_UPLOAD_BYTES,
         timeoutMs: this.#config.IMAGE_URL_TIMEOUT_SECONDS * 1000,
         signal: gone.signal,
+        account,
       });
     } finally {
       stop();

@@ -30,7 +30,7 @@ export interface Upload {
 export interface UploadOptions {
   maxBytes: number;
   loan: UploadLoan;
-  /** Fetches the image behind a URL that is not checked yet. */
+  /** Fetches the image behind a URL that is not checked yet; counts its bytes in `loan`. */
   fetchImage: (url: string) => Promise<Buffer>;
 }
 
@@ -58,9 +58,7 @@ export async function readUpload(
   }
   const bytes = await readRaw(request.raw, check);
   if (!isJson) return { image: notEmpty(bytes), maps: {} };
-  const image = await fetchImage(parseImageUrl(bytes));
-  loan.hold(image.length);
-  return { image, maps: {} };
+  return { image: await fetchImage(parseImageUrl(bytes)), maps: {} };
 }
 
 /**

@@ -13,6 +13,14 @@ export interface FetchImageOptions {
   timeoutMs: number;
   signal?: AbortSignal;
   resolve?: Resolve;
+  /** Counts the bytes, of what the host declares and as they come. What it throws ends the fetch. */
+  account?: ByteAccount;
+}
+
+/** `bytes` are of the whole image, those that have come before included. */
+export interface ByteAccount {
+  look(bytes: number): void;
+  hold(bytes: number): void;
 }
 
 const maxRedirects = 3;
@@ -21,7 +29,7 @@ const redirectStatuses = new Set([301, 302, 303, 307, 308]);
 /**
  * Follows at most three redirects, each checked like the first URL.
  * @returns at least one byte, at most `maxBytes`
- * @throws url_not_allowed | image_url_failed | upload_too_large | missing_image
+ * @throws url_not_allowed | image_url_failed | upload_too_large | missing_image | what `account` throws
  */
 export async function fetchImage(imageUrl: string, options: FetchImageOptions): Promise<Buffer> {
   const deadline = Date.now() + options.timeoutMs;
@@ -40,7 +48,7 @@ export async function fetchImage(imageUrl: string, options: FetchImageOptions): 
 
 async function fetchOnce(
   url: string,
-  { policy, maxBytes, signal, resolve }: FetchImageOptions,
+  { policy, maxBytes, signal, resolve, account }: FetchImageOptions,
   timeoutMs: number,
 ): Promise<Buffer | { location: string }> {
   try {
@@ -58,7 +66,7 @@ async function fetchOnce(
         ...(signal ? { signal } : {}),
         ...(resolve ? { resolve } : {}),
       },
-      (answer) => readAnswer(answer, maxBytes),
+      (answer) => readAnswer(answer, maxBytes, account),
     );
   } catch (error) {
     if (error instanceof AppError) throw error;
@@ -75,6 +83,7 @@ async function fetchOnce(
 async function readAnswer(
   { statusCode, headers, body }: Dispatcher.ResponseData,
   maxBytes: number,
+  account: ByteAccount | undefined,
 ): Promise<Buffer | { location: string }> {
   const { location } = headers;
   if (redirectStatuses.has(statusCode) && typeof location === 'string') return { location };
@@ -91,12 +100,15 @@ async function readAnswer(
       "The image's host sent it with a Content-Encoding that was not asked for.",
     );
   }
-  if (Number(headers['content-length'] ?? 0) > maxBytes) throw tooLarge(maxBytes);
+  const declared = Number(headers['content-length'] ?? 0);
+  if (declared > maxBytes) throw tooLarge(maxBytes);
+  account?.look(declared);
   const chunks: Buffer[] = [];
   let received = 0;
   for await (const chunk of body as AsyncIterable<Buffer>) {
     received += chunk.length;
     if (received > maxBytes) throw tooLarge(maxBytes);
+    account?.hold(received);
     chunks.push(chunk);
   }
   if (received === 0) throw new AppError('missing_image', 'The image at this URL is empty.');

@@ -9,7 +9,7 @@ import { writeFinishedJob } from '../support/finished-job.ts';
 import { photo } from '../support/hostile-images.ts';
 import { type Answer, form, json, parseRaw, rawExchange, send } from '../support/http.ts';
 import { leavingClient } from '../support/leaving.ts';
-import { answers, startReceiver } from '../support/receiver.ts';
+import { startReceiver } from '../support/receiver.ts';
 
 const maxUploadBytes = 600_000;
 let api: TestApi;
@@ -129,14 +129,29 @@ describe('uploads beyond UPLOADS_IN_FLIGHT_MEGABYTES', () => {
     await holds(500_000);
   });
 
-  test('are refused when they were fetched by URL', async () => {
-    const host = await startReceiver(answers(200, {}, Buffer.alloc(600_000)));
+  test('are refused while they are fetched by URL', async () => {
+    const host = await startReceiver(({ path }, response) => {
+      if (path === '/declares')
+        response.writeHead(200, { 'content-length': 500_001 }).flushHeaders();
+      if (path === '/grows') response.end(Buffer.alloc(500_001));
+      if (path === '/stays') response.write(Buffer.alloc(300_000));
+    });
+    const fetched = (path: string) =>
+      post({
+        body: JSON.stringify({ image_url: `${host.url}${path}` }),
+        headers: { 'content-type': 'application/json' },
+      });
     slow(500_000);
     await holds(500_000);
-    const headers = { 'content-type': 'application/json' };
-    expectRefused(await post({ body: JSON.stringify({ image_url: host.url }), headers }));
+    // The first host never sends what it declares.
+    expectRefused(await fetched('/declares'));
+    expectRefused(await fetched('/grows'));
     await holds(500_000);
+    const cut = fetched('/stays');
+    await holds(800_000);
     await host.stop();
+    expect((await cut).status).toBe(422);
+    await holds(500_000);
   });
 
   test('leave nothing behind when their clients leave before they are read', async () => {

@@ -143,7 +143,7 @@ async function accept(
     const uploads = await readUpload(request, reply, {
       maxBytes: config.MAX_UPLOAD_BYTES,
       loan,
-      fetchImage: imageFetches.for(reply),
+      fetchImage: imageFetches.for(reply, loan),
     });
     const limits = { maxPixels: config.MAX_INPUT_PIXELS };
     const { width, height, contentType } = await inspectImage(uploads.image, limits);
