@@ -7,8 +7,8 @@ import type { AnswerPlan } from './answer-plan.ts';
 import { enteredHeaderSchemas } from './enter-job.ts';
 import { jobUrl, toJobObject } from './job-object.ts';
 import { sendProblem } from './problems.ts';
-import { readResult } from './read-result.ts';
-import { isSucceeded, resultHeaderSchemas, resultHeaders } from './result-headers.ts';
+import { isSucceeded, resultHeaderSchemas } from './result-headers.ts';
+import { sendResult } from './send-result.ts';
 import type { Services } from './services.ts';
 import { whenClosed } from './when-closed.ts';
 
@@ -90,10 +90,7 @@ async function answer(
   plan: AnswerPlan,
   job: JobSnapshot,
 ): Promise<FastifyReply> {
-  if (plan.kind === 'image' && isSucceeded(job)) {
-    const bytes = await readResult(store, job);
-    return reply.code(200).headers(resultHeaders(job)).send(bytes);
-  }
+  if (plan.kind === 'image' && isSucceeded(job)) return sendResult(reply, store, job);
   // The worker has logged it; here it is an answer like any other.
   if (plan.kind === 'image' && job.error) return sendProblem(reply, job.error);
   return reply.code(isFinal(job.status) ? 200 : 202).send(toJobObject(job));

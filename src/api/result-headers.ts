@@ -16,6 +16,7 @@ export function resultHeaders(job: FinishedJob): Record<string, string> {
   const { output } = job.result;
   return {
     'content-type': output.content_type,
+    'content-length': String(output.bytes),
     'content-disposition': `inline; filename="${job.id}.${output.format}"`,
     // An image is data, whatever a browser makes of it: nothing in it may run here.
     'content-security-policy': "default-src 'none'; sandbox",

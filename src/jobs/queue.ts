@@ -299,10 +299,9 @@ class BullUpscaleQueue implements UpscaleQueue {
       const made = await findResult(this.#redis, data.contentKey, model.sha256);
       const maker = made === undefined ? undefined : await this.get(made);
       const { result } = maker ?? {};
-      const bytes = result && (await this.#store.get(result.output.key));
-      if (!maker || !bytes) return undefined;
       const key = outputKey(id);
-      await this.#store.put(key, bytes, data.ttlSeconds);
+      const copied = result && (await this.#store.copy(result.output.key, key, data.ttlSeconds));
+      if (!maker || !copied) return undefined;
       const createdAt = Date.now();
       const output = { ...result.output, key, expiresAt: createdAt + data.ttlSeconds * 1000 };
       // Other dials start from what the maker has kept, and a heat map from its strength maps too.

@@ -3,8 +3,20 @@
  * modification time is the moment when it expires, so that one `stat` tells and no index is needed.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, open, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import {
+  copyFile,
+  type FileHandle,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  stat,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import path from 'node:path';
+import type { Readable } from 'node:stream';
 import { orDiskFault } from './disk-fault.ts';
 import { checkKey, type ObjectStore } from './object-store.ts';
 
@@ -12,6 +24,7 @@ import { checkKey, type ObjectStore } from './object-store.ts';
 const abandonedWriteMs = 3_600_000;
 const sweepIntervalMs = 600_000;
 const temporaryFolder = '.writing';
+const pieceBytes = 262_144;
 
 export interface FolderStoreOptions {
   /** Delete expired files every ten minutes. One process that does is enough; more do no harm. */
@@ -34,11 +47,32 @@ export class FolderStore implements ObjectStore {
   }
 
   put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void> {
-    return orDiskFault(() => this.#put(key, bytes, ttlSeconds));
+    // Not synced to disk: the queue itself (AOF, every second) promises no more after a power cut.
+    return orDiskFault(() =>
+      this.#put(key, ttlSeconds, (file) => writeFile(file, bytes, { mode: 0o600 })),
+    );
   }
 
   get(key: string): Promise<Buffer | undefined> {
-    return orDiskFault(() => this.#get(key));
+    return orDiskFault(async () => {
+      const handle = await this.#open(key);
+      return handle?.readFile().finally(() => handle.close());
+    });
+  }
+
+  stream(key: string): Promise<Readable | undefined> {
+    // It closes the file when it has ended or is destroyed.
+    return orDiskFault(async () =>
+      (await this.#open(key))?.createReadStream({ highWaterMark: pieceBytes }),
+    );
+  }
+
+  copy(from: string, to: string, ttlSeconds: number): Promise<boolean> {
+    return orDiskFault(async () => {
+      if (!(await this.#has(from))) return false;
+      const copied = this.#put(to, ttlSeconds, (file) => copyFile(this.#file(from), file));
+      return (await orMissing(copied.then(() => true))) ?? false;
+    });
   }
 
   has(key: string): Promise<boolean> {
@@ -66,15 +100,19 @@ export class FolderStore implements ObjectStore {
     }
   }
 
-  async #put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void> {
+  /** @param write makes the file that is to become the object */
+  async #put(
+    key: string,
+    ttlSeconds: number,
+    write: (file: string) => Promise<void>,
+  ): Promise<void> {
     const file = this.#file(key);
     const temporary = path.join(this.#folder, temporaryFolder, randomUUID());
     const expiresAt = new Date(Date.now() + ttlSeconds * 1000);
     await mkdir(path.dirname(temporary), { recursive: true });
     await mkdir(path.dirname(file), { recursive: true });
     try {
-      // Not synced to disk: the queue itself (AOF, every second) promises no more after a power cut.
-      await writeFile(temporary, bytes, { mode: 0o600 });
+      await write(temporary);
       await utimes(temporary, expiresAt, expiresAt);
       await rename(temporary, file);
     } catch (error) {
@@ -83,15 +121,14 @@ export class FolderStore implements ObjectStore {
     }
   }
 
-  async #get(key: string): Promise<Buffer | undefined> {
+  /** The file of an object that is there and alive; whoever has it closes it. */
+  async #open(key: string): Promise<FileHandle | undefined> {
     const handle = await orMissing(open(this.#file(key), 'r'));
     if (!handle) return undefined;
-    try {
-      const { mtimeMs } = await handle.stat();
-      return mtimeMs > Date.now() ? await handle.readFile() : undefined;
-    } finally {
-      await handle.close();
-    }
+    const facts = await handle.stat().catch(() => undefined);
+    if (facts && facts.mtimeMs > Date.now()) return handle;
+    await handle.close();
+    return undefined;
   }
 
   async #has(key: string): Promise<boolean> {

@@ -2,6 +2,8 @@
  * Where images live between api and worker. One interface; `openStore` picks by the STORAGE setting. A folder or a
  * bucket that cannot be used at the moment is `storage_unavailable`.
  */
+import type { Readable } from 'node:stream';
+
 export interface ObjectStore {
   /**
    * Writes atomically: a reader sees the whole object or none. Writing the same key again replaces it,
@@ -11,6 +13,16 @@ export interface ObjectStore {
   put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void>;
   /** The object, or undefined when it never was, was deleted or has expired. */
   get(key: string): Promise<Buffer | undefined>;
+  /**
+   * The same in pieces, for who passes it on: memory holds a few of them, not the object. Whoever has it reads it to its
+   * end or destroys it. It fails where the rest cannot be had.
+   */
+  stream(key: string): Promise<Readable | undefined>;
+  /**
+   * Puts the same bytes under a second key, as `put` would, without bringing them here.
+   * @returns false when there was nothing to copy
+   */
+  copy(from: string, to: string, ttlSeconds: number): Promise<boolean>;
   /** True while `get` would give the object. */
   has(key: string): Promise<boolean>;
   /** Deleting what is not there is no error. */

@@ -1,7 +1,10 @@
 /** Images in Redis: nothing to mount, fit for small set-ups and for tests. Redis ends their lives by itself. */
+import { Readable } from 'node:stream';
 import type { Redis } from 'ioredis';
 import { checkKey, type ObjectStore } from './object-store.ts';
 
+/** Redis serves others between two of them. */
+const pieceBytes = 1_048_576;
 const redisKey = (key: string) => `pisa:object:${checkKey(key)}`;
 
 export class RedisStore implements ObjectStore {
@@ -13,11 +16,28 @@ export class RedisStore implements ObjectStore {
   }
 
   async put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void> {
-    await this.#redis.set(redisKey(key), asBuffer(bytes), 'EX', Math.max(1, Math.ceil(ttlSeconds)));
+    await this.#redis.set(redisKey(key), asBuffer(bytes), 'EX', wholeSeconds(ttlSeconds));
   }
 
   async get(key: string): Promise<Buffer | undefined> {
     return (await this.#redis.getBuffer(redisKey(key))) ?? undefined;
+  }
+
+  async stream(key: string): Promise<Readable | undefined> {
+    const bytes = await this.#redis.strlen(redisKey(key));
+    return bytes === 0 ? undefined : Readable.from(this.#pieces(key, bytes), { objectMode: false });
+  }
+
+  async copy(from: string, to: string, ttlSeconds: number): Promise<boolean> {
+    const seconds = wholeSeconds(ttlSeconds);
+    const [copied] =
+      (await this.#redis
+        .multi()
+        .copy(redisKey(from), redisKey(to), 'REPLACE')
+        .expire(redisKey(to), seconds)
+        .exec()) ?? [];
+    if (copied?.[0]) throw copied[0];
+    return copied?.[1] === 1;
   }
 
   async has(key: string): Promise<boolean> {
@@ -31,7 +51,19 @@ export class RedisStore implements ObjectStore {
   async close(): Promise<void> {
     this.#redis.disconnect();
   }
+
+  /** @throws Error when the object goes before it is read to its end */
+  async *#pieces(key: string, bytes: number): AsyncGenerator<Buffer> {
+    for (let start = 0; start < bytes; start += pieceBytes) {
+      const end = Math.min(start + pieceBytes, bytes);
+      const piece = await this.#redis.getrangeBuffer(redisKey(key), start, end - 1);
+      if (piece.length !== end - start) throw new Error(`${key} went while it was read.`);
+      yield piece;
+    }
+  }
 }
+
+const wholeSeconds = (ttlSeconds: number): number => Math.max(1, Math.ceil(ttlSeconds));
 
 /** A view, not a copy: ioredis sends a Buffer as bytes but a Uint8Array as text. */
 function asBuffer(bytes: Uint8Array): Buffer {

@@ -3,6 +3,7 @@
  * rule counts days), so each object carries its expiry, which every read obeys, and Redis holds an index of
  * expiries, by which the objects are deleted. Should Redis lose the index, a lifecycle rule cleans up.
  */
+import { Readable } from 'node:stream';
 import type { GetObjectCommandOutput, S3Client, S3ClientConfig } from '@aws-sdk/client-s3';
 import type { Redis } from 'ioredis';
 import { AppError } from '../errors.ts';
@@ -42,7 +43,10 @@ const sweepBatch = 500;
  * Content-MD5, which the SDK no longer sends (aws/aws-sdk-js-v3#6920).
  */
 const sweptAtOnce = 16;
-/** Attempts (exponential backoff with jitter, by the SDK) and the limit of one operation with all of them. */
+/**
+ * Attempts (exponential backoff with jitter, by the SDK) and the limit of one operation with all of them; also of each
+ * piece of a stream.
+ */
 const patience = {
   producer: { maxAttempts: 3, limitMs: 15_000 },
   consumer: { maxAttempts: 12, limitMs: 120_000 },
@@ -73,9 +77,7 @@ export class S3Store implements ObjectStore {
 
   async put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void> {
     const at = this.#address(key);
-    const expiresAt = Math.ceil(Date.now() + ttlSeconds * 1000);
-    // First the index: an object without an entry would stay.
-    await this.#options.redis.zadd(expiriesKey, expiresAt, key);
+    const expiresAt = await this.#index(key, ttlSeconds);
     await this.#run(({ PutObjectCommand }, client, abortSignal) =>
       client.send(
         new PutObjectCommand({
@@ -83,11 +85,32 @@ export class S3Store implements ObjectStore {
           Body: bytes,
           ContentLength: bytes.byteLength,
           ContentType: 'application/octet-stream',
-          Metadata: { [expiryField]: String(expiresAt) },
+          Metadata: { [expiryField]: expiresAt },
         }),
         { abortSignal },
       ),
     );
+  }
+
+  async copy(from: string, to: string, ttlSeconds: number): Promise<boolean> {
+    const [source, at] = [this.#address(from), this.#address(to)];
+    if (!(await this.has(from))) return false;
+    const expiresAt = await this.#index(to, ttlSeconds);
+    const copied = await this.#run(({ CopyObjectCommand }, client, abortSignal) =>
+      orMissing(
+        client.send(
+          new CopyObjectCommand({
+            ...at,
+            CopySource: encodeURI(`${source.Bucket}/${source.Key}`),
+            MetadataDirective: 'REPLACE',
+            ContentType: 'application/octet-stream',
+            Metadata: { [expiryField]: expiresAt },
+          }),
+          { abortSignal },
+        ),
+      ),
+    );
+    return copied !== undefined;
   }
 
   async get(key: string): Promise<Buffer | undefined> {
@@ -98,6 +121,19 @@ export class S3Store implements ObjectStore {
       if (!answer || !bytes || !isAlive(answer)) return undefined;
       return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     });
+  }
+
+  async stream(key: string): Promise<Readable | undefined> {
+    const at = this.#address(key);
+    const body = await this.#run(async ({ GetObjectCommand }, client, abortSignal) => {
+      const answer = await orMissing(client.send(new GetObjectCommand(at), { abortSignal }));
+      const found = answer?.Body as Readable | undefined;
+      if (answer && isAlive(answer)) return found;
+      found?.destroy();
+      return undefined;
+    });
+    const { limitMs } = patience[this.#options.role];
+    return body && Readable.from(inTime(body, limitMs), { objectMode: false });
   }
 
   async has(key: string): Promise<boolean> {
@@ -158,6 +194,13 @@ export class S3Store implements ObjectStore {
     );
   }
 
+  /** First of all: an object without an entry would stay. @returns when it expires, in epoch ms */
+  async #index(key: string, ttlSeconds: number): Promise<string> {
+    const expiresAt = Math.ceil(Date.now() + ttlSeconds * 1000);
+    await this.#options.redis.zadd(expiriesKey, expiresAt, key);
+    return String(expiresAt);
+  }
+
   #address(key: string): { Bucket: string; Key: string } {
     const { bucket, prefix } = this.#location;
     return { Bucket: bucket, Key: prefix === '' ? checkKey(key) : `${prefix}/${checkKey(key)}` };
@@ -165,17 +208,21 @@ export class S3Store implements ObjectStore {
 
   /** @throws storage_unavailable */
   async #run<T>(operation: Operation<T>): Promise<T> {
+    // Not AbortSignal.timeout: it would cut what is streamed after the operation.
+    const limit = new AbortController();
+    const timer = setTimeout(() => limit.abort(), patience[this.#options.role].limitMs);
     try {
       this.#opened ??= this.#open();
       const { sdk, client } = await this.#opened;
-      const { limitMs } = patience[this.#options.role];
-      return await operation(sdk, client, AbortSignal.timeout(limitMs));
+      return await operation(sdk, client, limit.signal);
     } catch (cause) {
       throw new AppError(
         'storage_unavailable',
         'The object storage cannot be reached at the moment, or refuses. Try again in a few seconds.',
         { cause, retryAfterSeconds },
       );
+    } finally {
+      clearTimeout(timer);
     }
   }
 
@@ -203,6 +250,21 @@ export class S3Store implements ObjectStore {
 
 const isAlive = ({ Metadata }: Pick<GetObjectCommandOutput, 'Metadata'>): boolean =>
   Number(Metadata?.[expiryField] ?? 0) > Date.now();
+
+/** Passes a body on, and destroys it when its next piece does not come in time; however long the reader takes. */
+async function* inTime(body: Readable, limitMs: number): AsyncGenerator<Buffer> {
+  const start = () => setTimeout(() => body.destroy(new Error('S3 stopped sending.')), limitMs);
+  let timer = start();
+  try {
+    for await (const piece of body) {
+      clearTimeout(timer);
+      yield piece;
+      timer = start();
+    }
+  } finally {
+    clearTimeout(timer);
+  }
+}
 
 /** A bucket that is missing is a fault, an object that is missing is an answer. */
 async function orMissing<T>(operation: Promise<T>): Promise<T | undefined> {

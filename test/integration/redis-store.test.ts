@@ -32,6 +32,22 @@ test('lets Redis end the life of an object', async () => {
   await expect.poll(() => store.get(key)).toBeUndefined();
 });
 
+test('asks Redis for no more of a stream than is read, and fails where the rest has gone', async () => {
+  const asked = async () =>
+    /cmdstat_getrange:calls=(\d+)/.exec(await redis.client.info('commandstats'))?.[1];
+  await redis.client.config('RESETSTAT');
+  await store.put(key, Buffer.alloc(8_388_608, 1), 60);
+  const stream = await store.stream(key);
+  const pieces = stream?.[Symbol.asyncIterator]();
+  expect((await pieces?.next())?.value).toHaveLength(1_048_576);
+  expect(Number(await asked())).toBeLessThanOrEqual(3);
+  await store.delete(key);
+  const rest = async () => {
+    while (!(await pieces?.next())?.done);
+  };
+  await expect(rest()).rejects.toThrow('went while it was read');
+});
+
 test('STORAGE says where: a folder, a bucket, Redis, and by default what fits the Redis', () => {
   const at = (STORAGE: string, privateRedis: boolean, env = {}) =>
     storeLocation(loadConfig({ STORAGE, DATA_DIR: '/data', ...env }), redis.url, privateRedis);

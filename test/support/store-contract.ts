@@ -36,6 +36,42 @@ export function describeStore(opened: () => ObjectStore): void {
     expect(await store.get('output/a')).toEqual(bytes);
   });
 
+  test('streams an object in pieces, for as little of it as is read', async () => {
+    const store = opened();
+    expect(await store.stream(key)).toBeUndefined();
+    const large = Buffer.alloc(
+      3_000_000,
+      Buffer.from(Array.from({ length: 251 }, (_, index) => index)),
+    );
+    await store.put(key, large, 60);
+    const pieces: Buffer[] = (await (await store.stream(key))?.toArray()) ?? [];
+    expect(pieces.length).toBeGreaterThan(2);
+    expect(Buffer.concat(pieces).equals(large)).toBe(true);
+    const left = await store.stream(key);
+    for await (const piece of left ?? []) {
+      expect(large.subarray(0, piece.length).equals(piece)).toBe(true);
+      break;
+    }
+    expect(left?.destroyed).toBe(true);
+    await store.put(key, bytes, 0.001);
+    await expect.poll(() => store.stream(key), { timeout: 10_000 }).toBeUndefined();
+  });
+
+  test('copies an object, with a life of its own', async () => {
+    const store = opened();
+    expect(await store.copy('output/a', 'output/b', 60)).toBe(false);
+    await store.put('output/a', bytes, 60);
+    await store.put('output/b', Buffer.from('old'), 60);
+    expect(await store.copy('output/a', 'output/b', 60)).toBe(true);
+    await store.delete('output/a');
+    expect(await store.get('output/b')).toEqual(bytes);
+    expect(await store.copy('output/a', 'output/b', 60)).toBe(false);
+    expect(await store.get('output/b')).toEqual(bytes);
+    expect(await store.copy('output/b', 'output/a', 0.001)).toBe(true);
+    await expect.poll(() => store.has('output/a'), { timeout: 10_000 }).toBe(false);
+    expect(await store.copy('output/a', 'output/c', 60)).toBe(false);
+  });
+
   test('replaces whole objects: a reader sees the old or the new, never a mixture', async () => {
     const store = opened();
     const versions = [1, 2, 3, 4].map((value) => Buffer.alloc(1_000_000, value));
@@ -80,6 +116,10 @@ export function describeStore(opened: () => ObjectStore): void {
     await expect(store.put(bad, bytes, 60)).rejects.toThrow('Not a storage key');
     await expect(store.get(bad)).rejects.toThrow('Not a storage key');
     await expect(store.has(bad)).rejects.toThrow('Not a storage key');
+    await expect(store.stream(bad)).rejects.toThrow('Not a storage key');
+    await expect(store.copy(bad, key, 60)).rejects.toThrow('Not a storage key');
+    await store.put(key, bytes, 60);
+    await expect(store.copy(key, bad, 60)).rejects.toThrow('Not a storage key');
     await expect(store.delete(bad)).rejects.toThrow('Not a storage key');
   });
 }

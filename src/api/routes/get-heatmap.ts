@@ -11,13 +11,8 @@ import { findFinishedJob, jobParamsSchema, noQuerySchema } from '../find-job.ts'
 import { toJobObject } from '../job-object.ts';
 import { problemResponses } from '../problem-schema.ts';
 import { sendProblem } from '../problems.ts';
-import { readResult } from '../read-result.ts';
-import {
-  type FinishedJob,
-  isSucceeded,
-  resultHeaderSchemas,
-  resultHeaders,
-} from '../result-headers.ts';
+import { type FinishedJob, isSucceeded, resultHeaderSchemas } from '../result-headers.ts';
+import { sendResult } from '../send-result.ts';
 import type { App, Services } from '../services.ts';
 
 const retryAfterSeconds = 5;
@@ -104,11 +99,8 @@ async function answer(
 ): Promise<FastifyReply> {
   if (isSucceeded(heatmap)) {
     const leftMs = heatmap.result.output.expiresAt - Date.now();
-    const bytes = await readResult(store, heatmap);
-    return reply
-      .headers(resultHeaders(heatmap))
-      .header('cache-control', `private, max-age=${Math.max(0, Math.floor(leftMs / 1000))}`)
-      .send(bytes);
+    reply.header('cache-control', `private, max-age=${Math.max(0, Math.floor(leftMs / 1000))}`);
+    return sendResult(reply, store, heatmap);
   }
   reply.header('cache-control', 'no-store');
   if (heatmap.error) return sendProblem(reply, heatmap.error);

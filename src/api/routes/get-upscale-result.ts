@@ -2,8 +2,8 @@
 import { contentTypeOf } from '../../jobs/params.ts';
 import { findFinishedJob, jobParamsSchema, noQuerySchema } from '../find-job.ts';
 import { problemResponses } from '../problem-schema.ts';
-import { readResult } from '../read-result.ts';
-import { matchesEtag, resultEtag, resultHeaderSchemas, resultHeaders } from '../result-headers.ts';
+import { matchesEtag, resultEtag, resultHeaderSchemas } from '../result-headers.ts';
+import { sendResult } from '../send-result.ts';
 import type { App, Services } from '../services.ts';
 
 const schema = {
@@ -52,7 +52,6 @@ export function getUpscaleResult(app: App, { queue, store }: Services): void {
     if (leftMs > 0 && matchesEtag(request.headers['if-none-match'], etag)) {
       return reply.code(304).header('etag', etag).send();
     }
-    const bytes = await readResult(store, job);
-    return reply.headers(resultHeaders(job)).send(bytes);
+    return sendResult(reply, store, job);
   });
 }

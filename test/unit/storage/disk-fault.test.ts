@@ -52,6 +52,8 @@ test.each([
   await expect(store.put(key, bytes, 60)).rejects.toMatchObject(unavailable);
   failOnce(fs.open, cause);
   await expect(store.get(key)).rejects.toMatchObject(unavailable);
+  failOnce(fs.open, cause);
+  await expect(store.stream(key)).rejects.toMatchObject(unavailable);
   failOnce(fs.stat, cause);
   await expect(store.has(key)).rejects.toMatchObject(unavailable);
   failOnce(fs.rm, cause);

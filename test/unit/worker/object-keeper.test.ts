@@ -1,22 +1,22 @@
 import { expect, test } from 'vitest';
 import type { ObjectStore } from '../../../src/storage/object-store.ts';
 import { ObjectKeeper } from '../../../src/worker/object-keeper.ts';
+import type { JobStore } from '../../../src/worker/run-store.ts';
 
 const bytes = Buffer.from('half-precision numbers');
 
 /** A store in memory, without lives. */
-function memoryStore(): ObjectStore {
+function memoryStore(): JobStore & Pick<ObjectStore, 'delete'> {
   const objects = new Map<string, Buffer>();
   return {
     put: async (key, value) => void objects.set(key, Buffer.from(value)),
     get: async (key) => objects.get(key),
     has: async (key) => objects.has(key),
     delete: async (key) => void objects.delete(key),
-    close: async () => {},
   };
 }
 
-const keeper = (store: ObjectStore, isOwn: boolean) =>
+const keeper = (store: JobStore, isOwn: boolean) =>
   new ObjectKeeper({
     store,
     owner: 'a',

@@ -1,0 +1,38 @@
+/** The bytes of a finished job as an answer, passed on as they come out of the store. */
+import { Readable } from 'node:stream';
+import type { FastifyReply } from 'fastify';
+import { AppError } from '../errors.ts';
+import { orUnavailable } from '../jobs/redis.ts';
+import type { ObjectStore } from '../storage/object-store.ts';
+import { type FinishedJob, resultHeaders } from './result-headers.ts';
+
+/** @throws result_expired | redis_unavailable | storage_unavailable */
+export async function sendResult(
+  reply: FastifyReply,
+  store: ObjectStore,
+  job: FinishedJob,
+): Promise<FastifyReply> {
+  const bytes = await openResult(store, job, reply.request.method === 'HEAD');
+  // The head has gone out: all that is left is to cut the connection, which Fastify does.
+  bytes.once('error', (err) => reply.log.warn({ err, job: job.id }, 'result broken off'));
+  return reply.code(200).headers(resultHeaders(job)).send(bytes);
+}
+
+/** @param headOnly whoever asks wants to know whether it is there, and reads nothing */
+async function openResult(
+  store: ObjectStore,
+  job: FinishedJob,
+  headOnly: boolean,
+): Promise<Readable> {
+  const { key, expiresAt } = job.result.output;
+  const open = async (): Promise<Readable | undefined> => {
+    if (!headOnly) return store.stream(key);
+    return (await store.has(key)) ? Readable.from([]) : undefined;
+  };
+  const bytes = expiresAt > Date.now() ? await orUnavailable(open) : undefined;
+  if (bytes) return bytes;
+  throw new AppError(
+    'result_expired',
+    `The result was kept until ${new Date(expiresAt).toISOString()}. Send the image again.`,
+  );
+}
