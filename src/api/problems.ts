@@ -114,6 +114,9 @@ export function answerFrameworkError(
   answerFault(new AppError('malformed_request', detail, { cause: error }), request, reply);
 }
 
+/** For an answer to reach the client before its connection is cut, unread bytes and all. */
+const lingerMs = 500;
+
 /** Faults of the bare connection, where there is no request to answer: written to the socket by hand. */
 export function clientErrorHandler(log: Logger) {
   return (error: ConnectionError, socket: Socket): void => {
@@ -137,6 +140,8 @@ export function clientErrorHandler(log: Logger) {
         body,
       ].join('\r\n'),
     );
+    // A client that goes on sending would keep its upload alive, and what that holds: Node looks at a request once.
+    setTimeout(() => socket.destroy(), lingerMs).unref();
   };
 }
 

@@ -112,6 +112,8 @@ function admitBody(
   // before this line costs it no upload.
   if (headers.expect?.toLowerCase() === '100-continue') reply.raw.writeContinue();
   return (received) => {
+    // It was told that its time is over (clientErrorHandler): nothing may come of it any more.
+    if (!raw.socket.writable) throw endedEarly();
     if (received > limit) throw fault;
     loan.hold(received);
   };

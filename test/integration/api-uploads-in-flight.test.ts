@@ -191,3 +191,38 @@ test('what is passed on is held no longer, whoever waits for its job', async () 
   await send(`${api.url}/upscale/${id}`, { method: 'DELETE' });
   expect((await answer).status).toBe(200);
 });
+
+describe('an upload whose time is over', () => {
+  const late = /^HTTP\/1.1 408 /;
+  /** Resolves with the answer; what is written after it comes too late. */
+  const answerOf = (socket: Socket): Promise<string> =>
+    new Promise((resolve) => socket.once('data', (bytes) => resolve(String(bytes))));
+  beforeEach(async () => {
+    await api.stop();
+    api = await startApi({ REQUEST_TIMEOUT_SECONDS: '1' });
+  });
+
+  test('holds nothing any more, though its client goes on', async () => {
+    const socket = slow(500_000);
+    expect(await answerOf(socket)).toMatch(late);
+    const trickle = setInterval(() => socket.write('x'), 100);
+    await holds(0);
+    clearInterval(trickle);
+  });
+
+  test.each(['as it is', 'in a form'])('makes no job, sent %s', async (how) => {
+    const { body, headers } = form([{ name: 'image', fileName: 'a.png', bytes: png }]);
+    const type = `Content-Type: ${(headers as Record<string, string>)['content-type']}`;
+    const [start, bytes] =
+      how === 'as it is'
+        ? [sized(png.length), png]
+        : [head(type, `Content-Length: ${body.length}`), body];
+    const socket = begin(start, bytes.subarray(0, -1));
+    const closed = new Promise((resolve) => socket.once('close', resolve));
+    expect(await answerOf(socket)).toMatch(late);
+    socket.write(bytes.subarray(-1));
+    await closed;
+    await holds(0);
+    expect(await api.queue.counts()).toEqual({ queued: 0, processing: 0 });
+  });
+});
