@@ -14,17 +14,23 @@ export interface AnswerPlan {
   preferenceApplied?: string;
 }
 
+interface AskedFormat {
+  format: OutputFormat | undefined;
+  usual: OutputFormat;
+}
+
 /**
  * @param format the `format` parameter as the client gave it
+ * @param usual what `image/*` means without it
  * @param maxWaitSeconds cap of every wait, and the wait of `Accept: image/*` without `Prefer: wait`
  * @throws not_acceptable when Accept takes neither JSON nor an image type that we could answer
  */
 export function planAnswer(
   request: Pick<FastifyRequest, 'headers' | 'accepts'>,
-  format: OutputFormat | undefined,
+  { format, usual }: AskedFormat,
   maxWaitSeconds: number,
 ): AnswerPlan {
-  const accepted = acceptedAnswer(request, format);
+  const accepted = acceptedAnswer(request, { format, usual });
   const { waitSeconds, respondAsync } = parsePrefer(request.headers.prefer);
   const wait = waitSeconds === undefined ? undefined : Math.min(waitSeconds, maxWaitSeconds);
   const applied = [
@@ -42,10 +48,10 @@ export function planAnswer(
 
 function acceptedAnswer(
   request: Pick<FastifyRequest, 'headers' | 'accepts'>,
-  format: OutputFormat | undefined,
+  { format, usual }: AskedFormat,
 ): Pick<AnswerPlan, 'kind' | 'format'> {
   // First what `*/*` means, then what `image/*` means, then whatever else Accept may single out.
-  const formats = format === undefined ? outputFormats : [format];
+  const formats = format === undefined ? [...new Set([usual, ...outputFormats])] : [format];
   const offered = ['application/json', ...formats.map((name) => contentTypeOf[name])];
   const chosen = request.accepts().type(offered);
   if (typeof chosen !== 'string') {

@@ -49,8 +49,14 @@ const maxParamLength = 16_384;
 const headersTimeoutMs = 15_000;
 /** How often Node looks for requests past their time. */
 const timeoutCheckMs = 1000;
-/** A connection on which nothing moves for longer than any request may wait is given up. */
 const idleMarginMs = 60_000;
+
+/** A connection on which nothing moves for longer than any request may take is given up. */
+function longestSilenceMs(config: Config): number {
+  const { REQUEST_TIMEOUT_SECONDS, IMAGE_URL_TIMEOUT_SECONDS, MAX_WAIT_SECONDS } = config;
+  const seconds = REQUEST_TIMEOUT_SECONDS + IMAGE_URL_TIMEOUT_SECONDS + MAX_WAIT_SECONDS;
+  return seconds * 1000 + idleMarginMs;
+}
 
 /** @throws invalid_config for a faulty API_KEYS_FILE */
 export async function buildApp({
@@ -74,7 +80,7 @@ export async function buildApp({
     genReqId: requestId,
     routerOptions: { maxParamLength },
     requestTimeout,
-    connectionTimeout: config.MAX_WAIT_SECONDS * 1000 + requestTimeout + idleMarginMs,
+    connectionTimeout: longestSilenceMs(config),
     http: {
       headersTimeout: Math.min(headersTimeoutMs, requestTimeout),
       connectionsCheckingInterval: timeoutCheckMs,

@@ -2,6 +2,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { AppError, type ErrorCode } from '../errors.ts';
 import type { UpscaleJobData } from '../jobs/job.ts';
+import type { OutputFormat } from '../jobs/params.ts';
 import { orUnavailable } from '../jobs/redis.ts';
 import { checkRoomAndModel } from './admission.ts';
 import { answerJob } from './answer-job.ts';
@@ -93,7 +94,9 @@ interface Derivation {
 interface DerivedRequest {
   /** Of the job in the path. */
   id: string;
-  query: JobOptions & { format?: AskedJob['params']['format'] };
+  query: JobOptions & { format?: OutputFormat };
+  /** The format of the new job, where the request names none. Default: as in the job of the path. */
+  usual?: OutputFormat;
   derive: (from: FinishedJob, plan: AnswerPlan) => Derivation;
 }
 
@@ -105,11 +108,12 @@ export async function answerDerived(
   services: Services,
   request: FastifyRequest,
   reply: FastifyReply,
-  { id, query, derive }: DerivedRequest,
+  { id, query, usual, derive }: DerivedRequest,
 ): Promise<FastifyReply> {
   const { config, queue, uploadBudget } = services;
-  const plan = planAnswer(request, query.format, config.MAX_WAIT_SECONDS);
   const { job, data } = await sourceOf(services, id);
+  const formats = { format: query.format, usual: usual ?? job.data.params.format };
+  const plan = planAnswer(request, formats, config.MAX_WAIT_SECONDS);
   const options = resolveJobOptions(query, config, job.data);
   const { asked, check, readMaps } = derive(job, plan);
   if (!(await isRepeated(queue, request))) {

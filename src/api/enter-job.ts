@@ -93,7 +93,11 @@ export async function enterJob(
     key === undefined
       ? { id: newId }
       : await queue.claim(
-          { client, key, fingerprint: requestFingerprint(await files(), asked) },
+          {
+            client,
+            key,
+            fingerprint: requestFingerprint(await files(), asked, request.query as object),
+          },
           newId,
           config.IDEMPOTENCY_KEY_SECONDS,
         );
@@ -138,7 +142,11 @@ function cacheWish(
   enabled: boolean,
 ): { outcome?: 'miss' | 'bypass'; keep: boolean } {
   if (!enabled) return { keep: false };
-  const wishes = (headers['cache-control'] ?? '').split(',').map((wish) => wish.trim());
+  // Of any case, and with a value that means nothing here (RFC 9111, section 5.2).
+  const wishes = (headers['cache-control'] ?? '')
+    .toLowerCase()
+    .split(',')
+    .map((wish) => wish.split('=', 1)[0]?.trim());
   if (wishes.includes('no-store')) return { outcome: 'bypass', keep: false };
   return { outcome: wishes.includes('no-cache') ? 'bypass' : 'miss', keep: true };
 }

@@ -37,9 +37,17 @@ async function digestInSlices(bytes: Uint8Array): Promise<string> {
 
 const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
 
-/** @returns the digest of the files and of everything that was asked of the job */
-export function requestFingerprint(files: FileDigests, asked: AskedJob): string {
-  return sha256(JSON.stringify([files, canonical(asked)]));
+/**
+ * @param query as the client sent it
+ * @returns the digest of the files and of everything that the client asked. What settings say where it asked nothing
+ *   does not count: it may change between two tries
+ */
+export function requestFingerprint(files: FileDigests, asked: AskedJob, query: object): string {
+  const { ttlSeconds, timeoutMs, webhook, params, ...rest } = asked;
+  const { model: _, ...dials } = params;
+  const { ttl, timeout, webhook: url, model } = query as Record<string, unknown>;
+  const wishes = { ...rest, params: { ...dials, model }, ttl, timeout, url };
+  return sha256(JSON.stringify([files, canonical(wishes)]));
 }
 
 /**

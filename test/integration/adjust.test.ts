@@ -178,6 +178,12 @@ describe.each(['folder', 'redis'] as const)('with images in the %s store', (stor
       output: { content_type: 'image/jpeg' },
     });
     expect(await evaluations(third.id)).toBe(0);
+    const typeOf = async (answer: Promise<Answer>) => (await answer).headers.get('content-type');
+    const anyImage = { accept: 'image/*' };
+    expect(await typeOf(adjust(second.id, '?sem=1.1', anyImage))).toBe('image/webp');
+    expect(await typeOf(adjust(second.id, '?sem=1.1&format=jpeg', anyImage))).toBe('image/jpeg');
+    expect(await typeOf(adjust(second.id, '', { accept: 'image/png' }))).toBe('image/png');
+    expect(await typeOf(service.sweep(second.id, '?pix=1&sem=0', anyImage))).toBe('image/png');
   });
 
   test('a residual that the first job did not need is computed once and added', async () => {
@@ -365,7 +371,7 @@ describe('strength maps', () => {
     const files = await Promise.all(maps.map((those) => digestFiles({ image, maps: those })));
     const digests = files.flatMap((those) => [
       contentKey(those, asked, 'anyone'),
-      requestFingerprint(those, asked),
+      requestFingerprint(those, asked, {}),
     ]);
     expect(new Set(digests).size).toBe(8);
   });

@@ -205,6 +205,15 @@ describe('the result cache', () => {
     expect(stream.events.map(({ data }) => data.status)).toEqual(['succeeded']);
   });
 
+  test('Cache-Control is obeyed in any case, and with values', async () => {
+    const ask = (wish: string) => post('?sem=0.74', { 'cache-control': wish });
+    await noted(json<JobObject>(await ask('max-age=0')).id);
+    for (const wish of ['No-Store', 'max-age=0, No-Cache', 'no-cache="x"', 'max-age=0']) {
+      const outcome = wish === 'max-age=0' ? 'hit' : 'bypass';
+      expect((await ask(wish)).headers.get('x-cache'), wish).toBe(outcome);
+    }
+  });
+
   test('bytes on request come from it too', async () => {
     const first = await post('?sem=0.6', { accept: 'image/webp' });
     await noted(first.headers.get('x-job-id'));

@@ -116,7 +116,11 @@ const schema = {
 export function createUpscale(app: App, services: Services): void {
   app.post('/upscale', { schema }, async (request, reply) => {
     const { config } = services;
-    const plan = planAnswer(request, request.query.format, config.MAX_WAIT_SECONDS);
+    const plan = planAnswer(
+      request,
+      { format: request.query.format, usual: 'png' },
+      config.MAX_WAIT_SECONDS,
+    );
     const params = resolveParams(
       { ...request.query, ...(plan.format ? { format: plan.format } : {}) },
       config.MODEL,

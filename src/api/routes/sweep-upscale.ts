@@ -14,6 +14,7 @@ import { problemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
 
 const maxDial = 2;
+const sheetFormat = 'png';
 /** Three decimals are what a label has room for. */
 const list = (example: string, description: string) =>
   Type.Optional(
@@ -61,10 +62,11 @@ export function sweepUpscale(app: App, services: Services): void {
     return answerDerived(services, request, reply, {
       id: request.params.id,
       query,
+      usual: sheetFormat,
       derive: ({ data }, plan) => {
         const params = {
           ...data.params,
-          format: plan.format ?? query.format ?? 'png',
+          format: plan.format ?? query.format ?? sheetFormat,
           ...(query.quality ? { quality: query.quality } : {}),
           ...(query.colorfix ? { colorfix: query.colorfix } : {}),
           metadata: 'none' as const,

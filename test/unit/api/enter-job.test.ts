@@ -24,7 +24,7 @@ const queue = {
 async function enter(headers: Record<string, string>, RESULT_CACHE: string): Promise<void> {
   const services = { config: loadConfig({ RESULT_CACHE }), queue } as unknown as Services;
   const client = { name: 'anyone', countedAs: 'address/::1', concurrentJobs: 0 };
-  const request = { id: 'r', raw: { headers }, client } as unknown as FastifyRequest;
+  const request = { id: 'r', raw: { headers }, query: {}, client } as unknown as FastifyRequest;
   const params = {
     pix: 1,
     sem: 1,
