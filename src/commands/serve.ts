@@ -149,6 +149,7 @@ async function startApi(
   closers.push(() => queue.close());
   // Not for ever: an api may start before its Redis, and says so on /readyz until then.
   await queue.ready(redisStartLimitMs).catch((error: unknown) => {
+    if (error instanceof AppError && error.code === 'invalid_config') throw error;
     logger.warn({ err: error }, 'Redis does not answer yet; starting all the same');
   });
   if (config.WEBHOOK_SECRET.length > 0) {

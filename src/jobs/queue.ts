@@ -24,7 +24,7 @@ import { isFinal, type JobSnapshot, snapshotOfReuseRecord } from './job-snapshot
 import { JobWatches, type WatchListener } from './job-watches.ts';
 import { PutOffDeliveries } from './put-off-deliveries.ts';
 import { observeQueue, type QueueObservation } from './queue-observation.ts';
-import { connectRedis, orUnavailable } from './redis.ts';
+import { checkDatabase, connectRedis, orUnavailable } from './redis.ts';
 import { findResult, writeReuseRecord } from './stored-results.ts';
 import { waitForJob } from './wait-for-job.ts';
 import { newDelivery } from './webhook.ts';
@@ -186,12 +186,18 @@ class BullUpscaleQueue implements UpscaleQueue {
     // It was ready once; after an absence, until it answers again.
     for (;;) {
       try {
-        return await this.ping();
+        return await this.#reach();
       } catch (error) {
-        if (Date.now() > deadline) throw error;
+        const isHopeless = error instanceof AppError && error.code === 'invalid_config';
+        if (isHopeless || Date.now() > deadline) throw error;
         await pause(pingAgainMs);
       }
     }
+  }
+
+  async #reach(): Promise<void> {
+    await this.ping();
+    await orUnavailable(() => checkDatabase(this.#redis));
   }
 
   async ping(): Promise<void> {

@@ -13,6 +13,9 @@ export interface RedisConnectionOptions extends RedisAddress {
   retryStrategy: (times: number) => number;
   enableOfflineQueue?: boolean;
   commandTimeout?: number;
+  socketTimeout: number;
+  keepAlive: number;
+  reconnectOnError: (error: Error) => boolean;
 }
 
 interface RedisAddress {
@@ -28,6 +31,15 @@ interface RedisAddress {
 
 /** Longer than any Redis command takes, short enough for a client that waits for its 202. */
 const producerCommandTimeoutMs = 5000;
+/**
+ * A connection that says nothing for so long while it owes an answer is dead, although its other end may not have told
+ * (a lost node, a firewall that forgot it): it is given up for a new one. A consumer's commands may block for ten seconds.
+ */
+const silenceMs = { producer: 6000, consumer: 30_000 };
+/** After so much silence on a connection that owes nothing, such as a subscriber's, TCP asks whether it is still there. */
+const keepAliveMs = 15_000;
+/** What a primary answers that has become a replica: the address leads to another one by now, if anybody takes writes. */
+const noLongerPrimary = /\b(?:READONLY|UNBLOCKED)\b/;
 
 /**
  * @param url redis://[user:password@]host[:port][/db], the same with rediss:// (TLS), or unix:///path[?db=n]
@@ -38,6 +50,9 @@ export function redisOptions(url: string, role: RedisRole): RedisConnectionOptio
     ...address(url),
     // Exponential, capped: a Redis that restarts is found again within a second or two.
     retryStrategy: (times: number) => Math.min(50 * 2 ** Math.min(times, 10), 2000),
+    socketTimeout: silenceMs[role],
+    keepAlive: keepAliveMs,
+    reconnectOnError: ({ message }) => noLongerPrimary.test(message),
     ...(role === 'producer'
       ? {
           enableOfflineQueue: false,
@@ -49,18 +64,10 @@ export function redisOptions(url: string, role: RedisRole): RedisConnectionOptio
 }
 
 function address(url: string): RedisAddress {
-  if (!URL.canParse(url)) {
-    throw new AppError(
-      'invalid_config',
-      'REDIS_URL is not an address. Expected redis://[user:password@]host[:port][/db], with what is special in the password percent-encoded.',
-    );
-  }
+  if (!URL.canParse(url)) throw notAnAddress();
   const parsed = new URL(url);
   if (parsed.protocol === 'unix:') {
-    return {
-      path: decodeURIComponent(parsed.pathname),
-      db: Number(parsed.searchParams.get('db') ?? 0),
-    };
+    return { path: decoded(parsed.pathname), db: database(parsed.searchParams.get('db') ?? '') };
   }
   if (parsed.protocol !== 'redis:' && parsed.protocol !== 'rediss:') {
     throw new AppError(
@@ -71,11 +78,52 @@ function address(url: string): RedisAddress {
   return {
     host: parsed.hostname.replace(/^\[(.*)\]$/, '$1') || '127.0.0.1',
     port: Number(parsed.port || 6379),
-    db: Number(parsed.pathname.slice(1) || 0),
-    ...(parsed.username ? { username: decodeURIComponent(parsed.username) } : {}),
-    ...(parsed.password ? { password: decodeURIComponent(parsed.password) } : {}),
+    db: database(parsed.pathname.slice(1)),
+    ...(parsed.username ? { username: decoded(parsed.username) } : {}),
+    ...(parsed.password ? { password: decoded(parsed.password) } : {}),
     ...(parsed.protocol === 'rediss:' ? { tls: { servername: parsed.hostname } } : {}),
   };
+}
+
+const notAnAddress = (): AppError =>
+  new AppError(
+    'invalid_config',
+    'REDIS_URL is not an address. Expected redis://[user:password@]host[:port][/db], with what is special in the password percent-encoded.',
+  );
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw notAnAddress();
+  }
+}
+
+function database(text: string): number {
+  if (/^\d{0,9}$/.test(text)) return Number(text);
+  throw new AppError(
+    'invalid_config',
+    `Expected the database at the end of REDIS_URL to be a number but received "${text}".`,
+  );
+}
+
+/**
+ * ioredis goes on in database 0 when Redis refuses the one that was asked for: two services would share a queue.
+ * @throws invalid_config when Redis has no such database
+ */
+export async function checkDatabase(redis: Redis): Promise<void> {
+  const { db = 0 } = redis.options;
+  if (db === 0) return;
+  try {
+    await redis.select(db);
+  } catch (error) {
+    if (!(error instanceof Error) || error.name !== 'ReplyError') throw error;
+    throw new AppError(
+      'invalid_config',
+      `Redis refuses database ${db} of REDIS_URL: ${error.message}.`,
+      { cause: error },
+    );
+  }
 }
 
 /**

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
-import { connectRedis } from '../jobs/redis.ts';
+import { checkDatabase, connectRedis } from '../jobs/redis.ts';
 import { within } from '../jobs/within.ts';
 import {
   reportIntervalMs,
@@ -93,7 +93,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   for (const device of devices) device.on('status', reporter.now);
 
   const start = async () => {
-    await Promise.all(devices.map((device) => device.start()));
+    await Promise.all([checkDatabase(redis), ...devices.map((device) => device.start())]);
     await supervisor.start();
     await reporter.now();
   };

@@ -18,7 +18,15 @@ describe('redisOptions', () => {
     expect(redisOptions('redis://example.org', 'consumer').tls).toBeUndefined();
   });
 
-  test.each(['http://example.org', 'example.org:6379', ''])('refuses %j', (url) => {
+  test.each([
+    'http://example.org',
+    'example.org:6379',
+    '',
+    'redis://:50%off@example.org',
+    'redis://example.org/queue',
+    'redis://example.org/1/2',
+    'unix:///run/redis.sock?db=x',
+  ])('refuses %j', (url) => {
     expect(() => redisOptions(url, 'consumer')).toThrow(
       expect.objectContaining({ code: 'invalid_config' }),
     );
