@@ -25,10 +25,21 @@ local function drop(member)
   redis.call('HDEL', KEYS[3], member)
 end`;
 
-/** ARGV: now, limit, then for each object: key, last use, bytes, expiry. Returns total bytes and the keys evicted. */
+/**
+ * ARGV: now, limit, the object without which the others are of no use (or nothing), then for each object: key, last
+ * use, bytes, expiry. Returns total bytes and the keys evicted.
+ */
 const useScript = `${dropFunction}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1])) do drop(member) end
-for i = 3, #ARGV, 4 do
+if ARGV[3] ~= '' and not redis.call('ZSCORE', KEYS[1], ARGV[3]) then
+  local useless = {}
+  for i = 4, #ARGV, 4 do
+    drop(ARGV[i])
+    table.insert(useless, ARGV[i])
+  end
+  return {tonumber(redis.call('GET', KEYS[4]) or '0'), useless}
+end
+for i = 4, #ARGV, 4 do
   drop(ARGV[i])
   redis.call('ZADD', KEYS[1], ARGV[i + 1], ARGV[i])
   redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 2])
@@ -54,11 +65,15 @@ export interface KeptUse {
   evicted: string[];
 }
 
-/** Notes that these objects are there and were used now. */
+/**
+ * Notes that these objects are there and were used now.
+ * @param source the upload of another job that they belong to. Where that has gone meanwhile, by a DELETE or for newer
+ *   ones, they go too: counting what nobody can use would push out what somebody can
+ */
 export async function useKept(
   redis: Redis,
   objects: readonly KeptObject[],
-  maxBytes: number,
+  { maxBytes, source = '' }: { maxBytes: number; source?: string },
 ): Promise<KeptUse> {
   const now = Date.now();
   const facts = objects.flatMap(({ key, bytes, expiresAt }) => [
@@ -73,6 +88,7 @@ export async function useKept(
     ...indexKeys,
     now,
     maxBytes,
+    source,
     ...facts,
   )) as [number, string[]];
   return { totalBytes, evicted };

@@ -183,7 +183,7 @@ export class Supervisor {
       if (this.#closing) throw new HandBack();
       if (await isCanceled(redis, id)) throw canceledError();
       const result = await this.#runOnDevice(job, signal);
-      await this.#noteKept(result);
+      await this.#noteKept(job, result);
       // Cancelled while the result was being written: the cancel was answered first, so it holds.
       if (await isCanceled(redis, id)) throw canceledError();
       return result;
@@ -211,11 +211,14 @@ export class Supervisor {
   }
 
   /** Before the job ends, so that a worker that dies in between runs it again, and notes it again. */
-  async #noteKept({ kept }: UpscaleJobResult): Promise<void> {
+  async #noteKept({ data }: UpscaleJob, { kept }: UpscaleJobResult): Promise<void> {
     const { redis, keepMaxBytes } = this.#options;
     if (kept.length === 0) return;
     await this.#cleanUp(async ({ store }) => {
-      const { totalBytes, evicted } = await useKept(redis, kept, keepMaxBytes);
+      const { totalBytes, evicted } = await useKept(redis, kept, {
+        maxBytes: keepMaxBytes,
+        ...(data.source ? { source: data.input.key } : {}),
+      });
       metrics.keptBytes.set(totalBytes);
       metrics.keptEvictions.inc(evicted.length);
       for (const key of evicted) await store.delete(key);

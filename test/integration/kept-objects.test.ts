@@ -1,0 +1,43 @@
+/** The index of what is kept for other dials, on a real Redis. */
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import type { KeptObject } from '../../src/jobs/job.ts';
+import { forgetKept, useKept } from '../../src/jobs/kept-objects.ts';
+import { startRedis, type TestRedis } from '../support/redis.ts';
+
+let redis: TestRedis;
+beforeAll(async () => {
+  redis = await startRedis();
+});
+beforeEach(() => redis.client.flushall());
+afterAll(() => redis.stop());
+
+const object = (key: string, bytes: number, lifeMs = 60_000): KeptObject => ({
+  key,
+  bytes,
+  expiresAt: Date.now() + lifeMs,
+});
+const use = (objects: KeptObject[], source?: string, maxBytes = 1000) =>
+  useKept(redis.client, objects, { maxBytes, ...(source ? { source } : {}) });
+const ofOne = [object('input/a', 100), object('latents/a', 300)];
+const keys = ofOne.map(({ key }) => key);
+
+test('an object that is used again counts once; over the limit the least recently used go', async () => {
+  expect(await use(ofOne)).toEqual({ totalBytes: 400, evicted: [] });
+  expect(await use(ofOne, 'input/a')).toEqual({ totalBytes: 400, evicted: [] });
+  const others = [object('input/b', 100), object('latents/b', 600)];
+  expect(await use(others)).toEqual({ totalBytes: 800, evicted: ['latents/a'] });
+});
+
+test.each([
+  ['deleted', () => forgetKept(redis.client, keys)],
+  ['expired', () => use([object('input/a', 100, -1)])],
+])('what a job adds to one that was %s meanwhile goes, and is not counted', async (_, lose) => {
+  await use(ofOne);
+  await use([object('input/b', 200)]);
+  await lose();
+  const more = [...ofOne.slice(1), object('epspix/a', 300)];
+  const { totalBytes, evicted } = await use(more, 'input/a');
+  expect(totalBytes).toBe(200);
+  expect(evicted.sort()).toEqual(['epspix/a', 'latents/a']);
+  expect(await redis.client.hkeys('pisa:kept:bytes')).toEqual(['input/b']);
+});
