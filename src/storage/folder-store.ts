@@ -24,6 +24,8 @@ import { checkKey, type ObjectStore } from './object-store.ts';
 const abandonedWriteMs = 3_600_000;
 const sweepIntervalMs = 600_000;
 const temporaryFolder = '.writing';
+/** The first part of a key (`checkKey`), and what is being written. */
+const ownFolder = /^(?:[a-z]+|\.writing)$/;
 const pieceBytes = 262_144;
 
 export interface FolderStoreOptions {
@@ -87,16 +89,32 @@ export class FolderStore implements ObjectStore {
     clearInterval(this.#timer);
   }
 
-  /** Deletes what has expired and what a dead process left half-written. */
+  /**
+   * Deletes what has expired and what a dead process left half-written.
+   * @throws AggregateError of what could not be read or deleted, when the rest is done
+   */
   async sweep(): Promise<void> {
-    const now = Date.now();
+    const faults: unknown[] = [];
     for (const folder of await foldersIn(this.#folder)) {
-      const oldest = folder === temporaryFolder ? now - abandonedWriteMs : now;
-      for (const name of await readdir(path.join(this.#folder, folder))) {
-        const file = path.join(this.#folder, folder, name);
+      await this.#sweepFolder(folder, faults).catch((error: unknown) => faults.push(error));
+    }
+    if (faults.length > 0) {
+      throw new AggregateError(
+        faults,
+        `${faults.length} faults while expired images were deleted.`,
+      );
+    }
+  }
+
+  async #sweepFolder(folder: string, faults: unknown[]): Promise<void> {
+    const oldest = Date.now() - (folder === temporaryFolder ? abandonedWriteMs : 0);
+    for (const name of await readdir(path.join(this.#folder, folder))) {
+      const file = path.join(this.#folder, folder, name);
+      const sweepFile = async (): Promise<void> => {
         const facts = await orMissing(stat(file));
         if (facts && facts.mtimeMs <= oldest) await rm(file, { force: true });
-      }
+      };
+      await sweepFile().catch((error: unknown) => faults.push(error));
     }
   }
 
@@ -141,9 +159,12 @@ export class FolderStore implements ObjectStore {
   }
 }
 
+/** Those that are ours: at the top of a volume there may be others, such as `lost+found`, which nobody may read. */
 async function foldersIn(folder: string): Promise<string[]> {
   const entries = (await orMissing(readdir(folder, { withFileTypes: true }))) ?? [];
-  return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+  return entries
+    .filter((entry) => entry.isDirectory() && ownFolder.test(entry.name))
+    .map((entry) => entry.name);
 }
 
 async function orMissing<T>(operation: Promise<T>): Promise<T | undefined> {

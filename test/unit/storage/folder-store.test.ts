@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -36,6 +36,20 @@ test('sweeps what has expired and nothing else', async () => {
   await store.sweep();
   expect(await filesOf('output')).toEqual([]);
   expect(await filesOf('input')).toEqual(['alive']);
+});
+
+test('sweeps the rest where something cannot be read, and leaves what is not its own', async () => {
+  await mkdir(path.join(folder, 'lost+found'));
+  const foreign = path.join(folder, 'lost+found', 'old');
+  await writeFile(foreign, 'not ours');
+  await utimes(foreign, new Date(0), new Date(0));
+  // A link that leads to itself: as unreadable as a folder of somebody else.
+  await mkdir(path.join(folder, 'input'));
+  await symlink('a', path.join(folder, 'input', 'a'));
+  await store.put(key, bytes, -1);
+  await expect(store.sweep()).rejects.toMatchObject({ errors: [{ code: 'ELOOP' }] });
+  expect(await filesOf('output')).toEqual([]);
+  expect(await filesOf('lost+found')).toEqual(['old']);
 });
 
 test('sweeps what a dead process left half-written, but not what is being written', async () => {
