@@ -1,8 +1,9 @@
 /** `pisa-serve keys create`: a new API key. The key goes to stdout, once; the file gets its digest. */
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { rename, writeFile } from 'node:fs/promises';
+import { chmod, chown, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { type ApiKey, digestOfKey, readKeys } from '../api/clients/api-keys.ts';
+import { AppError } from '../errors.ts';
 
 interface KeyLimits {
   requestsPerMinute?: number;
@@ -11,7 +12,7 @@ interface KeyLimits {
 
 /**
  * @param file made if it is not there; replaced whole, so that no reader sees half of it
- * @throws invalid_config when `file` is there and is not a key file
+ * @throws invalid_config when `file` is there and is not a key file, or belongs to another user
  */
 export async function createKey(name: string, file: string, limits: KeyLimits): Promise<void> {
   const key = `pisa_${randomBytes(32).toString('base64url')}`;
@@ -24,13 +25,33 @@ export async function createKey(name: string, file: string, limits: KeyLimits): 
     ...(limits.concurrentJobs === undefined ? {} : { concurrent_jobs: limits.concurrentJobs }),
   };
   const keys = existsSync(file) ? await readKeys(file) : [];
-  const temporary = `${file}.${process.pid}.new`;
-  await writeFile(temporary, `${JSON.stringify({ keys: [...keys, entry] }, null, 2)}\n`, {
-    mode: 0o600,
-  });
-  await rename(temporary, file);
+  await replaceFile(file, `${JSON.stringify({ keys: [...keys, entry] }, null, 2)}\n`);
   process.stderr.write(
     `The key of ${name}, which is shown this once; ${file} has its digest only:\n`,
   );
   process.stdout.write(`${key}\n`);
+}
+
+/** Whoever could read the file can read it still: the service may run as another user than whoever adds a key. */
+async function replaceFile(file: string, content: string): Promise<void> {
+  const temporary = `${file}.${process.pid}.new`;
+  await writeFile(temporary, content, { mode: 0o600 });
+  try {
+    const before = await stat(file).catch(() => undefined);
+    if (before) {
+      // First the owner: a change of it may take bits of the mode away.
+      await chown(temporary, before.uid, before.gid).catch((cause: unknown) => {
+        throw new AppError(
+          'invalid_config',
+          `${file} belongs to another user, who could not read it any more. Run this as that user, or as root.`,
+          { cause },
+        );
+      });
+      await chmod(temporary, before.mode & 0o7777);
+    }
+    await rename(temporary, file);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
 }

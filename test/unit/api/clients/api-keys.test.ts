@@ -1,4 +1,12 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { pino } from 'pino';
@@ -72,6 +80,22 @@ test('a key that is made is found by its file, which does not hold it; another i
   expect(keys.find(`${one}x`)).toBeUndefined();
   expect(keys.find(digestOfKey(one))).toBeUndefined();
   keys.close();
+});
+
+test('a key that is added leaves the file to whoever had it', async () => {
+  vi.spyOn(process.stdout, 'write').mockImplementation(() => true);
+  vi.spyOn(process.stderr, 'write').mockImplementation(() => true);
+  const file = path.join(folder, 'shared.json');
+  await createKey('one', file, {});
+  expect(statSync(file).mode & 0o7777).toBe(0o600);
+  chmodSync(file, 0o640);
+  // Only root can give a file away.
+  const owner = process.getuid?.() === 0 ? 10001 : statSync(file).uid;
+  chownSync(file, owner, statSync(file).gid);
+  await createKey('two', file, {});
+  vi.restoreAllMocks();
+  expect(statSync(file)).toMatchObject({ uid: owner });
+  expect(statSync(file).mode & 0o7777).toBe(0o640);
 });
 
 test.each([
