@@ -2,7 +2,7 @@
 import path from 'node:path';
 import type { Config } from '../config.ts';
 import { toAppError } from '../errors.ts';
-import { bundleFiles, listBundles, verifyBundle } from '../pipeline/manifest.ts';
+import { bundleFiles, bundleSha256, listBundles, verifyBundle } from '../pipeline/manifest.ts';
 
 export async function listModels(config: Config): Promise<void> {
   const bundles = await listBundles(config.MODELS_DIR);
@@ -18,6 +18,8 @@ export async function listModels(config: Config): Promise<void> {
     console.log(
       `${mark} ${bundle.name} ${bundle.version}  ×${bundle.scale}  ${(bytes / 1e6).toFixed(1)} MB  ${bundle.license}`,
     );
+    // What `models add --sha256` and the chart's models.download ask for.
+    console.log(`    sha256 ${bundleSha256(bundle)}`);
   }
   console.log('* serves requests that name no model (setting MODEL)');
 }

@@ -52,7 +52,13 @@ export class DeviceChild {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       // Two malloc arenas: the default, eight per core, keeps image-sized buffers that nobody uses.
       // And ONNX Runtime reports to its makers unless it is told not to.
-      env: { ...childEnvironment(), MALLOC_ARENA_MAX: '2', ORT_DISABLE_TELEMETRY: '1' },
+      // CUDA counts its devices by speed unless told otherwise; nvidia-smi, which tells their memory, by slot.
+      env: {
+        CUDA_DEVICE_ORDER: 'PCI_BUS_ID',
+        ...childEnvironment(),
+        MALLOC_ARENA_MAX: '2',
+        ORT_DISABLE_TELEMETRY: '1',
+      },
     });
     this.#keepLines(this.#process.stdout);
     this.#keepLines(this.#process.stderr);

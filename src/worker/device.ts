@@ -81,9 +81,13 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     }
   }
 
-  /** Takes jobs. A bloated process ends those it has and is then replaced. */
+  /** Takes jobs. A bloated process ends those it has and is then replaced; one that was killed may not have ended yet. */
   get accepting(): boolean {
-    return this.status === 'ready' && !this.#bloated;
+    return this.#isAlive && !this.#bloated;
+  }
+
+  get #isAlive(): boolean {
+    return this.status === 'ready' && !this.#killedFor;
   }
 
   get jobs(): number {
@@ -115,7 +119,7 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     onProgress: (progress: Progress) => void,
   ): DeviceRun {
     if (signal.aborted) return refused(signal.reason);
-    if (this.status !== 'ready') return refused(new HandBack());
+    if (!this.#isAlive) return refused(new HandBack());
     this.#jobsOfThisLife += 1;
     this.#lastRun += 1;
     const run = this.#lastRun;
@@ -236,7 +240,7 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
   }
 
   #kill(reason: RestartReason): void {
-    if (this.#killedFor || this.status !== 'ready') return;
+    if (!this.#isAlive) return;
     this.#killedFor = reason;
     this.#child?.kill();
   }

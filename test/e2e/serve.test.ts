@@ -225,7 +225,7 @@ test('help reads well', async () => {
 
 test('models lists the bundle, and verify finds it whole', async () => {
   const listed = await run(process.execPath, [cli, 'models']);
-  expect(listed.stdout).toMatch(/\* pisa-tiny/);
+  expect(listed.stdout).toMatch(/\* pisa-tiny.*\n +sha256 [0-9a-f]{64}\n/);
   const verified = await run(process.execPath, [cli, 'models', 'verify']);
   expect(verified.stdout).toContain('pisa-tiny: ok');
 });

@@ -250,8 +250,6 @@ class Trainer:
             files = " and ".join(map(str, later))
             raise SystemExit(f"{files} rests on {self.name}. Train that on instead, or move it away to begin anew.")
         first = self.rank == 0  # the one that checks, logs and saves
-        (cache_dir() / f"train-{self.name}.pid").write_text(f"{os.getpid()}\n")
-        (cache_dir() / "train.pid").write_text(f"{os.getpid()}\n")
         saved, sums, count = time.monotonic(), {}, 0
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
         while self.progress() < 1 and not self.stopping:
