@@ -139,7 +139,10 @@ models
   .description('add a bundle to MODELS_DIR, checked and whole or not at all (docs/models.md)')
   .argument('<from>', 'folder with manifest.json and its graphs, or the https:// URL of one')
   .option('--replace', 'replace another bundle of this name')
-  .option('--sha256 <hex>', 'take only this bundle, by its sha256 as `models` and GET /models show it')
+  .option(
+    '--sha256 <hex>',
+    'take only this bundle, by its sha256 as `models` and GET /models show it',
+  )
   .option('--plain-http', 'also take http:// URLs of other machines')
   .action(async (from: string, flags) => {
     const { addModel } = await import('./commands/add-model/add-model.ts');
