@@ -1,17 +1,20 @@
 /** Server-sent events read by fetch, because an EventSource cannot send the key. */
+import { reached } from './request.js';
 
 /**
  * https://html.spec.whatwg.org/multipage/server-sent-events.html, as far as this API uses it.
  * @param {Response} response
+ * @param {AbortSignal} signal that gives it up
  * @returns {AsyncGenerator<{ name: string, data: any }>}
+ * @throws {Unreachable} when it breaks off
  */
-export async function* readEvents(response) {
+export async function* readEvents(response, signal) {
   const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
   if (!reader) return;
   let text = '';
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reached(reader.read(), signal);
       if (done) return;
       const blocks = (text + value).split('\n\n');
       text = blocks.pop() ?? '';

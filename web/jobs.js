@@ -1,7 +1,7 @@
 /** Jobs of the API: made, followed to their end, canceled. */
 import { readEvents } from './event-stream.js';
-import { Problem } from './problem.js';
-import { request } from './request.js';
+import { Problem, Unreachable } from './problem.js';
+import { reached, request } from './request.js';
 import { wait } from './wait.js';
 
 /** @import { Waiting } from './request.js' */
@@ -21,6 +21,20 @@ import { wait } from './wait.js';
  */
 
 /** @typedef {{ pix: string, sem: string, model?: string }} Settings */
+
+/**
+ * @typedef {object} Staying for who stays until something has come
+ * @property {AbortSignal} signal
+ * @property {(problem: Problem, seconds: number) => void} onWait told before each wait that the service asks for
+ * @property {(problem: Problem) => void} onLost told when the connection is lost, before it is made again
+ */
+
+/** Between two connections, as browsers do with an EventSource. */
+const reconnectMs = 2000;
+/** In a row: 18 s, for a service that is being started anew. */
+const eventConnections = 10;
+/** Few: each begins at the first byte of what may be a large file. */
+const resultConnections = 4;
 
 /** @param {Settings} settings */
 export const toQuery = (settings) => new URLSearchParams({ ...settings }).toString();
@@ -55,11 +69,12 @@ export async function adjust(id, { pix, sem }, waiting) {
 /**
  * Cancels the job when it is outdated before it has ended.
  * @param {Job} accepted
- * @param {{ signal: AbortSignal, onChange: (job: Job) => void }} options
+ * @param {Staying & { onChange: (job: Job) => void }} options
  * @returns {Promise<Job>} one that has succeeded
  * @throws {Problem}
  */
-export async function follow(accepted, { signal, onChange }) {
+export async function follow(accepted, options) {
+  const { signal } = options;
   /** @type {Promise<void> | undefined} */
   let canceling;
   // At once, not after an await: on a page that is being left nothing runs later.
@@ -69,7 +84,7 @@ export async function follow(accepted, { signal, onChange }) {
   if (signal.aborted) onAbort();
   else signal.addEventListener('abort', onAbort, { once: true });
   try {
-    return await toItsEnd(accepted, signal, onChange);
+    return await toItsEnd(accepted, options);
   } finally {
     signal.removeEventListener('abort', onAbort);
     await canceling;
@@ -78,48 +93,71 @@ export async function follow(accepted, { signal, onChange }) {
 
 /**
  * @param {Job} accepted
- * @param {AbortSignal} signal
- * @param {(job: Job) => void} onChange
+ * @param {Staying & { onChange: (job: Job) => void }} options
  */
-async function toItsEnd(accepted, signal, onChange) {
+async function toItsEnd(accepted, { onChange, ...staying }) {
+  const { signal } = staying;
+  signal.throwIfAborted();
   let job = accepted;
-  for (;;) {
-    signal.throwIfAborted();
-    if (job.status === 'succeeded') return job;
-    if (job.status === 'failed' || job.status === 'canceled') {
-      throw new Problem(job.error ?? { title: 'The job was canceled' });
-    }
+  if (isUnderWay(job)) {
     onChange(job);
-    try {
-      for await (const change of changes(job, signal)) {
+    await persistently(eventConnections, staying, async (onNews) => {
+      for await (const change of changes(job, staying)) {
+        onNews();
         job = change;
         onChange(job);
       }
+      // It ends with the job; else the service is shutting down.
+      if (isUnderWay(job)) throw new Unreachable();
+    });
+    signal.throwIfAborted();
+  }
+  if (job.status === 'succeeded') return job;
+  throw new Problem(job.error ?? { title: 'The job was canceled' });
+}
+
+/** @param {Job} job */
+const isUnderWay = ({ status }) => status === 'queued' || status === 'processing';
+
+/**
+ * Connects again when the connection is lost. What the service says, ends it.
+ * @template T
+ * @param {number} connections of which nothing came, in a row
+ * @param {Staying} staying
+ * @param {(onNews: () => void) => Promise<T>} transfer says when something has come
+ * @returns {Promise<T>}
+ */
+async function persistently(connections, { signal, onLost }, transfer) {
+  let left = connections;
+  for (;;) {
+    try {
+      return await transfer(() => {
+        left = connections;
+      });
     } catch (error) {
-      // What the service says ends it. A connection that broke off is made again, as an EventSource does.
-      if (signal.aborted || (error instanceof Problem && error.status !== 0)) throw error;
-      await wait(2000, signal);
+      left -= 1;
+      if (!(error instanceof Unreachable) || left === 0) throw error;
+      onLost(error);
     }
+    await wait(reconnectMs, signal);
   }
 }
 
 /**
  * @param {Job} job
- * @param {AbortSignal} signal
+ * @param {Staying} staying
  * @returns {AsyncGenerator<Job>}
  */
-async function* changes(job, signal) {
-  const stream = await request(`upscale/${job.id}/events`, { signal }, { signal });
+async function* changes(job, { signal, onWait }) {
+  const stream = await request(`upscale/${job.id}/events`, { signal }, { signal, onWait });
   let latest = job;
-  for await (const { name, data } of readEvents(stream)) {
+  for await (const { name, data } of readEvents(stream, signal)) {
     if (name === 'deleted') throw new Problem({ title: 'The job was deleted', status: 404 });
     if (name === 'status') latest = data;
     else if (name === 'progress') latest = { ...latest, progress: data };
     else latest = { ...latest, ...data };
     yield latest;
   }
-  // It ends with the job; else the service is shutting down.
-  if (latest.status === 'queued' || latest.status === 'processing') throw new Error('broke off');
 }
 
 /** @param {string} id */
@@ -130,10 +168,17 @@ async function cancel(id) {
 
 /**
  * @param {string} id
- * @param {Waiting & { signal: AbortSignal }} waiting
+ * @param {Staying & { onReceive: () => void }} options onReceive: told when it begins to come
+ * @returns {Promise<Blob>}
+ * @throws {Problem}
  */
-export async function readResult(id, waiting) {
-  return (await request(`upscale/${id}/result`, { signal: waiting.signal }, waiting)).blob();
+export function readResult(id, { onReceive, ...staying }) {
+  const { signal, onWait } = staying;
+  return persistently(resultConnections, staying, async () => {
+    const response = await request(`upscale/${id}/result`, { signal }, { signal, onWait });
+    onReceive();
+    return reached(response.blob(), signal);
+  });
 }
 
 /** @returns {Promise<{ name: string, default: boolean, available: boolean }[]>} */

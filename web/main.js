@@ -5,7 +5,7 @@ import { areEqual, offerModels, readSettings, watchDials } from './dials.js';
 import { element } from './element.js';
 import { adjust, follow, listModels, readResult, upscale } from './jobs.js';
 import { watchPhotoInput } from './photo-input.js';
-import { Problem } from './problem.js';
+import { Problem, Unreachable } from './problem.js';
 import * as report from './report.js';
 
 /** @import { Job, Settings } from './jobs.js' */
@@ -14,13 +14,14 @@ import * as report from './report.js';
  * @typedef {object} Photo
  * @property {File} file
  * @property {string} [source] id of the job that has kept what every other position of the dials is made from
+ * @property {{ settings: Settings, job: Job }} [unread] has succeeded, but its picture did not come through
  */
 
 /** @type {Photo | undefined} */
 let photo;
 let current = new AbortController();
 /**
- * Of what is under way.
+ * Of what is under way, or waits until what was asked for before has been canceled.
  * @type {AbortSignal | undefined}
  */
 let busy;
@@ -32,12 +33,24 @@ let asked;
 /** Ends when what was asked for before has been canceled. */
 let running = Promise.resolve();
 const cancel = element('cancel', HTMLButtonElement);
+const staying = { onWait: report.showWait, onLost: report.showLost };
 
 /** Asks for the picture of the dials as they stand; what was asked for before is outdated. */
 function start() {
   stop();
+  if (!photo) return;
   const { signal } = current;
-  running = running.then(() => (photo && !signal.aborted ? make(photo, signal) : undefined));
+  setBusy(signal);
+  running = running.then(() => run(signal));
+}
+
+/** @param {AbortSignal} signal */
+async function run(signal) {
+  if (photo && !signal.aborted) await make(photo, signal);
+  // Another one may have been asked for meanwhile.
+  if (busy !== signal) return;
+  setBusy(undefined);
+  report.showProgress(undefined);
 }
 
 function stop() {
@@ -59,12 +72,10 @@ function setBusy(signal) {
 async function make(wanted, signal) {
   const settings = readSettings();
   asked = settings;
-  setBusy(signal);
   report.hideProblem();
   report.showProgress(Number.NaN);
   try {
-    const accepted = await accept(wanted, settings, signal);
-    const job = await follow(accepted, { signal, onChange: report.showJob });
+    const job = takeUnread(wanted, settings) ?? (await finish(wanted, settings, signal));
     wanted.source ??= job.id;
     await show(wanted, settings, job, signal);
   } catch (error) {
@@ -74,10 +85,29 @@ async function make(wanted, signal) {
       report.showProblem(error);
     }
   }
-  setBusy(undefined);
-  report.showProgress(undefined);
   // The dials were moved while a first job of the photo ran; an adjust would have been stopped.
   if (asked && !signal.aborted && !areEqual(settings, readSettings())) start();
+}
+
+/**
+ * Once: where it still does not come through, it is kept again.
+ * @param {Photo} wanted
+ * @param {Settings} settings
+ */
+function takeUnread(wanted, settings) {
+  const { unread } = wanted;
+  delete wanted.unread;
+  return unread && areEqual(unread.settings, settings) ? unread.job : undefined;
+}
+
+/**
+ * @param {Photo} wanted
+ * @param {Settings} settings
+ * @param {AbortSignal} signal
+ */
+async function finish(wanted, settings, signal) {
+  const accepted = await accept(wanted, settings, signal);
+  return follow(accepted, { signal, ...staying, onChange: report.showJob });
 }
 
 /**
@@ -108,7 +138,11 @@ async function accept(wanted, settings, signal) {
  * @param {AbortSignal} signal
  */
 async function show(wanted, settings, job, signal) {
-  const result = await readResult(job.id, { signal, onWait: report.showWait });
+  const onReceive = report.showReceiving;
+  const result = await readResult(job.id, { signal, ...staying, onReceive }).catch((error) => {
+    if (error instanceof Unreachable) wanted.unread = { settings, job };
+    throw error;
+  });
   if (!job.output) return;
   const url = await showAfter(result, job.output, () => photo === wanted);
   if (url === undefined) return;
@@ -175,10 +209,14 @@ element('again', HTMLButtonElement).addEventListener('click', () => {
   loadModels();
   start();
 });
-addEventListener('pagehide', stop);
+let wasBusy = false;
+addEventListener('pagehide', () => {
+  wasBusy = busy !== undefined && !busy.aborted;
+  stop();
+});
 addEventListener('pageshow', ({ persisted }) => {
   // Back from the browser's cache of pages, where nothing has gone on.
-  if (persisted) start();
+  if (persisted && wasBusy) start();
 });
 
 updateCurl();

@@ -11,6 +11,16 @@ export class Problem extends Error {
   }
 }
 
+/** No answer, or one that broke off. */
+export class Unreachable extends Problem {
+  constructor() {
+    super({
+      title: 'The service cannot be reached',
+      detail: 'It may have stopped, or the connection to it may be down.',
+    });
+  }
+}
+
 /**
  * @param {Response} response one that is not ok
  * @returns {Promise<Problem>}

@@ -41,6 +41,18 @@ export function showWait({ title, detail }, seconds) {
   showProgress(Number.NaN);
 }
 
+/** @param {Problem} problem */
+export function showLost({ title }) {
+  say(`${title}. Trying again …`);
+  showProgress(Number.NaN);
+}
+
+/** The last of it: the job is done, its picture on the way. */
+export function showReceiving() {
+  say('Receiving the picture …');
+  showProgress(Number.NaN);
+}
+
 /** @param {unknown} error */
 export function showProblem(error) {
   const { title, detail } =

@@ -1,7 +1,9 @@
 /** One request to the API: with the key, tried again when the service says when, its faults thrown as `Problem`. */
 import { askForKey, currentKey } from './key.js';
-import { Problem, readProblem } from './problem.js';
+import { readProblem, Unreachable } from './problem.js';
 import { wait } from './wait.js';
+
+/** @import { Problem } from './problem.js' */
 
 /**
  * @typedef {object} Waiting
@@ -44,13 +46,21 @@ export async function request(path, init = {}, { signal, onWait } = {}) {
 async function send(path, init, key) {
   const headers = new Headers(init.headers);
   if (key !== null) headers.set('authorization', `Bearer ${key}`);
+  return reached(fetch(path, { ...init, headers }), init.signal);
+}
+
+/**
+ * For what fails only with the connection: the head of an answer, and its body.
+ * @template T
+ * @param {Promise<T>} transfer
+ * @param {AbortSignal | null} [signal] that gives it up
+ * @throws {Unreachable}
+ */
+export async function reached(transfer, signal) {
   try {
-    return await fetch(path, { ...init, headers });
+    return await transfer;
   } catch (error) {
-    if (init.signal?.aborted) throw error;
-    throw new Problem({
-      title: 'The service cannot be reached',
-      detail: 'It may have stopped, or the connection to it may be down.',
-    });
+    // By the signal, not by the kind of error: browsers differ in what a broken body is.
+    throw signal?.aborted ? error : new Unreachable();
   }
 }

@@ -1,10 +1,11 @@
 /** The playground in a real browser, against the real service: what a stranger does on the page at `/`. */
 import { execFile, execFileSync } from 'node:child_process';
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import type { IncomingMessage } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import type { Browser, SerializedAXNode } from 'puppeteer-core';
+import puppeteer, { type Browser, type SerializedAXNode } from 'puppeteer-core';
 import sharp from 'sharp';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { browserPath, launchBrowser, openPlayground, type Playground } from '../support/browser.ts';
@@ -15,6 +16,7 @@ import { cli, photo, type RunningService, root, startService } from './service.t
 const picture = process.env.PLAYGROUND_PICTURE;
 const cat = photo('cat-128.jpg');
 const run = promisify(execFile);
+const unreachable = 'The service cannot be reached';
 const flatten = (node: SerializedAXNode | null): SerializedAXNode[] =>
   node ? [node, ...(node.children ?? []).flatMap(flatten)] : [];
 const pixels = (image: Buffer) => sharp(image).removeAlpha().raw().toBuffer();
@@ -63,6 +65,16 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     const file = path.join(scratch, `cat-${side}.png`);
     writeFileSync(file, await sharp(cat).resize(side, side).png().toBuffer());
     return file;
+  };
+
+  /** @returns what the status line has said since */
+  const statuses = async ({ page }: Playground): Promise<() => Promise<unknown[]>> => {
+    await page.evaluate(`{
+      globalThis.said = [];
+      const line = document.querySelector('#status');
+      new MutationObserver(() => said.push(line.textContent)).observe(line, { childList: true });
+    }`);
+    return async () => (await page.evaluate('said')) as unknown[];
   };
 
   /** @returns the URL of a job that takes long */
@@ -345,7 +357,7 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     proxy.stop();
     // And says so when nothing answers any more.
     await seen.press('#sem', 'ArrowLeft');
-    expect((await seen.problem()).title).toBe('The service cannot be reached');
+    expect((await seen.problem()).title).toBe(unreachable);
   });
 
   test('a stream of events that breaks off is opened again', async () => {
@@ -355,10 +367,163 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     });
     const seen = await playground(`${proxy.url}/photos/`);
     await seen.choose(await resized(200));
+    await seen.says(`${unreachable}. Trying again …`);
     await seen.says('Done: pix 1, sem 1.');
     expect(cuts).toBe(2);
     expect(posts(seen)).toHaveLength(1);
     proxy.stop();
+  });
+
+  test('of a service that has gone it says so, tries for a while, and again when told to', async () => {
+    let isGone = false;
+    let wasCut = false;
+    const proxy = await startProxy(service.url, (url, response) => {
+      if (isGone) response.destroy();
+      else if (url.endsWith('/events') && !wasCut) {
+        wasCut = true;
+        response.once('data', () => {
+          isGone = true;
+          response.destroy();
+        });
+      }
+    });
+    const seen = await playground(`${proxy.url}/photos/`);
+    const said = await statuses(seen);
+    // Of the page; the browser itself may try one twice.
+    let tries = 0;
+    seen.page.on('request', (request) => {
+      if (request.url().endsWith('/events')) tries += 1;
+    });
+    await seen.choose(await resized(300));
+    await seen.page.waitForSelector('#problem', { visible: true, timeout: 60_000 });
+    expect((await seen.problem()).title).toBe(unreachable);
+    expect(tries).toBe(10);
+    // Once, not at each try: it is read out.
+    expect((await said()).slice(-2)).toEqual([`${unreachable}. Trying again …`, '']);
+    isGone = false;
+    await seen.page.click('#again');
+    await seen.says('Done: pix 1, sem 1.');
+    proxy.stop();
+  });
+
+  describe('a result that breaks off', () => {
+    /** In the midst of the body: the head has come, and the first bytes. */
+    const cutLater = (response: IncomingMessage): void => {
+      response.once('data', () => {
+        response.unpipe();
+        setTimeout(() => response.destroy(), 300);
+      });
+    };
+
+    test('is fetched again', async () => {
+      let downloads = 0;
+      const proxy = await startProxy(service.url, (url, response) => {
+        if (url.endsWith('/result') && downloads++ === 0) cutLater(response);
+      });
+      const seen = await playground(`${proxy.url}/photos/`);
+      const said = await statuses(seen);
+      await seen.choose(cat);
+      await seen.says('Done: pix 1, sem 1.');
+      const receiving = 'Receiving the picture …';
+      expect((await said()).slice(-4)).toEqual([
+        receiving,
+        `${unreachable}. Trying again …`,
+        receiving,
+        'Done: pix 1, sem 1.',
+      ]);
+      expect(downloads).toBe(2);
+      expect(posts(seen)).toEqual(['POST /photos/upscale?pix=1&sem=1']);
+      const onPage = await pixels(await seen.shown());
+      expect(onPage.equals(await pixels(await fromApi('1', '1')))).toBe(true);
+      proxy.stop();
+    });
+
+    test('each time is a problem, and no fault of the page', async () => {
+      let downloads = 0;
+      let isBroken = true;
+      const proxy = await startProxy(service.url, (url, response) => {
+        if (!url.endsWith('/result')) return;
+        downloads += 1;
+        if (isBroken) cutLater(response);
+      });
+      const seen = await playground(`${proxy.url}/photos/`);
+      await seen.choose(cat);
+      await seen.page.waitForSelector('#problem', { visible: true, timeout: 60_000 });
+      expect((await seen.problem()).title).toBe(unreachable);
+      expect(downloads).toBe(4);
+      isBroken = false;
+      await seen.page.click('#again');
+      await seen.says('Done: pix 1, sem 1.');
+      // It was there all the time.
+      expect(posts(seen)).toHaveLength(1);
+      await seen.press('#sem', 'ArrowLeft');
+      await seen.says('Done: pix 1, sem 0.9.');
+      expect(posts(seen)[1]).toMatch(/adjust.pix=1&sem=0.9$/);
+      proxy.stop();
+    });
+  });
+
+  describe('back from the cache of pages', () => {
+    let keeping: Browser;
+    beforeAll(async () => {
+      const args = browser.process()?.spawnargs ?? [];
+      keeping = await puppeteer.launch({
+        executablePath: browserPath ?? '',
+        ignoreDefaultArgs: ['--disable-back-forward-cache'],
+        args: args.filter((arg) => arg === '--no-sandbox'),
+      });
+    });
+    afterAll(async () => {
+      await keeping?.close();
+    });
+    const opened = async (): Promise<Playground> => {
+      open = await openPlayground(keeping, `${service.url}/`);
+      return open;
+    };
+    /** Fails where the page was loaded anew. */
+    const awayAndBack = async ({ page }: Playground): Promise<void> => {
+      await page.evaluate('globalThis.isOldPage = true');
+      await page.goto(`${service.url}/models`);
+      await page.goBack();
+      expect(await page.evaluate('globalThis.isOldPage')).toBe(true);
+    };
+
+    test('what has ended is not done again', async () => {
+      const seen = await opened();
+      await seen.choose(cat);
+      await seen.says('Done: pix 1, sem 1.');
+      await awayAndBack(seen);
+      expect(await seen.text('#status')).toBe('Done: pix 1, sem 1.');
+      await seen.press('#sem', 'ArrowLeft');
+      await seen.says('Done: pix 1, sem 0.9.');
+      expect(posts(seen)).toEqual([
+        'POST /upscale?pix=1&sem=1',
+        'POST /upscale/{id}/adjust?pix=1&sem=0.9',
+      ]);
+    });
+
+    test('what was canceled is not done again', async () => {
+      const seen = await opened();
+      await seen.choose(await resized(660));
+      await seen.says('Upscaling');
+      await seen.page.click('#cancel');
+      await seen.says('Canceled.');
+      await seen.page.waitForSelector('#cancel[aria-disabled=true]');
+      await awayAndBack(seen);
+      expect(await seen.text('#status')).toBe('Canceled.');
+      await seen.choose(cat);
+      await seen.says('Done: pix 1, sem 1.');
+      expect(posts(seen)).toHaveLength(2);
+    });
+
+    test('what was under way begins again', async () => {
+      const seen = await opened();
+      await seen.choose(await resized(280));
+      await seen.says('Upscaling');
+      await awayAndBack(seen);
+      await seen.says('Done: pix 1, sem 1.');
+      expect(posts(seen)).toHaveLength(2);
+    });
   });
 
   test('who leaves the page leaves no job behind', async () => {
