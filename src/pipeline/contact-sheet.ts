@@ -10,6 +10,7 @@ import { fixColors } from './color-fix/color-fix.ts';
 import { planEvaluations, subtractResidual } from './combine.ts';
 import { decodeLatents } from './decode-latents.ts';
 import { checkOutput, encodeSamples } from './encode-image.ts';
+import { makeGrey } from './grey.ts';
 import { drawLabel, type Sheet } from './label.ts';
 import { Planar } from './planar.ts';
 import { Resampled } from './resample.ts';
@@ -106,7 +107,7 @@ async function paintSheet(
 async function restoreCell(
   pix: number,
   sem: number,
-  { model, geometry, colorfix, control }: Run,
+  { model, input, geometry, colorfix, control }: Run,
   { latents, residuals, resampled }: Cells,
 ): Promise<Planar> {
   const plan = planEvaluations(pix, sem);
@@ -122,6 +123,7 @@ async function restoreCell(
   }
   const superRes = await decodeLatents(restored, geometry, model, control);
   await fixColors(superRes, resampled, colorfix, control);
+  if (input.isGrey) await makeGrey(superRes, control);
   return superRes;
 }
 

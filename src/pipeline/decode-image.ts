@@ -20,8 +20,6 @@ export interface DecodedImage {
   readonly rgb: Planar;
   /** [1,H,W] in [0,1]; absent when the input has no alpha channel. */
   readonly alpha: Planar | undefined;
-  /** 8 or 16: the depth of the input's samples. */
-  readonly bitsPerChannel: 8 | 16;
   /** For `metadata=keep`. */
   readonly metadata: InputMetadata;
 }
@@ -73,11 +71,7 @@ const alignedBuffer = (data: Buffer): ArrayBuffer =>
 
 /** What `metadata=keep` will need. A profile into which RGB cannot be brought is dropped: of CMYK, of grey, of some scanners. */
 function metadataToKeep({ icc, exif, xmp }: Metadata): InputMetadata {
-  return {
-    ...(icc && isRgbOutputProfile(icc) ? { profile: icc } : {}),
-    ...(exif ? { exif } : {}),
-    ...(xmp ? { xmp } : {}),
-  };
+  return { profile: icc && isRgbOutputProfile(icc) ? icc : undefined, exif, xmp };
 }
 
 /** Pixels per slice of the loop below. */
@@ -123,6 +117,5 @@ export async function decodeImage(
     rgb: await deinterleave(samples, 0, 3, control),
     alpha: samples.channels === 4 ? await deinterleave(samples, 3, 1, control) : undefined,
     metadata: metadataToKeep(metadata),
-    bitsPerChannel: samples.maximum === 255 ? 8 : 16,
   };
 }

@@ -8,6 +8,8 @@ import type { DecodedImage } from './decode-image.ts';
 import type { PixelSize } from './geometry.ts';
 import { keepMetadata } from './keep-metadata.ts';
 import type { Planar } from './planar.ts';
+import type { Recipe } from './recipe.ts';
+import { Resampled } from './resample.ts';
 import type { RunControl } from './run-control.ts';
 
 /**
@@ -23,30 +25,17 @@ export function checkOutput(output: PixelSize, format: OutputFormat): void {
   throw new AppError('unsupported_output', detail);
 }
 
-/** Alpha at the output's size: Lanczos3, 8 bits, one channel. */
-async function resizeAlpha(alpha: Planar, output: PixelSize): Promise<Buffer> {
-  const samples = new Uint8ClampedArray(alpha.data.length);
-  for (let i = 0; i < samples.length; i++) samples[i] = 255 * (alpha.data[i] as number);
-  const raw = { width: alpha.width, height: alpha.height, channels: 1 } as const;
-  return sharp(samples, { raw, limitInputPixels: false })
-    .resize({ ...output, fit: 'fill', kernel: 'lanczos3' })
-    .extractChannel(0)
-    .raw()
-    .toBuffer();
-}
-
 /**
  * [3,H,W] in about [0,1] → interleaved, 8 bits, rounded and clipped.
- * @param alpha at the output's size: becomes the fourth channel
+ * @param channels 4 leaves room for alpha
  */
 async function quantize(
   image: Planar,
-  alpha: Uint8Array | undefined,
+  channels: 3 | 4,
   control: RunControl,
 ): Promise<Uint8ClampedArray> {
   const { width, height, data } = image;
   const pixels = width * height;
-  const channels = alpha ? 4 : 3;
   // A clamped array rounds (ties to even) and clips on assignment.
   const samples = new Uint8ClampedArray(channels * pixels);
   for (const { y, height: rows } of bandsOf(image)) {
@@ -54,11 +43,34 @@ async function quantize(
       samples[channels * i] = 255 * (data[i] as number);
       samples[channels * i + 1] = 255 * (data[pixels + i] as number);
       samples[channels * i + 2] = 255 * (data[2 * pixels + i] as number);
-      if (alpha) samples[channels * i + 3] = alpha[i] as number;
     }
     await control.breathe();
   }
   return samples;
+}
+
+/**
+ * Alpha is enlarged as the colours are that the model is fed with, so that a mask lies where its picture does at every
+ * scale: libvips would put it half an output pixel to the right and below.
+ * @param samples interleaved RGBA of the output's size, whose every fourth sample is set
+ * @param alpha [1,h,w] in [0,1], of the input's size
+ */
+async function putAlpha(
+  samples: Uint8ClampedArray,
+  alpha: Planar,
+  output: PixelSize,
+  control: RunControl,
+): Promise<void> {
+  const { width } = output;
+  const mask = new Resampled(alpha, output);
+  for (const { y, height } of bandsOf(output)) {
+    const band = new Float32Array(height * width);
+    mask.read({ y, x: 0, height, width }, band);
+    for (let i = 0; i < band.length; i++) {
+      samples[4 * (y * width + i) + 3] = 255 * (band[i] as number);
+    }
+    await control.breathe();
+  }
 }
 
 /**
@@ -72,13 +84,6 @@ const encoders: Record<OutputFormat, (image: Sharp, quality: number) => Sharp> =
   avif: (image, quality) => image.avif({ quality, effort: 1, chromaSubsampling: '4:4:4' }),
 };
 
-export interface Recipe {
-  /** As in `software`, e.g. `pisa-serve 0.1.0`. */
-  readonly software: string;
-  /** What was done, as JSON. */
-  readonly description: string;
-}
-
 /**
  * @param superRes [3,H,W] sRGB in about [0,1]; released once it is quantised
  * @param lowRes the decoded input, for its alpha channel
@@ -91,19 +96,17 @@ export async function encodeImage(
   control: RunControl,
 ): Promise<Uint8Array> {
   const { width, height } = superRes;
-  const alpha = lowRes.alpha && (await resizeAlpha(lowRes.alpha, { width, height }));
-  const samples = await quantize(superRes, alpha, control);
+  const channels = lowRes.alpha ? 4 : 3;
+  const samples = await quantize(superRes, channels, control);
   superRes.release();
-  const channels = alpha ? 4 : 3;
+  if (lowRes.alpha) await putAlpha(samples, lowRes.alpha, { width, height }, control);
   let image = sharp(samples, { raw: { width, height, channels }, limitInputPixels: false });
   // JPEG has no alpha: what is transparent becomes white.
-  const flat = alpha !== undefined && params.format === 'jpeg';
+  const flat = lowRes.alpha !== undefined && params.format === 'jpeg';
   if (flat) image = image.flatten({ background: 'white' });
-  if (params.metadata === 'keep') {
-    const size = { width, height, channels: flat ? 3 : channels } as const;
-    image = await keepMetadata(image, size, lowRes.metadata);
-  }
-  return encode(image, params, recipe);
+  if (params.metadata === 'none') return encode(withRecipe(image, recipe), params);
+  const size = { width, height, channels: flat ? 3 : channels } as const;
+  return encode(await keepMetadata(image, size, lowRes.metadata, recipe), params);
 }
 
 /** @param samples interleaved, 8 bits */
@@ -114,14 +117,13 @@ export function encodeSamples(
   recipe: Recipe,
 ): Promise<Uint8Array> {
   const raw = { width, height, channels };
-  return encode(sharp(samples, { raw, limitInputPixels: false }), params, recipe);
+  return encode(withRecipe(sharp(samples, { raw, limitInputPixels: false }), recipe), params);
 }
 
-function encode(
+const withRecipe = (image: Sharp, { software, description }: Recipe): Sharp =>
+  image.withExif({ IFD0: { Software: software, ImageDescription: description } });
+
+const encode = (
   image: Sharp,
   { format, quality }: Pick<UpscaleParams, 'format' | 'quality'>,
-  recipe: Recipe,
-): Promise<Uint8Array> {
-  const software = { Software: recipe.software, ImageDescription: recipe.description };
-  return encoders[format](image.withExifMerge({ IFD0: software }), quality).toBuffer();
-}
+): Promise<Uint8Array> => encoders[format](image, quality).toBuffer();

@@ -9,14 +9,17 @@ import path from 'node:path';
 import zlib from 'node:zlib';
 import type { Sharp } from 'sharp';
 import { sharp } from '../images/sharp-policy.ts';
+import { outputExif } from './exif.ts';
 import type { PixelSize } from './geometry.ts';
+import { placeRecipe, type Recipe } from './recipe.ts';
+import { outputXmp } from './xmp.ts';
 
 /** The metadata of an input, as its file holds it. */
 export interface InputMetadata {
   /** ICC profile of an RGB input, if RGB can be brought into it. */
-  readonly profile?: Buffer;
-  readonly exif?: Buffer;
-  readonly xmp?: Buffer;
+  readonly profile?: Buffer | undefined;
+  readonly exif?: Buffer | undefined;
+  readonly xmp?: Buffer | undefined;
 }
 
 /** PNG chunk: length, type, data, CRC of type and data (PNG specification, 5.3). */
@@ -29,49 +32,16 @@ function chunk(type: string, ...data: Uint8Array[]): Buffer {
   return framed;
 }
 
-const exifPrefix = Buffer.from('Exif\0\0', 'latin1');
-
-const orientationTag = 0x0112;
-
-/**
- * Outputs are upright, so no block may ask for another turn. libvips writes the orientation that it read
- * over whatever is set later, so the entry of IFD0 is changed here (TIFF 6.0, section 2).
- */
-function uprightExif(exif: Buffer): Buffer {
-  const tiff = Buffer.from(
-    exif.subarray(0, exifPrefix.length).equals(exifPrefix)
-      ? exif.subarray(exifPrefix.length)
-      : exif,
-  );
-  if (tiff.length < 8) return tiff;
-  const little = tiff.toString('latin1', 0, 2) === 'II';
-  const read16 = (at: number) => (little ? tiff.readUInt16LE(at) : tiff.readUInt16BE(at));
-  const ifd = little ? tiff.readUInt32LE(4) : tiff.readUInt32BE(4);
-  if (ifd + 2 > tiff.length) return tiff;
-  const entries = read16(ifd);
-  for (let at = ifd + 2; at < ifd + 2 + 12 * entries && at + 12 <= tiff.length; at += 12) {
-    if (read16(at) !== orientationTag) continue;
-    if (little) tiff.writeUInt16LE(1, at + 8);
-    else tiff.writeUInt16BE(1, at + 8);
-  }
-  return tiff;
-}
-
-const uprightXmp = (xmp: Buffer): Buffer =>
-  Buffer.from(
-    xmp.toString('utf8').replace(/(tiff:Orientation(?:\s*=\s*["']|\s*>\s*))\d/g, '$11'),
-    'utf8',
-  );
-
+/** @param metadata as the output shall have it */
 function metadataChunks({ profile, exif, xmp }: InputMetadata): Buffer[] {
   const chunks: Buffer[] = [];
   if (profile) {
     chunks.push(chunk('iCCP', Buffer.from('icc\0\0', 'latin1'), zlib.deflateSync(profile)));
   }
-  if (exif) chunks.push(chunk('eXIf', uprightExif(exif)));
+  if (exif) chunks.push(chunk('eXIf', exif));
   if (xmp) {
     const keyword = Buffer.from('XML:com.adobe.xmp\0\0\0\0\0', 'latin1');
-    chunks.push(chunk('iTXt', keyword, uprightXmp(xmp)));
+    chunks.push(chunk('iTXt', keyword, xmp));
   }
   return chunks;
 }
@@ -93,24 +63,32 @@ async function inProfile(image: Sharp, profile: Buffer): Promise<Buffer> {
 
 /**
  * @param image sRGB, 8 bits, with or without alpha
- * @returns an image with the pixels in the input's profile, and its metadata, ready for an encoder
+ * @returns an image with the pixels in the input's profile, its metadata and the recipe, ready for an encoder
  */
 export async function keepMetadata(
   image: Sharp,
   size: PixelSize & { channels: 3 | 4 },
-  metadata: InputMetadata,
+  { profile, exif, xmp }: InputMetadata,
+  recipe: Recipe,
 ): Promise<Sharp> {
   let source = image;
-  if (metadata.profile) {
-    const pixels = await inProfile(image, metadata.profile);
+  if (profile) {
+    const pixels = await inProfile(image, profile);
     source = sharp(pixels, { raw: size, limitInputPixels: false });
   }
   const png = await source.png({ compressionLevel: 0, adaptiveFiltering: false }).toBuffer();
   const [head, body] = [png.subarray(0, pngHeadBytes), png.subarray(pngHeadBytes)];
-  const carrier = Buffer.concat([head, ...metadataChunks(metadata), body]);
+  const placed = placeRecipe(recipe, { exif, xmp });
+  const chunks = metadataChunks({
+    profile,
+    exif: exif && outputExif(exif),
+    xmp: outputXmp(xmp, placed.xmp),
+  });
+  const carrier = Buffer.concat([head, ...chunks, body]);
   return sharp(carrier, { limitInputPixels: false, unlimited: true })
     .keepMetadata()
     .withExifMerge({
+      IFD0: placed.exif,
       IFD2: { PixelXDimension: String(size.width), PixelYDimension: String(size.height) },
     });
 }

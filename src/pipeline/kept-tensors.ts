@@ -19,6 +19,8 @@ export interface KeptTensors {
 }
 
 const fingerprintBytes = 32;
+/** Raised when a release makes other tensors of the same image: 2 fills in the colours of what is transparent. */
+const generation = 2;
 const bytesPerHalf = 2;
 /** Values per slice of the loops below. */
 const sliceValues = 262_144;
@@ -48,7 +50,7 @@ export class TensorKeeper {
     const { width, height } = geometry.latents;
     this.#size = { channels: manifest.latents.channels, height, width };
     const { encoder, unet } = manifest.graphs;
-    const facts = JSON.stringify([1, encoder.sha256, unet.sha256, geometry, this.#size]);
+    const facts = JSON.stringify([generation, encoder.sha256, unet.sha256, geometry, this.#size]);
     this.#fingerprint = createHash('sha256').update(facts).digest();
   }
 

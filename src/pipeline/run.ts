@@ -3,7 +3,7 @@ import { AppError } from '../errors.ts';
 import type { Evaluations, Progress } from '../jobs/job.ts';
 import type { ColorFix, UpscaleParams } from '../jobs/params.ts';
 import { type EvaluationPlan, planEvaluations } from './combine.ts';
-import { type DecodedImage, decodeImage } from './decode-image.ts';
+import { type DecodedPhoto, decodePhoto } from './decode-photo.ts';
 import { type Geometry, planGeometry } from './geometry.ts';
 import { type KeptTensors, keptBytes, TensorKeeper } from './kept-tensors.ts';
 import type { Model } from './model.ts';
@@ -33,7 +33,7 @@ export interface UpscaleContext {
 /** What all stages of one run know. */
 export interface Run {
   readonly model: Model;
-  readonly input: DecodedImage;
+  readonly input: DecodedPhoto;
   readonly geometry: Geometry;
   readonly dials: Dials;
   readonly plan: EvaluationPlan;
@@ -56,7 +56,7 @@ export async function prepareRun(
   const control = new RunControl(context.signal, context.onProgress);
   return control.stage('decode_image', async () => {
     const imageLimits = { maxPixels: limits.maxInputPixels };
-    const input = await decodeImage(lowRes, imageLimits, control);
+    const input = await decodePhoto(lowRes, imageLimits, control);
     const geometry = planGeometry(input.inspected, params.scale, model);
     checkSizes(geometry, model, limits.maxOutputPixels);
     const { downscale } = model.manifest.latents;

@@ -13,6 +13,7 @@ import { fixColors } from './color-fix/color-fix.ts';
 import { subtractResidual } from './combine.ts';
 import { decodeLatents } from './decode-latents.ts';
 import { checkOutput, encodeImage } from './encode-image.ts';
+import { makeGrey } from './grey.ts';
 import type { Planar } from './planar.ts';
 import { predictResidual } from './predict-residual.ts';
 import { Resampled } from './resample.ts';
@@ -93,7 +94,10 @@ async function restore(run: Run): Promise<{ superRes: Planar; evaluations: Evalu
     decodeLatents(latents, geometry, model, control),
   );
   latents.release();
-  await control.stage('color_fix', () => fixColors(superRes, resampled, run.colorfix, control));
+  await control.stage('color_fix', async () => {
+    await fixColors(superRes, resampled, run.colorfix, control);
+    if (input.isGrey) await makeGrey(superRes, control);
+  });
   return { superRes, evaluations };
 }
 

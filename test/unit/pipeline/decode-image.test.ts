@@ -69,7 +69,6 @@ describe('decodeImage', () => {
       [format]({ compression: 'lzw' } as object)
       .toBuffer();
     const decoded = await decode(file);
-    expect(decoded.bitsPerChannel).toBe(16);
     expect(difference(interleaved(decoded, 65535), values).max).toBeLessThan(0.02);
   });
 
@@ -126,7 +125,6 @@ describe('decodeImage', () => {
       const named = Buffer.concat([Buffer.from('icc\0\0', 'latin1'), zlib.deflateSync(icc)]);
       const deep = withPngChunk(untagged, 'iCCP', named);
       const decoded = await decode(deep);
-      expect(decoded.bitsPerChannel).toBe(16);
       // Where a channel is clipped at the edge of the gamut, libvips' 16-bit path is a few levels off.
       const { max, psnr } = difference(interleaved(decoded, 255), bytesOf(one.srgb), 255);
       expect(max).toBeLessThan(8);

@@ -45,26 +45,6 @@ describe('alpha', () => {
     return data.filter((_, i) => i % 4 === 3);
   };
 
-  it.each(['png', 'webp', 'avif'] as const)(
-    'comes back in a %s, scaled by Lanczos',
-    async (format) => {
-      const lowRes = await picture(40, 30, 4);
-      const { image } = await run(lowRes, identity, { ...asStored, format });
-      const { data } = await pixelsOf(lowRes);
-      const raw = { width: 40, height: 30, channels: 1 } as const;
-      const wanted = await sharp(
-        data.filter((_, i) => i % 4 === 3),
-        { raw },
-      )
-        .resize(160, 120, { kernel: 'lanczos3' })
-        .extractChannel(0)
-        .raw()
-        .toBuffer();
-      const tolerance = format === 'avif' ? 8 : 0;
-      expect(difference(await alphaOf(image), wanted).max).toBeLessThanOrEqual(tolerance);
-    },
-  );
-
   it('stays what it is where it is the same everywhere, 8 or 16 bits', async () => {
     const even = sharp(await picture(23, 9)).ensureAlpha(0.5);
     const deep = sharp(await even.clone().png().toBuffer()).toColourspace('rgb16');

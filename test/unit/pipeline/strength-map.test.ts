@@ -45,6 +45,17 @@ const noise = (length: number): Uint8Array =>
   Uint8Array.from({ length }, (_, i) => (i * 7919 + (i % 13) * 57) % 256);
 
 describe('a strength map', () => {
+  it('means what is stored under transparency: paint on a transparent black layer is 0 beside the paint', async () => {
+    const layer = Uint8Array.from({ length: 4 * 96 * 40 }, (_, i) =>
+      (i >> 2) % 96 < 48 ? 255 : 0,
+    );
+    const raw = { width: 96, height: 40, channels: 4 } as const;
+    const geometry = geometryOf(96, 40);
+    const map = await read(await sharp(layer, { raw }).png().toBuffer(), geometry);
+    expect(map[0]).toBeCloseTo(2, 5);
+    expect(map[geometry.latents.width - 1]).toBeCloseTo(0, 5);
+  });
+
   it.each([
     ['smaller', 5, 4],
     ['of the same size', 96, 40],
