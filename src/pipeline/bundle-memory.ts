@@ -14,7 +14,7 @@ const widening = (graph: Graph, onCpu: boolean): number =>
 const weightBytes = ({ bytes, externalData = [], strips }: Graph): number =>
   bytes + externalData.reduce((sum, file) => sum + file.bytes, 0) + (strips?.bytes ?? 0);
 
-/** ε_pix and ε_PiSA are one run with the pair in the batch. */
+/** ε_pix and ε_PiSA are one run with the pair in the batch; on a CPU two, for which this is more than enough. */
 const largestBatch = (name: string): number => (name === 'unet' ? 2 : 1);
 
 /**

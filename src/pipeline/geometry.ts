@@ -10,7 +10,10 @@ export interface PixelSize {
 export interface Geometry {
   /** The output: exactly round(scale × upright input), at least one pixel. */
   readonly output: PixelSize;
-  /** The output padded at its right and bottom, in latent cells. */
+  /**
+   * The output padded at its right and bottom, in latent cells: to a multiple of the step and no further, since
+   * a graph with normalisation or attention gives every pixel another value where it sees more padding.
+   */
   readonly latents: PixelSize;
 }
 
@@ -23,8 +26,7 @@ export function planGeometry(
 ): Geometry {
   const output = outputSize(input, scale);
   const { downscale } = model.manifest.latents;
-  const { step, smallestImage } = model.tilePolicy;
-  const cells = (pixels: number) =>
-    Math.max(smallestImage, roundUp(Math.ceil(pixels / downscale), step));
+  const { step } = model.tilePolicy;
+  const cells = (pixels: number) => roundUp(Math.ceil(pixels / downscale), step);
   return { output, latents: { width: cells(output.width), height: cells(output.height) } };
 }

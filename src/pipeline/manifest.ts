@@ -40,7 +40,9 @@ const graphSchema = Type.Object(
       enum: ['float32', 'float16'],
       description: "Type of the graph's inputs and outputs.",
     }),
-    tileLatents: positive('Edge of a square tile, in latent cells.'),
+    tileLatents: positive(
+      'Edge of a square tile, in latent cells. Its area is what any tile may have.',
+    ),
     overlapLatents: Type.Integer({
       minimum: 0,
       description: 'Cells that neighbouring tiles share.',

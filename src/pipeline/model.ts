@@ -15,6 +15,9 @@ import { GraphSession, type SessionOptions, type Signature, type Values } from '
 import { StageSessions } from './strips/stage-sessions.ts';
 import type { TilePolicy } from './tiles.ts';
 
+/** Edge in pixels: 128² at scale 4, for which PiSA-SR was trained and which its authors measure. */
+const usualOutput = 512;
+
 /** Height and width of a tile, in latent cells. */
 interface LatentSize {
   readonly height: number;
@@ -32,14 +35,15 @@ export interface Model {
   /** Identifies the bundle, whatever the device. */
   readonly sha256: string;
   /**
-   * On a CPU a small image costs what it is worth. Elsewhere each new shape costs tuning, so each graph sees
-   * one shape only, that of `warmUp`, and small images are padded to it.
+   * Elsewhere than on a CPU each new shape costs tuning, so all images that are more than a tile are cut into one
+   * shape, that of `warmUp`. Whatever the device, an image is padded to a multiple of the step and no further:
+   * padding up to a tile would cost the work of a tile, and change what normalisation and attention see.
    */
   readonly tilePolicy: TilePolicy;
   /** pixels [1,3,H,W] RGB in [−1,1] → latents [1,C,h,w], scaled. */
   encode(pixels: Float32Array, size: LatentSize, latents: Float32Array): Promise<void>;
   /**
-   * latents [1,C,h,w] → residuals [semantic.length,C,h,w], one evaluation per entry, in one run.
+   * latents [1,C,h,w] → residuals [semantic.length,C,h,w], one evaluation per entry; on a GPU in one run.
    * @param semantic 0 → ε_pix, 1 → ε_PiSA
    */
   predict(
@@ -52,7 +56,10 @@ export interface Model {
   decode(latents: Float32Array, size: LatentSize, pixels: Float32Array): Promise<void>;
   /** The stages of a graph that cannot be tiled, for images larger than a tile; undefined where it has none. */
   stagesOf(graph: 'encoder' | 'decoder'): StageSessions | undefined;
-  /** Runs every graph in its full tile shape, so that the first job finds memory and tuning done. */
+  /**
+   * Runs every graph in its full tile shape, so that the first job finds memory and tuning done. Where shapes are
+   * tuned for, in that of an output of 512² too; any other image of one tile is tuned for when it comes first.
+   */
   warmUp(): Promise<void>;
   dispose(): Promise<void>;
 }
@@ -89,11 +96,13 @@ async function openSessions(
   return opened as Sessions;
 }
 
-function tilePolicy(manifest: Manifest, { executionProvider }: SessionOptions): TilePolicy {
+/** What is said of `Model.tilePolicy`. */
+export function tilePolicyOf(
+  manifest: Manifest,
+  { executionProvider }: Pick<SessionOptions, 'executionProvider'>,
+): TilePolicy {
   const step = latentStep(manifest);
-  if (executionProvider === 'cpu') return { step, fixed: false, smallestImage: step };
-  const tiles = Object.values(manifest.graphs).map((graph) => graph.tileLatents);
-  return { step, fixed: true, smallestImage: Math.max(...tiles) };
+  return { step, fixed: executionProvider !== 'cpu' };
 }
 
 class LoadedModel implements Model {
@@ -111,7 +120,7 @@ class LoadedModel implements Model {
     this.#sessions = sessions;
     this.#bundleDir = bundleDir;
     this.#options = options;
-    this.tilePolicy = tilePolicy(this.manifest, options);
+    this.tilePolicy = tilePolicyOf(this.manifest, options);
   }
 
   async encode(pixels: Float32Array, size: LatentSize, latents: Float32Array): Promise<void> {
@@ -127,16 +136,13 @@ class LoadedModel implements Model {
     size: LatentSize,
     residuals: Float32Array,
   ): Promise<void> {
-    const n = semantic.length;
-    const batch = n === 1 ? latents : new Float32Array(n * latents.length);
-    if (n > 1) for (let i = 0; i < n; i++) batch.set(latents, i * latents.length);
-    await this.#sessions.unet.run(
-      {
-        latents: this.#latents(batch, size, n),
-        semantic: { data: Float32Array.from(semantic), dims: [n] },
-      },
-      { residual: this.#latents(residuals, size, n) },
-    );
+    // One run for the pair keeps a GPU busy. A CPU gains nothing from it, and would need twice the memory.
+    const runs = this.tilePolicy.fixed ? [semantic] : semantic.map((one) => [one]);
+    for (const [i, one] of runs.entries()) {
+      const length = one.length * latents.length;
+      const values = residuals.subarray(i * length, (i + 1) * length);
+      await this.#evaluate(latents, one, size, values);
+    }
   }
 
   async decode(latents: Float32Array, size: LatentSize, pixels: Float32Array): Promise<void> {
@@ -157,24 +163,54 @@ class LoadedModel implements Model {
 
   async warmUp(): Promise<void> {
     const { latents, graphs } = this.manifest;
-    const cells = (tile: number) => new Float32Array(latents.channels * tile * tile);
+    const cells = (tile: number, n = 1) => new Float32Array(n * latents.channels * tile * tile);
     const pixels = (tile: number) => new Float32Array(3 * (tile * latents.downscale) ** 2);
     const size = (tile: number) => ({ height: tile, width: tile });
-    const { tileLatents: e } = graphs.encoder;
-    const { tileLatents: u } = graphs.unet;
-    const { tileLatents: d } = graphs.decoder;
-    await this.encode(pixels(e), size(e), cells(e));
-    await this.predict(cells(u), [1], size(u), cells(u));
     // A batch of two is another shape to tune for; a CPU does not tune.
-    if (this.tilePolicy.fixed) {
-      await this.predict(cells(u), [0, 1], size(u), new Float32Array(2 * cells(u).length));
+    const batches = this.tilePolicy.fixed ? [[1], [0, 1]] : [[1]];
+    for (const e of this.#warmedTiles(graphs.encoder)) {
+      await this.encode(pixels(e), size(e), cells(e));
     }
-    await this.decode(cells(d), size(d), pixels(d));
+    for (const u of this.#warmedTiles(graphs.unet)) {
+      for (const semantic of batches) {
+        await this.predict(cells(u), semantic, size(u), cells(u, semantic.length));
+      }
+    }
+    for (const d of this.#warmedTiles(graphs.decoder)) {
+      await this.decode(cells(d), size(d), pixels(d));
+    }
   }
 
   async dispose(): Promise<void> {
     for (const session of Object.values(this.#sessions)) await session.release();
     for (const stages of this.#stages.values()) await stages.release();
+  }
+
+  /** One run of the UNet: the same latents for each entry of `semantic`. */
+  async #evaluate(
+    latents: Float32Array,
+    semantic: readonly number[],
+    size: LatentSize,
+    residuals: Float32Array,
+  ): Promise<void> {
+    const n = semantic.length;
+    const batch = n === 1 ? latents : new Float32Array(n * latents.length);
+    if (n > 1) for (let i = 0; i < n; i++) batch.set(latents, i * latents.length);
+    await this.#sessions.unet.run(
+      {
+        latents: this.#latents(batch, size, n),
+        semantic: { data: Float32Array.from(semantic), dims: [n] },
+      },
+      { residual: this.#latents(residuals, size, n) },
+    );
+  }
+
+  /** Edges in latent cells, the largest first, since its memory then serves the others. */
+  #warmedTiles({ tileLatents }: { tileLatents: number }): number[] {
+    const { step, fixed } = this.tilePolicy;
+    if (!fixed) return [tileLatents];
+    const usual = Math.ceil(usualOutput / this.manifest.latents.downscale / step) * step;
+    return [...new Set([tileLatents, Math.min(tileLatents, usual)])];
   }
 
   #latents(data: Float32Array, { height, width }: LatentSize, n = 1): Values {

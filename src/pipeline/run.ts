@@ -87,7 +87,7 @@ function checkSizes({ output, latents }: Geometry, model: Model, maxPixels: numb
   }
   // An image of 4,000,000 × 1 pixels has few pixels, but 16 times as many once it is padded.
   const paddedPixels = latents.width * latents.height * model.manifest.latents.downscale ** 2;
-  const leastPixels = (model.tilePolicy.smallestImage * model.manifest.latents.downscale) ** 2;
+  const leastPixels = (model.tilePolicy.step * model.manifest.latents.downscale) ** 2;
   if (paddedPixels > Math.max(paddingFactor * maxPixels, leastPixels)) {
     const detail = `${size}; so narrow an image is padded to ${paddedPixels} pixels for the model, which is too many. ${advice}`;
     throw new AppError('too_many_pixels', detail);
