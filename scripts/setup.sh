@@ -15,6 +15,11 @@ need_node() {
   fi
 }
 
+# Not in the PATH of every user. And grep reads to the end (no -q): what writes to a closed pipe fails under pipefail.
+has_library() {
+  { command -v ldconfig >/dev/null && ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null | grep -F "$1" >/dev/null
+}
+
 can_install() {
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null
 }
@@ -57,7 +62,7 @@ case "${1:-}" in
     ;;
   webgpu)
     # Only the test of the WebGPU provider needs these; without them it is skipped and says so.
-    [ -e /usr/lib/chromium/libvk_swiftshader.so ] && ldconfig -p | grep -q libvulkan.so.1 && exit 0
+    [ -e /usr/lib/chromium/libvk_swiftshader.so ] && has_library libvulkan.so.1 && exit 0
     if can_install; then
       apt_install chromium-common libvulkan1
     else

@@ -25,7 +25,7 @@ const run = promisify(execFile);
 const runElsewhere = [
   /^make (serve|test|test-models|test-observability|check|bench( BENCH_FLAGS=--huge)?|train|evaluate|docs|openapi)$/,
   /^node dist\/cli\.js models (add|remove) /, // test/e2e/models-add.test.ts
-  /^MODEL=pisa-sr node dist\/cli\.js serve$/, // with other bundles: test/integration/models.test.ts
+  /^MODEL=pisa-sr DEVICE_MAX_RSS_MEGABYTES=\d+ node dist\/cli\.js serve$/, // with other bundles: test/integration/models.test.ts
   /^make convert BASE=/, // with small random weights: python/tests/test_convert.py
   /^(python\/)?\.venv\/bin\/python -m pisa_models\.\w+( |$)/, // python/tests
   /^docker (build|compose|run) /, // CI has no container engine, and the pages say what was run

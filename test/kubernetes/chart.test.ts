@@ -131,6 +131,16 @@ describe('values that helm refuses, and says where', () => {
       'redis: { internal: { enabled: false } }',
       /redis.external.host is needed/,
     ],
+    [
+      'a volume that Redis would fill',
+      'redis: { internal: { size: 8Gi } }',
+      /size \(8Gi\) must be at least four times .*maxMemory \(3gb\).* 12288Mi or more.* 2048mb or less.*"A larger volume for Redis"/s,
+    ],
+    [
+      'a Redis without a limit of memory',
+      'redis: { internal: { maxMemory: "0" } }',
+      /redis.internal.maxMemory.*does not match/s,
+    ],
     ['S3 without a bucket', 'storage: { kind: s3 }', /storage.s3.bucket is needed/],
     [
       'a model without its digest',
@@ -348,6 +358,93 @@ describe('downloads take the place of the models in the image', () => {
   });
 });
 
+test.each([
+  ['12Gi', '3gb'],
+  ['12884901888', '3gb'],
+  ['13G', '3221225472'],
+  ['200Mi', '50mb'],
+])('a volume of %s is enough for a Redis of %s', async (size, maxMemory) => {
+  const file = path.join(folder, 'values.yaml');
+  writeFileSync(file, `redis: { internal: { size: ${size}, maxMemory: "${maxMemory}" } }`);
+  const redis = find(await render('--values', file), 'StatefulSet', 'up-pisa-serve-redis');
+  const [claim] = redis?.spec.volumeClaimTemplates ?? [];
+  expect(Number.parseFloat(claim.spec.resources.requests.storage)).toBe(Number.parseFloat(size));
+});
+
+test('the page enlarges the claim that the chart makes, to the size that it has', async () => {
+  const redis = find(await render(), 'StatefulSet', 'up-pisa-serve-redis');
+  const [claim] = redis?.spec.volumeClaimTemplates ?? [];
+  const name = redis?.metadata.name.replace(/^up-/, 'upscale-');
+  expect(page).toContain(`patch pvc ${claim.metadata.name}-${name}-0 `);
+  expect(page).toContain(`"requests":{"storage":"${claim.spec.resources.requests.storage}"}`);
+  expect(page).toContain(`delete statefulset ${name} --cascade=orphan`);
+});
+
+test('what values-laptop.yaml keeps for other dials leaves most of its Redis to results', async () => {
+  const objects = await render('--values', path.join(chart, 'values-laptop.yaml'));
+  const { args } =
+    find(objects, 'StatefulSet', 'up-pisa-serve-redis')?.spec.template.spec.containers[0] ?? {};
+  expect(args[args.indexOf('--maxmemory') + 1]).toBe('768mb');
+  for (const name of ['api', 'worker-cpu']) {
+    const { KEEP_MAX_MEGABYTES } = environment(
+      find(objects, 'Deployment', `up-pisa-serve-${name}`),
+    );
+    expect(Number(KEEP_MAX_MEGABYTES)).toBeLessThan((768 * 1.048576) / 3);
+  }
+});
+
+/** Bytes of a quantity in Gi. */
+const gibibytes = (quantity: string): number =>
+  Number(/^(\d+)Gi$/.exec(quantity)?.[1] ?? Number.NaN) * 2 ** 30;
+
+test.each(['values-gpu-node.yaml', 'values-production.yaml'])(
+  'the temporary files of the large model of %s fit its pods',
+  async (file) => {
+    const objects = await render('--values', path.join(chart, file));
+    const workers = objects.filter(({ kind, metadata }) =>
+      /^Deployment .*-worker-/.test(`${kind} ${metadata.name}`),
+    );
+    const outputs = [...workers, find(objects, 'Deployment', 'up-pisa-serve-api')].map(
+      (object) => environment(object).MAX_OUTPUT_PIXELS,
+    );
+    // API and workers must agree.
+    expect(new Set(outputs).size).toBe(1);
+    const most = Number(outputs[0]);
+    for (const worker of workers) {
+      const { JOBS_PER_DEVICE = '2', DEVICES = '' } = environment(worker);
+      const devices = DEVICES.split(',').length;
+      const { emptyDir } = worker.spec.template.spec.volumes.find(
+        ({ name }: { name: string }) => name === 'tmp',
+      );
+      // The formula of docs/kubernetes.md, in float16.
+      const pixels = most + (Number(JOBS_PER_DEVICE) - 1) * Math.min(most, 2048 ** 2);
+      expect(devices * 1024 * pixels).toBeLessThan(gibibytes(emptyDir.sizeLimit));
+    }
+  },
+);
+
+test('a class of workers may have a volume of its own for temporary files', async () => {
+  const set = 'workers.cpu.temporaryStorageClass=fast,workers.cpu.temporarySize=40Gi';
+  const yaml = await renderText('--set', `${set},workers.gpu.enabled=true`);
+  expect(await admit(yaml, definitions)).toMatch(/^\d+ objects would be accepted$/);
+  const volumeOf = (name: string) =>
+    find(parseObjects(yaml), 'Deployment', `up-pisa-serve-worker-${name}`)?.spec.template.spec
+      .volumes[0];
+  expect(volumeOf('cpu')).toMatchObject({
+    name: 'tmp',
+    ephemeral: {
+      volumeClaimTemplate: {
+        spec: {
+          accessModes: ['ReadWriteOnce'],
+          storageClassName: 'fast',
+          resources: { requests: { storage: '40Gi' } },
+        },
+      },
+    },
+  });
+  expect(volumeOf('gpu')).toEqual({ name: 'tmp', emptyDir: { sizeLimit: '10Gi' } });
+});
+
 test('Redis in the release runs on the nodes that are chosen for it', async () => {
   const placement = {
     nodeSelector: { disk: 'fast' },
@@ -419,6 +516,31 @@ test('webhooks may not reach the ranges of the cluster, and workers not the publ
   const worker = find(objects, 'NetworkPolicy', 'up-pisa-serve-workers')?.spec;
   expect(worker.egress).toEqual([dns, redis]);
   expect(worker.ingress).toHaveLength(1);
+});
+
+test.each([
+  [['https://models.example.com/a', 'https://models.example.com/b'], [443]],
+  [
+    ['https://models.example.com:8443/a', 'https://models.example.com/b'],
+    [443, 8443],
+  ],
+  [['https://[2001:db8::1]:9000/a'], [9000]],
+])('workers reach downloads from %j on ports %j', async (urls, ports) => {
+  const file = path.join(folder, 'values.yaml');
+  const sha256 = '0'.repeat(64);
+  const download = urls.map((url) => ({ url, sha256 }));
+  const values = {
+    models: { default: 'pisa-sr', download },
+    networkPolicy: { storageRanges: ['10.9.0.0/16'] },
+  };
+  writeFileSync(file, JSON.stringify(values));
+  const yaml = await renderText('--values', file);
+  expect(await admit(yaml, definitions)).toMatch(/^\d+ objects would be accepted$/);
+  const policy = find(parseObjects(yaml), 'NetworkPolicy', 'up-pisa-serve-workers');
+  expect(policy?.spec.egress.at(-1)).toEqual({
+    ports: ports.map((port) => ({ port })),
+    to: [{ ipBlock: { cidr: '10.9.0.0/16' } }],
+  });
 });
 
 test('blocked ranges of IPv6 are taken out of the public network of IPv6', async () => {

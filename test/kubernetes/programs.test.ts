@@ -30,9 +30,11 @@ test('Redis starts with the arguments of its pod: a password, an append-only fil
   const client = new Redis({ port, password: 'secret', maxRetriesPerRequest: null });
   client.on('error', () => {});
   try {
-    const settings = await client.config('GET', 'appendonly', 'maxmemory-policy', 'save', 'dir');
+    const names = ['appendonly', 'auto-aof-rewrite-percentage', 'maxmemory-policy', 'save', 'dir'];
+    const settings = await client.config('GET', ...(names as ['appendonly']));
     expect(Object.fromEntries(pairs(settings as string[]))).toEqual({
       appendonly: 'yes',
+      'auto-aof-rewrite-percentage': '50',
       'maxmemory-policy': 'noeviction',
       save: '',
       dir: folder,

@@ -8,11 +8,13 @@ const read = (file: string) =>
   readFileSync(path.resolve(import.meta.dirname, '../..', file), 'utf8');
 const { version } = JSON.parse(read('package.json'));
 
-test('chart, lock file, OpenAPI document, image and changelog are of the version of package.json', () => {
+test('chart, lock file, OpenAPI document, images and changelog are of the version of package.json', () => {
   expect(parse(read('helm/pisa-serve/Chart.yaml'))).toMatchObject({ version, appVersion: version });
   expect(JSON.parse(read('package-lock.json')).version).toBe(version);
   expect(parse(read('openapi.yaml')).info.version).toBe(version);
-  expect(read('docker/Dockerfile')).toContain(`ARG VERSION=${version}\n`);
+  for (const file of ['docker/Dockerfile', 'docker/converter.Dockerfile']) {
+    expect(read(file), file).toContain(`ARG VERSION=${version}\n`);
+  }
   expect(/^## (\S+)$/m.exec(read('CHANGELOG.md'))?.[1]).toBe(version);
 });
 

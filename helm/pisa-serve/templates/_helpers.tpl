@@ -33,12 +33,34 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $class | toYaml -}}
 {{- end -}}
 
-{{/* A quantity of memory, such as 4Gi, in megabytes of 10⁶ bytes, rounded down. */}}
-{{- define "pisa.megabytes" -}}
+{{/* A quantity of memory or disk, such as 4Gi, in bytes. */}}
+{{- define "pisa.bytes" -}}
 {{- $text := toString . -}}
 {{- $number := regexFind "^[0-9.]+([eE][+]?[0-9]+)?" $text -}}
 {{- $bytes := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 -}}
-{{- divf (mulf (float64 $number) (index $bytes (trimPrefix $number $text))) 1e6 | floor | int64 -}}
+{{- mulf (float64 $number) (index $bytes (trimPrefix $number $text)) | printf "%.0f" -}}
+{{- end -}}
+
+{{/* The same in megabytes of 10⁶ bytes, rounded down. */}}
+{{- define "pisa.megabytes" -}}
+{{- divf (include "pisa.bytes" . | float64) 1e6 | floor | int64 -}}
+{{- end -}}
+
+{{/*
+Refuses a volume that Redis would fill. Its append-only file is rewritten when it has grown by half (redis.yaml), and
+until the new file is there, the old one, what has been written meanwhile and the new one lie beside each other: two and
+a half times the data, and more when much is written. A full volume refuses writes and deletions and does not empty itself.
+*/}}
+{{- define "pisa.redisVolume" -}}
+{{- $redis := .Values.redis.internal -}}
+{{- $number := regexFind "^[0-9]+" $redis.maxMemory -}}
+{{- $memory := mulf (float64 $number) (index (dict "" 1 "kb" 1024 "mb" 1048576 "gb" 1073741824) (trimPrefix $number $redis.maxMemory)) -}}
+{{- $size := include "pisa.bytes" $redis.size | float64 -}}
+{{- if lt $size (mulf $memory 4.0) -}}
+{{- $least := divf (mulf $memory 4.0) 1048576 | ceil | int64 -}}
+{{- $most := divf $size 4194304 | floor | int64 -}}
+{{- fail (printf "redis.internal.size (%v) must be at least four times redis.internal.maxMemory (%s): while Redis rewrites its append-only file, the old and the new one are there at once, and a full volume stops the queue. Set redis.internal.size to %dMi or more, or redis.internal.maxMemory to %dmb or less. The claim of an installed release is enlarged by hand: docs/kubernetes.md, \"A larger volume for Redis\"." $redis.size $redis.maxMemory $least $most) -}}
+{{- end -}}
 {{- end -}}
 
 {{/*
@@ -281,13 +303,14 @@ to:
   {{- include "pisa.anyOf" .Values.networkPolicy.redisRanges | nindent 2 }}
 {{- end }}
 {{- if eq .Values.storage.kind "s3" }}
-- ports: [{ port: {{ include "pisa.s3Port" . }} }]
+- ports: [{ port: {{ include "pisa.urlPort" .Values.storage.s3.endpoint }} }]
   {{- include "pisa.anyOf" .Values.networkPolicy.storageRanges | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{- define "pisa.s3Port" -}}
-{{- $url := urlParse .Values.storage.s3.endpoint -}}
+{{/* The port of a URL, or that of its scheme. Empty is https. */}}
+{{- define "pisa.urlPort" -}}
+{{- $url := urlParse . -}}
 {{- $port := regexFind ":[0-9]+$" (default "" $url.host) | trimPrefix ":" -}}
 {{ $port | default (eq (default "https" $url.scheme) "http" | ternary "80" "443") }}
 {{- end -}}
