@@ -6,6 +6,7 @@ import { AppError } from '../../../src/errors.ts';
 import type { UpscaleJobData } from '../../../src/jobs/job.ts';
 import { metrics } from '../../../src/metrics.ts';
 import { Device, type DeviceLimits, HandBack } from '../../../src/worker/device.ts';
+import { DeviceChild } from '../../../src/worker/device-child.ts';
 import type { DeviceSettings } from '../../../src/worker/protocol.ts';
 import { deviceLimits } from '../../../src/worker/start-worker.ts';
 import { jobData } from '../../support/worker.ts';
@@ -84,6 +85,20 @@ test('a process that does not stop a job is replaced, and the others in it go ba
   await expect(bystander.result).rejects.toBeInstanceOf(HandBack);
   await Promise.all([deaf.over, bystander.over]);
   expect(await kills()).toBe(before + 1);
+});
+
+test('a process that was killed gets no job any more, though it has not ended yet', async () => {
+  await start({ abortGraceMs: 20 });
+  // The moment between the two, held.
+  const kill = vi.spyOn(DeviceChild.prototype, 'kill').mockImplementation(() => {});
+  const { result, abort } = run('deaf');
+  abort.abort(canceled);
+  await expect.poll(() => kill.mock.calls.length, { timeout: 10_000 }).toBe(1);
+  expect([device.status, device.accepting]).toEqual(['ready', false]);
+  await expect(run('ending').result).rejects.toBeInstanceOf(HandBack);
+  kill.mockRestore();
+  await device.stop();
+  await expect(result).rejects.toBe(canceled);
 });
 
 test('so is one in which what a stopped job had begun never ends', async () => {
