@@ -13,10 +13,19 @@ export async function sendResult(
   job: FinishedJob,
 ): Promise<FastifyReply> {
   const bytes = await openResult(store, job, reply.request.method === 'HEAD');
-  // The head has gone out: all that is left is to cut the connection, which Fastify does.
+  // From here on the head has gone out: all that is left is to cut the connection, which Fastify does.
   bytes.once('error', (err) => reply.log.warn({ err, job: job.id }, 'result broken off'));
   return reply.code(200).headers(resultHeaders(job)).send(bytes);
 }
+
+/** Resolves when its first piece is there: what fails before can still be answered with a problem. */
+const begun = (stream: Readable): Promise<Readable> =>
+  new Promise((resolve, reject) => {
+    stream.once('error', reject).once('readable', () => {
+      stream.off('error', reject);
+      resolve(stream);
+    });
+  });
 
 /** @param headOnly whoever asks wants to know whether it is there, and reads nothing */
 async function openResult(
@@ -26,8 +35,9 @@ async function openResult(
 ): Promise<Readable> {
   const { key, expiresAt } = job.result.output;
   const open = async (): Promise<Readable | undefined> => {
-    if (!headOnly) return store.stream(key);
-    return (await store.has(key)) ? Readable.from([]) : undefined;
+    if (headOnly) return (await store.has(key)) ? Readable.from([]) : undefined;
+    const stream = await store.stream(key);
+    return stream && begun(stream);
   };
   const bytes = expiresAt > Date.now() ? await orUnavailable(open) : undefined;
   if (bytes) return bytes;

@@ -1,6 +1,6 @@
 /** `pisa-serve keys create`: a new API key. The key goes to stdout, once; the file gets its digest. */
 import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, type Stats } from 'node:fs';
 import { chmod, chown, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { type ApiKey, digestOfKey, readKeys } from '../api/clients/api-keys.ts';
 import { AppError } from '../errors.ts';
@@ -39,14 +39,7 @@ async function replaceFile(file: string, content: string): Promise<void> {
   try {
     const before = await stat(file).catch(() => undefined);
     if (before) {
-      // First the owner: a change of it may take bits of the mode away.
-      await chown(temporary, before.uid, before.gid).catch((cause: unknown) => {
-        throw new AppError(
-          'invalid_config',
-          `${file} belongs to another user, who could not read it any more. Run this as that user, or as root.`,
-          { cause },
-        );
-      });
+      await giveTo(before, temporary, file);
       await chmod(temporary, before.mode & 0o7777);
     }
     await rename(temporary, file);
@@ -54,4 +47,19 @@ async function replaceFile(file: string, content: string): Promise<void> {
     await rm(temporary, { force: true });
     throw error;
   }
+}
+
+/** Before the mode is set: a change of the owner may take bits of it away. */
+async function giveTo({ uid, gid }: Stats, temporary: string, file: string): Promise<void> {
+  const ours = await stat(temporary);
+  if (ours.uid === uid && ours.gid === gid) return;
+  await chown(temporary, uid, gid).catch((cause: unknown) => {
+    const owner =
+      ours.uid === uid ? `group ${gid}, which is none of yours` : `another user (${uid})`;
+    throw new AppError(
+      'invalid_config',
+      `${file} belongs to ${owner}, who could not read it any more. Run this as its owner with that group, or as root.`,
+      { cause },
+    );
+  });
 }

@@ -43,14 +43,19 @@ const noLongerPrimary = /\b(?:READONLY|UNBLOCKED)\b/;
 
 /**
  * @param url redis://[user:password@]host[:port][/db], the same with rediss:// (TLS), or unix:///path[?db=n]
+ * @param silence milliseconds without a word of an answer that is owed, after which the connection is given up
  * @throws invalid_config when `url` is none of these
  */
-export function redisOptions(url: string, role: RedisRole): RedisConnectionOptions {
+export function redisOptions(
+  url: string,
+  role: RedisRole,
+  silence = silenceMs[role],
+): RedisConnectionOptions {
   return {
     ...address(url),
     // Exponential, capped: a Redis that restarts is found again within a second or two.
     retryStrategy: (times: number) => Math.min(50 * 2 ** Math.min(times, 10), 2000),
-    socketTimeout: silenceMs[role],
+    socketTimeout: silence,
     keepAlive: keepAliveMs,
     reconnectOnError: ({ message }) => noLongerPrimary.test(message),
     ...(role === 'producer'
@@ -135,8 +140,9 @@ export function connectRedis(
   url: string,
   role: RedisRole,
   onError: (error: Error) => void = () => {},
+  silence?: number,
 ): Redis {
-  const redis = new Redis(redisOptions(url, role));
+  const redis = new Redis(redisOptions(url, role, silence));
   redis.on('error', onError);
   return redis;
 }

@@ -25,7 +25,7 @@ export interface TilePolicy {
   readonly step: number;
   /**
    * Of an image that is more than one tile. True: its tiles are squares of the manifest's size, one shape for
-   * all such images. False: they have the shape of the same area or less that computes the fewest cells.
+   * all such images but the narrowest. False: they have the shape of the same area or less that computes the fewest cells.
    */
   readonly fixed: boolean;
 }

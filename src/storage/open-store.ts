@@ -55,6 +55,9 @@ function s3Access(config: Pick<Config, S3Setting>): Omit<S3Location, 'bucket' | 
   };
 }
 
+/** Redis says nothing while a value arrives: a large result, over a slow network. */
+const transferMs = 300_000;
+
 export interface OpenStoreOptions {
   /** `producer` fails at once when Redis is away (the api), `consumer` waits for it (a device process). */
   role: RedisRole;
@@ -66,7 +69,12 @@ export interface OpenStoreOptions {
 export function openStore(location: StoreLocation, options: OpenStoreOptions): ObjectStore {
   const { role, sweep = true, onError = () => {} } = options;
   if (location.kind === 'folder') return new FolderStore(location.folder, { sweep, onError });
-  const redis = connectRedis(location.redisUrl, role, onError);
+  const redis = connectRedis(
+    location.redisUrl,
+    role,
+    onError,
+    role === 'consumer' ? transferMs : undefined,
+  );
   if (location.kind === 'redis') return new RedisStore(redis);
   return new S3Store(location.s3, { redis, role, sweep, onError });
 }

@@ -1,6 +1,7 @@
 /** Images in Redis: nothing to mount, fit for small set-ups and for tests. Redis ends their lives by itself. */
 import { Readable } from 'node:stream';
 import type { Redis } from 'ioredis';
+import { AppError } from '../errors.ts';
 import { checkKey, type ObjectStore } from './object-store.ts';
 
 /** Redis serves others between two of them. */
@@ -52,12 +53,15 @@ export class RedisStore implements ObjectStore {
     this.#redis.disconnect();
   }
 
-  /** @throws Error when the object goes before it is read to its end */
+  /** @throws storage_unavailable when the object goes before it is read to its end */
   async *#pieces(key: string, bytes: number): AsyncGenerator<Buffer> {
     for (let start = 0; start < bytes; start += pieceBytes) {
       const end = Math.min(start + pieceBytes, bytes);
       const piece = await this.#redis.getrangeBuffer(redisKey(key), start, end - 1);
-      if (piece.length !== end - start) throw new Error(`${key} went while it was read.`);
+      if (piece.length !== end - start) {
+        const detail = 'The image went while it was read: it has expired, or was deleted.';
+        throw new AppError('storage_unavailable', detail, { retryAfterSeconds: 1 });
+      }
       yield piece;
     }
   }

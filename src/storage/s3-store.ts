@@ -3,7 +3,7 @@
  * rule counts days), so each object carries its expiry, which every read obeys, and Redis holds an index of
  * expiries, by which the objects are deleted. Should Redis lose the index, a lifecycle rule cleans up.
  */
-import { Readable } from 'node:stream';
+import { PassThrough, pipeline, type Readable } from 'node:stream';
 import type { GetObjectCommandOutput, S3Client, S3ClientConfig } from '@aws-sdk/client-s3';
 import type { Redis } from 'ioredis';
 import { AppError } from '../errors.ts';
@@ -52,6 +52,8 @@ const patience = {
   consumer: { maxAttempts: 12, limitMs: 120_000 },
 };
 const connectLimitMs = 5000;
+/** Each result that is on its way holds one for as long as its client reads; the SDK's 50 would keep all others out. */
+const maxSockets = 1000;
 const retryAfterSeconds = 5;
 
 type Sdk = typeof import('@aws-sdk/client-s3');
@@ -132,8 +134,7 @@ export class S3Store implements ObjectStore {
       found?.destroy();
       return undefined;
     });
-    const { limitMs } = patience[this.#options.role];
-    return body && Readable.from(inTime(body, limitMs), { objectMode: false });
+    return body && inTime(body, patience[this.#options.role].limitMs);
   }
 
   async has(key: string): Promise<boolean> {
@@ -216,11 +217,7 @@ export class S3Store implements ObjectStore {
       const { sdk, client } = await this.#opened;
       return await operation(sdk, client, limit.signal);
     } catch (cause) {
-      throw new AppError(
-        'storage_unavailable',
-        'The object storage cannot be reached at the moment, or refuses. Try again in a few seconds.',
-        { cause, retryAfterSeconds },
-      );
+      throw unavailable(cause);
     } finally {
       clearTimeout(timer);
     }
@@ -237,7 +234,11 @@ export class S3Store implements ObjectStore {
     return {
       region,
       maxAttempts: patience[this.#options.role].maxAttempts,
-      requestHandler: { connectionTimeout: connectLimitMs },
+      requestHandler: {
+        connectionTimeout: connectLimitMs,
+        httpAgent: { maxSockets },
+        httpsAgent: { maxSockets },
+      },
       // The newer checksums of AWS are unknown to many other servers.
       requestChecksumCalculation: 'WHEN_REQUIRED',
       responseChecksumValidation: 'WHEN_REQUIRED',
@@ -248,22 +249,32 @@ export class S3Store implements ObjectStore {
   }
 }
 
+const unavailable = (cause: unknown): AppError =>
+  new AppError(
+    'storage_unavailable',
+    'The object storage cannot be reached at the moment, or refuses. Try again in a few seconds.',
+    { cause, retryAfterSeconds },
+  );
+
 const isAlive = ({ Metadata }: Pick<GetObjectCommandOutput, 'Metadata'>): boolean =>
   Number(Metadata?.[expiryField] ?? 0) > Date.now();
 
-/** Passes a body on, and destroys it when its next piece does not come in time; however long the reader takes. */
-async function* inTime(body: Readable, limitMs: number): AsyncGenerator<Buffer> {
-  const start = () => setTimeout(() => body.destroy(new Error('S3 stopped sending.')), limitMs);
-  let timer = start();
-  try {
-    for await (const piece of body) {
-      clearTimeout(timer);
-      yield piece;
-      timer = start();
-    }
-  } finally {
-    clearTimeout(timer);
-  }
+/**
+ * Passes a body on. Its connection is given up as soon as the reader leaves, or when S3 sends nothing for so long that
+ * the reader waits for. It fails with storage_unavailable.
+ */
+function inTime(body: Readable, limitMs: number): Readable {
+  const passed = new PassThrough({
+    destroy: (error, done) => done(error && unavailable(error)),
+  });
+  const watch = setTimeout(() => {
+    // A reader that takes its time is no fault of S3.
+    if (passed.writableNeedDrain) watch.refresh();
+    else body.destroy(new Error('S3 stopped sending.'));
+  }, limitMs);
+  body.on('data', () => watch.refresh());
+  pipeline(body, passed, () => clearTimeout(watch));
+  return passed;
 }
 
 /** A bucket that is missing is a fault, an object that is missing is an answer. */

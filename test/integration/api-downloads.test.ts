@@ -1,8 +1,9 @@
 /** Results on their way to clients that are slow, leave, or lose their image in the middle. */
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { AppError } from '../../src/errors.ts';
 import { outputKey } from '../../src/jobs/job.ts';
 import { startApi, type TestApi } from '../support/api.ts';
 import { writeFinishedJob } from '../support/finished-job.ts';
@@ -84,4 +85,16 @@ test('are cut, not ended, where the rest cannot be had', async () => {
   await expect.poll(warned, { timeout: 10_000 }).toMatchObject([{ level: 40, job: id }]);
   // Others are served.
   expect((await fetch(`${api.url}/upscale/${id}`)).status).toBe(200);
+});
+
+test.each([
+  ['redis_unavailable', new Error('Command timed out')],
+  ['storage_unavailable', new AppError('storage_unavailable', 'Gone.', { retryAfterSeconds: 5 })],
+])('are a problem, %s, where not even their first piece can be had', async (code, error) => {
+  const broken = new Readable({ read: () => broken.destroy(error) });
+  vi.spyOn(api.store, 'stream').mockResolvedValueOnce(broken);
+  const answer = await fetch(`${api.url}/upscale/${id}/result`);
+  expect([answer.status, answer.headers.get('etag')]).toEqual([503, null]);
+  expect(answer.headers.get('retry-after')).not.toBeNull();
+  expect(await answer.json()).toMatchObject({ code });
 });

@@ -45,7 +45,7 @@ test('asks Redis for no more of a stream than is read, and fails where the rest 
   const rest = async () => {
     while (!(await pieces?.next())?.done);
   };
-  await expect(rest()).rejects.toThrow('went while it was read');
+  await expect(rest()).rejects.toMatchObject({ code: 'storage_unavailable' });
 });
 
 test('STORAGE says where: a folder, a bucket, Redis, and by default what fits the Redis', () => {
