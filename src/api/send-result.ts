@@ -21,10 +21,8 @@ export async function sendResult(
 /** Resolves when its first piece is there: what fails before can still be answered with a problem. */
 const begun = (stream: Readable): Promise<Readable> =>
   new Promise((resolve, reject) => {
-    stream.once('error', reject).once('readable', () => {
-      stream.off('error', reject);
-      resolve(stream);
-    });
+    // `reject` stays: an error right behind the first piece may come before whoever sends it listens.
+    stream.once('error', reject).once('readable', () => resolve(stream));
   });
 
 /** @param headOnly whoever asks wants to know whether it is there, and reads nothing */

@@ -1,6 +1,7 @@
 /** Sizes: of the output, and of the padded image that the graphs see. */
 import { outputSize } from '../jobs/params.ts';
 import type { Model } from './model.ts';
+import { roundUp } from './tiles.ts';
 
 export interface PixelSize {
   readonly width: number;
@@ -16,8 +17,6 @@ export interface Geometry {
    */
   readonly latents: PixelSize;
 }
-
-const roundUp = (value: number, step: number): number => Math.ceil(value / step) * step;
 
 export function planGeometry(
   input: PixelSize,

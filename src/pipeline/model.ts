@@ -13,7 +13,7 @@ import {
 } from './manifest.ts';
 import { GraphSession, type SessionOptions, type Signature, type Values } from './session.ts';
 import { StageSessions } from './strips/stage-sessions.ts';
-import type { TilePolicy } from './tiles.ts';
+import { roundUp, type TilePolicy } from './tiles.ts';
 
 /** Edge in pixels: 128² at scale 4, for which PiSA-SR was trained and which its authors measure. */
 const usualOutput = 512;
@@ -209,7 +209,7 @@ class LoadedModel implements Model {
   #warmedTiles({ tileLatents }: { tileLatents: number }): number[] {
     const { step, fixed } = this.tilePolicy;
     if (!fixed) return [tileLatents];
-    const usual = Math.ceil(usualOutput / this.manifest.latents.downscale / step) * step;
+    const usual = roundUp(usualOutput / this.manifest.latents.downscale, step);
     return [...new Set([tileLatents, Math.min(tileLatents, usual)])];
   }
 

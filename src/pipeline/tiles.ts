@@ -44,7 +44,8 @@ interface TileSpec {
   readonly overlapLatents: number;
 }
 
-const roundUp = (value: number, step: number): number => Math.ceil(value / step) * step;
+/** The next multiple of `step`. */
+export const roundUp = (value: number, step: number): number => Math.ceil(value / step) * step;
 
 /** How far one tile lies behind the one before: a multiple of `step`, as `tile` is. */
 const strideOf = (tile: number, overlap: number, step: number): number =>

@@ -143,10 +143,13 @@ export class FolderStore implements ObjectStore {
   async #open(key: string): Promise<FileHandle | undefined> {
     const handle = await orMissing(open(this.#file(key), 'r'));
     if (!handle) return undefined;
-    const facts = await handle.stat().catch(() => undefined);
-    if (facts && facts.mtimeMs > Date.now()) return handle;
-    await handle.close();
-    return undefined;
+    let isAlive = false;
+    try {
+      isAlive = (await handle.stat()).mtimeMs > Date.now();
+      return isAlive ? handle : undefined;
+    } finally {
+      if (!isAlive) await handle.close();
+    }
   }
 
   async #has(key: string): Promise<boolean> {

@@ -63,6 +63,14 @@ test.each([
   expect(await store.get(key)).toEqual(bytes);
 });
 
+test('a file whose facts cannot be read is a fault, and no image that has gone', async () => {
+  const close = vi.fn(async () => {});
+  const handle = { stat: () => Promise.reject(fault('EIO')), close };
+  vi.mocked(fs.open).mockResolvedValueOnce(handle as unknown as fs.FileHandle);
+  await expect(store.get(key)).rejects.toMatchObject({ code: 'storage_unavailable' });
+  expect(close).toHaveBeenCalledOnce();
+});
+
 test('what is no fault of the disk stays what it is', async () => {
   const cause = fault('EISDIR');
   failOnce(fs.writeFile, cause);
