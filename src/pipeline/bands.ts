@@ -8,9 +8,8 @@ export interface Band {
   readonly height: number;
 }
 
-/** @param leastRows bands have at least this many rows, except the last */
-export function* bandsOf(size: { width: number; height: number }, leastRows = 1): Generator<Band> {
-  const rows = Math.max(leastRows, Math.floor(bandPixels / size.width));
+export function* bandsOf(size: { width: number; height: number }): Generator<Band> {
+  const rows = Math.max(1, Math.floor(bandPixels / size.width));
   for (let y = 0; y < size.height; y += rows) {
     yield { y, height: Math.min(rows, size.height - y) };
   }
