@@ -1,12 +1,16 @@
 /** Server-sent events read by fetch, because an EventSource cannot send the key. */
+import { Unreachable } from './problem.js';
 import { reached } from './request.js';
+
+/** A stream that has less to say gives a sign of life, every two minutes or more often (EVENTS_HEARTBEAT_SECONDS). */
+const longestSilenceMs = 130_000;
 
 /**
  * https://html.spec.whatwg.org/multipage/server-sent-events.html, as far as this API uses it.
  * @param {Response} response
  * @param {AbortSignal} signal that gives it up
  * @returns {AsyncGenerator<{ name: string, data: any }>}
- * @throws {Unreachable} when it breaks off
+ * @throws {Unreachable} when it breaks off, or falls silent, as after a change of networks
  */
 export async function* readEvents(response, signal) {
   const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
@@ -14,7 +18,7 @@ export async function* readEvents(response, signal) {
   let text = '';
   try {
     for (;;) {
-      const { done, value } = await reached(reader.read(), signal);
+      const { done, value } = await reached(notSilent(reader.read()), signal);
       if (done) return;
       const blocks = (text + value).split('\n\n');
       text = blocks.pop() ?? '';
@@ -26,6 +30,18 @@ export async function* readEvents(response, signal) {
   } finally {
     reader.cancel().catch(() => {});
   }
+}
+
+/**
+ * @template T
+ * @param {Promise<T>} reading
+ * @returns {Promise<T>}
+ */
+function notSilent(reading) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Unreachable()), longestSilenceMs);
+    reading.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
 }
 
 /**

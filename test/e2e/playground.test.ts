@@ -374,6 +374,26 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     proxy.stop();
   });
 
+  test('a stream of events that falls silent is given up and opened again', async () => {
+    let streams = 0;
+    const proxy = await startProxy(service.url, (url, response) => {
+      if (!url.endsWith('/events') || streams++ > 0) return;
+      response.once('data', () => response.unpipe().removeAllListeners('close').resume());
+    });
+    const seen = await playground(`${proxy.url}/photos/`);
+    // The silence that is waited for takes minutes.
+    await seen.page.evaluate(`{
+      const { setTimeout } = globalThis;
+      globalThis.setTimeout = (callback, ms) => setTimeout(callback, ms > 60_000 ? ms / 100 : ms);
+    }`);
+    await seen.choose(await resized(190));
+    await seen.says(`${unreachable}. Trying again …`);
+    await seen.says('Done: pix 1, sem 1.');
+    expect(streams).toBeGreaterThan(1);
+    expect(posts(seen)).toHaveLength(1);
+    proxy.stop();
+  });
+
   test('of a service that has gone it says so, tries for a while, and again when told to', async () => {
     let isGone = false;
     let wasCut = false;
