@@ -6,6 +6,11 @@ import type { RunControl } from './run-control.ts';
 /** One number for the image, or a map [h,w] with one value per latent cell. */
 export type Lambda = number | Float32Array;
 
+export interface Dials {
+  readonly lambdaPix: Lambda;
+  readonly lambdaSem: Lambda;
+}
+
 /** What Eq. 8 asks of the UNet. */
 export interface EvaluationPlan {
   /** One entry per evaluation: 0 → ε_pix, 1 → ε_PiSA. */

@@ -14,8 +14,8 @@ export type TensorName = 'latents' | 'eps_pix' | 'eps_pisa';
 export interface KeptTensors {
   /** The bytes last written under this name, or undefined when they are not (or no longer) there. */
   read(name: TensorName): Promise<Uint8Array | undefined>;
-  /** Keeping is a service to later runs: a failure must not end this one, so it does not reject. */
-  write(name: TensorName, bytes: Uint8Array): Promise<void>;
+  /** Begins to write: keeping is a service to later runs, so this one neither waits for it nor hears of a failure. */
+  write(name: TensorName, bytes: Uint8Array): void;
 }
 
 const fingerprintBytes = 32;
@@ -54,11 +54,6 @@ export class TensorKeeper {
     this.#fingerprint = createHash('sha256').update(facts).digest();
   }
 
-  /** False: whoever computes a tensor need not keep it apart. */
-  get keeps(): boolean {
-    return this.#kept !== undefined;
-  }
-
   /** @returns [C,h,w] to float16 precision, or undefined */
   async read(name: TensorName): Promise<Planar | undefined> {
     const bytes = await this.#kept?.read(name);
@@ -67,7 +62,7 @@ export class TensorKeeper {
     if (bytes?.length !== fingerprintBytes + bytesPerHalf * length) return undefined;
     if (!this.#fingerprint.equals(bytes.subarray(0, fingerprintBytes))) return undefined;
     // A copy, for a Uint16Array begins at an even address.
-    const halves = new Uint16Array(Uint8Array.from(bytes.subarray(fingerprintBytes)).buffer);
+    const halves = new Uint16Array(new Uint8Array(bytes.subarray(fingerprintBytes)).buffer);
     const tensor = new Planar(channels, height, width);
     for (let from = 0; from < length; from += sliceValues) {
       const to = from + sliceValues;
@@ -89,6 +84,6 @@ export class TensorKeeper {
       float32ToFloat16(tensor.data.subarray(from, to), halves.subarray(from, to));
       await this.#control.breathe();
     }
-    await this.#kept.write(name, bytes);
+    this.#kept.write(name, bytes);
   }
 }

@@ -1,12 +1,12 @@
-/** Stages 3 to 5 for a run that keeps its tensors, or finds those of an earlier run. */
+/** Stages 3 to 5, which may find the tensors of an earlier run, and keep theirs for a later one. */
 import type { Evaluations } from '../jobs/job.ts';
-import { combine, type EvaluationPlan } from './combine.ts';
+import { combine, type Dials, type EvaluationPlan } from './combine.ts';
 import { encodeLatents } from './encode-latents.ts';
 import type { Geometry } from './geometry.ts';
 import type { TensorKeeper } from './kept-tensors.ts';
 import type { Model } from './model.ts';
 import type { Planar } from './planar.ts';
-import { type Dials, predictResidualsApart } from './predict-residual.ts';
+import { predictResiduals } from './predict-residual.ts';
 import type { Resampled } from './resample.ts';
 import type { RunControl } from './run-control.ts';
 
@@ -53,7 +53,7 @@ export async function keptResiduals(
   }
   const missing = semantic.filter((which) => !found.has(which));
   if (missing.length > 0) {
-    const computed = await predictResidualsApart(latents, missing, model, control);
+    const computed = await predictResiduals(latents, missing, model, control);
     for (const [i, which] of missing.entries()) {
       const tensor = computed[i] as Planar;
       found.set(which, tensor);

@@ -2,12 +2,11 @@
 import { AppError } from '../errors.ts';
 import type { Evaluations, Progress } from '../jobs/job.ts';
 import type { ColorFix, UpscaleParams } from '../jobs/params.ts';
-import { type EvaluationPlan, planEvaluations } from './combine.ts';
+import { type Dials, type EvaluationPlan, planEvaluations } from './combine.ts';
 import { type DecodedPhoto, decodePhoto } from './decode-photo.ts';
 import { type Geometry, planGeometry } from './geometry.ts';
 import { type KeptTensors, keptBytes, TensorKeeper } from './kept-tensors.ts';
 import type { Model } from './model.ts';
-import type { Dials } from './predict-residual.ts';
 import { RunControl, type StageWeights } from './run-control.ts';
 import { readStrengthMap } from './strength-map.ts';
 

@@ -15,7 +15,6 @@ import { decodeLatents } from './decode-latents.ts';
 import { checkOutput, encodeImage } from './encode-image.ts';
 import { makeGrey } from './grey.ts';
 import type { Planar } from './planar.ts';
-import { predictResidual } from './predict-residual.ts';
 import { Resampled } from './resample.ts';
 import { combineResiduals, keptLatents, keptResiduals } from './residuals.ts';
 import { prepareRun, type Run, recipeOf, type UpscaleContext } from './run.ts';
@@ -89,6 +88,7 @@ async function restore(run: Run): Promise<{ superRes: Planar; evaluations: Evalu
   const latents = await control.stage('encode_latents', () =>
     keptLatents(resampled, geometry, model, keeper, control),
   );
+  if (run.colorfix === 'none') input.rgb.release();
   const evaluations = await control.stage('predict_residual', () => restoreLatents(latents, run));
   const superRes = await control.stage('decode_latents', () =>
     decodeLatents(latents, geometry, model, control),
@@ -96,6 +96,7 @@ async function restore(run: Run): Promise<{ superRes: Planar; evaluations: Evalu
   latents.release();
   await control.stage('color_fix', async () => {
     await fixColors(superRes, resampled, run.colorfix, control);
+    input.rgb.release();
     if (input.isGrey) await makeGrey(superRes, control);
   });
   return { superRes, evaluations };
@@ -108,12 +109,6 @@ async function restore(run: Run): Promise<{ superRes: Planar; evaluations: Evalu
 async function restoreLatents(latents: Planar, run: Run): Promise<Evaluations> {
   const { model, plan, dials, keeper, control } = run;
   if (plan.evaluations === 0) return 0;
-  if (!keeper.keeps) {
-    const residual = await predictResidual(latents, plan, dials, model, control);
-    await subtractResidual(latents, residual, control);
-    residual.release();
-    return plan.evaluations;
-  }
   const residuals = await keptResiduals(latents, plan.semantic, model, keeper, control);
   const [residual] = residuals.tensors as [Planar, ...Planar[]];
   await combineResiduals(residuals.tensors, plan, dials, residual, control);

@@ -17,6 +17,8 @@ export interface ObjectKeeperOptions {
 export class ObjectKeeper implements KeptTensors {
   /** Bytes of what was written or found, by storage key. */
   readonly #objects = new Map<string, number>();
+  /** None rejects. */
+  readonly #writes: Promise<void>[] = [];
   readonly maxBytes: number;
   readonly #options: ObjectKeeperOptions;
   readonly #keys: Record<TensorName, string>;
@@ -40,11 +42,19 @@ export class ObjectKeeper implements KeptTensors {
     return bytes;
   }
 
-  async write(name: TensorName, bytes: Uint8Array): Promise<void> {
+  write(name: TensorName, bytes: Uint8Array): void {
+    this.#writes.push(this.#writeTensor(this.#keys[name], bytes));
+  }
+
+  /** Resolves when what the pipeline wrote is in the store, or could not be put there. */
+  async written(): Promise<void> {
+    await Promise.all(this.#writes);
+  }
+
+  async #writeTensor(key: string, bytes: Uint8Array): Promise<void> {
     const { store, owner, isOwn, tensorsExpireAt } = this.#options;
     // Nothing may appear again of a job that was deleted.
     if (!isOwn && !(await store.has(inputKey(owner)).catch(() => false))) return;
-    const key = this.#keys[name];
     if (await this.#put(key, bytes, tensorsExpireAt)) this.note(key, bytes);
   }
 

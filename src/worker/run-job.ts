@@ -46,7 +46,7 @@ export async function runJob(
     maxBytes: settings.keepMaxBytes,
   });
   const keeps = settings.keepMaxBytes > 0;
-  const { made, model } = await models.use(params.model, signal, async (loaded) => {
+  const run = models.use(params.model, signal, async (loaded) => {
     const context: UpscaleContext = {
       model: loaded,
       limits: settings.limits,
@@ -62,12 +62,20 @@ export async function runJob(
       model: { name, version, sha256: loaded.sha256 },
     };
   });
+  const { made, model } = await run.catch(async (error) => {
+    // Whoever hears that a job has failed deletes what it left.
+    await keeper.written();
+    throw error;
+  });
   signal.throwIfAborted();
   const key = outputKey(id);
   const expiresAt = Date.now() + ttlSeconds * 1000;
-  await store.put(key, made.image, ttlSeconds);
   const keptUntil = data.source?.expiresAt ?? expiresAt;
-  if (keeps) await keepUploads(keeper, data, { lowRes, maps }, keptUntil);
+  await Promise.all([
+    store.put(key, made.image, ttlSeconds),
+    keeper.written(),
+    ...(keeps ? keepUploads(keeper, data, { lowRes, maps }, keptUntil) : []),
+  ]);
   return {
     output: {
       key,
@@ -122,14 +130,19 @@ async function readMaps(store: JobStore, data: UpscaleJobData): Promise<Strength
 }
 
 /** From now on they live as long as the result, and count as what is kept. */
-async function keepUploads(
+function keepUploads(
   keeper: ObjectKeeper,
   { input, maps: mapKeys = {}, source }: UpscaleJobData,
   { lowRes, maps }: { lowRes: Uint8Array; maps: StrengthMaps },
   expiresAt: number,
-): Promise<void> {
+): Promise<void>[] {
+  const uploads: [string | undefined, Uint8Array | undefined][] = [
+    [mapKeys.pix, maps.pix],
+    [mapKeys.sem, maps.sem],
+  ];
   if (source) keeper.note(input.key, lowRes);
-  else await keeper.keepUpload(input.key, lowRes, expiresAt);
-  if (mapKeys.pix && maps.pix) await keeper.keepUpload(mapKeys.pix, maps.pix, expiresAt);
-  if (mapKeys.sem && maps.sem) await keeper.keepUpload(mapKeys.sem, maps.sem, expiresAt);
+  else uploads.push([input.key, lowRes]);
+  return uploads.flatMap(([key, bytes]) =>
+    key && bytes ? [keeper.keepUpload(key, bytes, expiresAt)] : [],
+  );
 }

@@ -16,9 +16,7 @@ function memory(maxBytes = 100_000_000) {
   const kept: KeptTensors & { maxBytes: number } = {
     maxBytes,
     read: async (name) => tensors.get(name),
-    write: async (name, bytes) => {
-      tensors.set(name, bytes);
-    },
+    write: (name, bytes) => void tensors.set(name, bytes),
   };
   return { kept, tensors };
 }

@@ -2,7 +2,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Lambda, planEvaluations } from '../../../src/pipeline/combine.ts';
 import type { Model } from '../../../src/pipeline/model.ts';
 import { Planar } from '../../../src/pipeline/planar.ts';
-import { predictResidual } from '../../../src/pipeline/predict-residual.ts';
+import { predictResiduals } from '../../../src/pipeline/predict-residual.ts';
+import { combineResiduals } from '../../../src/pipeline/residuals.ts';
 import { RunControl } from '../../../src/pipeline/run-control.ts';
 import { bundlePath, difference } from './fixtures.ts';
 import { loadOnCpu } from './run.ts';
@@ -27,7 +28,7 @@ const wanted = (pix: Lambda, sem: Lambda): Float32Array =>
 const ramp = Float32Array.from({ length: cells }, (_, cell) => (2 * cell) / cells);
 const waves = Float32Array.from({ length: cells }, (_, cell) => 1 + Math.cos(cell));
 
-describe('predictResidual over many tiles', () => {
+describe('the residual of Eq. 8 over many tiles', () => {
   it.each([
     ['numbers', 0.6, 1.4, 2],
     ['equal numbers', 1.3, 1.3, 1],
@@ -40,7 +41,10 @@ describe('predictResidual over many tiles', () => {
     const plan = planEvaluations(lambdaPix, lambdaSem);
     expect(plan.evaluations).toBe(evaluations);
     const dials = { lambdaPix, lambdaSem };
-    const residual = await predictResidual(latents, plan, dials, identity, new RunControl());
+    const control = new RunControl();
+    const residuals = await predictResiduals(latents, plan.semantic, identity, control);
+    const residual = new Planar(48, 38, 54);
+    await combineResiduals(residuals, plan, dials, residual, control);
     expect(difference(residual.data, wanted(lambdaPix, lambdaSem)).max).toBeLessThan(2e-6);
   });
 });

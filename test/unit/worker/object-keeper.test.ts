@@ -27,7 +27,9 @@ const keeper = (store: JobStore, isOwn: boolean) =>
 
 test('another job finds what a job has kept; a second attempt of the same job does not', async () => {
   const store = memoryStore();
-  await keeper(store, true).write('latents', bytes);
+  const own = keeper(store, true);
+  own.write('latents', bytes);
+  await own.written();
   expect(await keeper(store, true).read('latents')).toBeUndefined();
   const other = keeper(store, false);
   expect(await other.read('latents')).toEqual(bytes);
@@ -37,7 +39,9 @@ test('another job finds what a job has kept; a second attempt of the same job do
 
 test('a job that was deleted leaves nothing again', async () => {
   const store = memoryStore();
-  await keeper(store, false).write('latents', bytes);
+  const other = keeper(store, false);
+  other.write('latents', bytes);
+  await other.written();
   expect(await store.has('latents/a')).toBe(false);
 });
 
@@ -49,10 +53,12 @@ test('a store that fails takes nothing away from a job: its upload stays, and co
   const expiresAt = Date.now() + 60_000;
   const own = keeper(store, true);
   await own.keepUpload('input/a', bytes, expiresAt);
-  await own.write('eps_pix', bytes);
+  own.write('eps_pix', bytes);
+  await own.written();
   expect(own.objects(expiresAt)).toEqual([{ key: 'input/a', bytes: bytes.length, expiresAt }]);
   const other = keeper(store, false);
-  await other.write('latents', bytes);
+  other.write('latents', bytes);
+  await other.written();
   expect(other.objects(expiresAt)).toEqual([]);
   expect(await store.get('input/a')).toEqual(bytes);
   expect(await store.get('latents/a')).toEqual(bytes);
