@@ -6,6 +6,7 @@ import type { Metadata } from 'sharp';
 import { AppError } from '../errors.ts';
 import { sharp, untrusted } from './sharp-policy.ts';
 import { contentTypes, type ImageFormat, saysAnimated, sniffFormat } from './sniff.ts';
+import { holdsPlainYCbCr } from './tiff.ts';
 
 export interface ImageLimits {
   /** Width × height. */
@@ -74,6 +75,11 @@ export async function readHeader(bytes: Uint8Array, limits: ImageLimits): Promis
   if (pages > 1) throw severalFrames(format, pages);
   if (metadata.depth !== 'uchar' && metadata.depth !== 'ushort') {
     const detail = `The image has samples of type ${metadata.depth}; 8 or 16 bits per channel are allowed.`;
+    throw new AppError('unsupported_media_type', detail);
+  }
+  if (format === 'tiff' && holdsPlainYCbCr(bytes)) {
+    const detail =
+      'The TIFF holds luma and chroma (YCbCr) without JPEG compression. Save it as RGB.';
     throw new AppError('unsupported_media_type', detail);
   }
   const { width, height } = metadata.autoOrient;

@@ -36,6 +36,24 @@ describe('inspectImage', () => {
     await expect(refused).rejects.toThrow('a single page or frame');
   });
 
+  it.each([
+    ['classic', {}, 8],
+    ['big', { bigtiff: true }, 12],
+  ] as const)('refuses YCbCr in a %s TIFF, unless it is JPEG', async (_, options, valueAt) => {
+    const image = sharp(await samples.png());
+    const tiff = await image.tiff({ compression: 'lzw', ...options }).toBuffer();
+    expect(await inspectImage(tiff, limits)).toMatchObject({ format: 'tiff' });
+    // PhotometricInterpretation, a SHORT: 2 is RGB, 6 YCbCr.
+    const entry = tiff.indexOf(Buffer.of(0x06, 0x01, 0x03, 0x00));
+    expect(tiff.readUInt16LE(entry + valueAt)).toBe(2);
+    tiff.writeUInt16LE(6, entry + valueAt);
+    const refused = inspectImage(tiff, limits);
+    await expect(refused).rejects.toMatchObject({ code: 'unsupported_media_type' });
+    await expect(refused).rejects.toThrow('Save it as RGB.');
+    const jpeg = await image.tiff({ compression: 'jpeg', ...options }).toBuffer();
+    expect(await inspectImage(jpeg, limits)).toMatchObject({ format: 'tiff' });
+  });
+
   it('takes a TIFF of one page, written the same way', async () => {
     expect(await inspectImage(tiffOfPages(1), limits)).toMatchObject({ format: 'tiff', width: 1 });
   });
