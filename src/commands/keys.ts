@@ -12,7 +12,7 @@ interface KeyLimits {
 
 /**
  * @param file made if it is not there; replaced whole, so that no reader sees half of it
- * @throws invalid_config when `file` is there and is not a key file, or belongs to another user
+ * @throws invalid_config when `file` cannot be written, belongs to another user, or is there and no key file
  */
 export async function createKey(name: string, file: string, limits: KeyLimits): Promise<void> {
   const key = `pisa_${randomBytes(32).toString('base64url')}`;
@@ -35,7 +35,13 @@ export async function createKey(name: string, file: string, limits: KeyLimits): 
 /** Whoever could read the file can read it still: the service may run as another user than whoever adds a key. */
 async function replaceFile(file: string, content: string): Promise<void> {
   const temporary = `${file}.${process.pid}.new`;
-  await writeFile(temporary, content, { mode: 0o600 });
+  await writeFile(temporary, content, { mode: 0o600 }).catch((cause: NodeJS.ErrnoException) => {
+    throw new AppError(
+      'invalid_config',
+      `${file} cannot be written (${cause.code}). Name a file in a folder that is there and that you may write to.`,
+      { cause },
+    );
+  });
   try {
     const before = await stat(file).catch(() => undefined);
     if (before) {

@@ -23,14 +23,24 @@ export interface PrivateRedis {
 const startLimitMs = 20_000;
 const firstRestartDelayMs = 500;
 
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    const detail = `Cannot make the folder ${folder} (${code}). Set DATA_DIR to a folder that you may write to.`;
+    throw new AppError('not_ready', detail, { cause });
+  }
+}
+
 /**
  * @param dataDir the socket, the append-only file and the pid file go into `dataDir/redis`
- * @throws not_ready when redis-server is missing, does not start, another service uses the
- *   folder, or the folder of its socket is not ours alone
+ * @throws not_ready when redis-server is missing, does not start, the folder cannot be made, another service uses it,
+ *   or the folder of its socket is not ours alone
  */
 export async function startPrivateRedis(dataDir: string, logger: Logger): Promise<PrivateRedis> {
   const folder = path.join(path.resolve(dataDir), 'redis');
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeFolder(folder);
   const socket = redisSocketPath(folder);
   requireRedisServer();
   if (await answers(socket)) {

@@ -67,6 +67,15 @@ const kill = async (redis: Redis): Promise<void> => {
 };
 const ends = (): LogLine[] => log.filter(({ msg }) => msg.includes('redis-server ended'));
 
+test('a data folder that cannot be made is named, with its setting', async () => {
+  const file = path.join(folder, 'file');
+  await writeFile(file, '');
+  await expect(startPrivateRedis(file, pino({ level: 'silent' }))).rejects.toMatchObject({
+    code: 'not_ready',
+    message: expect.stringMatching(/Cannot make the folder .*ENOTDIR.*DATA_DIR/),
+  });
+});
+
 test('one that ends is started again, with what it said last in the log', async () => {
   await redisServer('echo the disk is on fire >&2');
   const redis = client(await start());

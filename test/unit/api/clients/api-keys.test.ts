@@ -98,6 +98,14 @@ test('a key that is added leaves the file to whoever had it', async () => {
   expect(statSync(file).mode & 0o7777).toBe(0o640);
 });
 
+test('keys create says where it cannot write', async () => {
+  const file = path.join(folder, 'absent', 'keys.json');
+  await expect(createKey('one', file, {})).rejects.toMatchObject({
+    code: 'invalid_config',
+    message: expect.stringContaining(`${file} cannot be written (ENOENT)`),
+  });
+});
+
 test.each([
   ['127.0.0.1', {}, true],
   ['127.3.2.1', {}, true],
