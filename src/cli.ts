@@ -141,7 +141,7 @@ models
   .option('--replace', 'replace another bundle of this name')
   .option(
     '--sha256 <hex>',
-    'take only this bundle, by its sha256 as `models` and GET /models show it',
+    'take only this bundle, by its sha256 as `models` and GET /models show it; fetch nothing where it is',
   )
   .option('--plain-http', 'also take http:// URLs of other machines')
   .action(async (from: string, flags) => {

@@ -9,11 +9,12 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
+import { hostname, tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as nextLook } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -266,6 +267,100 @@ test('two that add the same bundle at once get one', async () => {
   ]);
   expect(seen.filter((line) => line.startsWith(weights))).toHaveLength(1);
   expectWhole();
+});
+
+describe('a bundle that --sha256 names and that is there', () => {
+  let demanded: string[];
+  const place = () => path.join(modelsDir, 'identity');
+  const awayFor = (status: number) => {
+    misbehave = (_name, _request, response) => {
+      response.writeHead(status).end();
+      return true;
+    };
+  };
+  const damage = (file: string, bytes: Buffer) => writeFileSync(path.join(place(), file), bytes);
+
+  beforeEach(async () => {
+    const { out } = await run(['add', offered]);
+    demanded = [url, '--sha256', /sha256 ([0-9a-f]{64})/.exec(out)?.[1] ?? ''];
+    seen = [];
+  });
+
+  test('is found while its host is away, which is not asked', async () => {
+    awayFor(500);
+    const [, flag = '', digest = ''] = demanded;
+    for (const text of [digest, digest.toUpperCase()]) {
+      const outcome = await run(['add', url, flag, text]);
+      expect(outcome).toMatchObject({ code: 0, err: '' });
+      expect(outcome.out).toBe(`identity 1.0.0 was already in ${modelsDir}, sha256 ${digest}.\n`);
+    }
+    expect(seen).toEqual([]);
+    expectWhole();
+  });
+
+  test('is found beside others, and beside what is no bundle', async () => {
+    mkdirSync(path.join(modelsDir, 'another'));
+    writeFileSync(path.join(modelsDir, 'another/manifest.json'), '<html>');
+    writeFileSync(path.join(modelsDir, 'a-file'), '');
+    expect(await run(['add', ...demanded])).toMatchObject({ code: 0, err: '' });
+    expect(seen).toEqual([]);
+  });
+
+  test('is read while another process holds the lock', async () => {
+    const lock = path.join(modelsDir, '.identity.lock');
+    mkdirSync(lock);
+    writeFileSync(path.join(lock, 'owner'), JSON.stringify({ host: hostname(), pid: process.pid }));
+    // It never grows stale: who waits for it waits for ever.
+    const later = new Date(Date.now() + 86_400_000);
+    utimesSync(lock, later, later);
+    for (const args of [demanded, [url]]) {
+      const outcome = await run(['add', ...args]);
+      expect(outcome).toMatchObject({ code: 0, err: '' });
+      expect(outcome.out).toMatch(/^identity 1\.0\.0 was already in/);
+    }
+  });
+
+  test.each<[string, () => void]>([
+    ['a file of another content', () => damage(weights, randomBytes(weightsBytes))],
+    ['a file that is cut short', () => damage('unet.onnx', Buffer.alloc(3))],
+    ['a missing file', () => rmSync(path.join(place(), 'decoder.onnx'))],
+  ])('but damaged, with %s, is fetched again', async (_name, harm) => {
+    harm();
+    const outcome = await run(['add', ...demanded]);
+    expect(outcome).toMatchObject({ code: 0, err: '' });
+    expect(outcome.out).toMatch(/identity holds this bundle, but damaged: it is fetched again/);
+    expectWhole();
+  });
+
+  test('but damaged is fetched once by two at once', async () => {
+    damage(weights, randomBytes(weightsBytes));
+    const both = await Promise.all([run(['add', ...demanded]), run(['add', ...demanded])]);
+    expect(both).toMatchObject([
+      { code: 0, err: '' },
+      { code: 0, err: '' },
+    ]);
+    expect(seen.filter((line) => line.startsWith(weights))).toHaveLength(1);
+    expectWhole();
+  });
+
+  test('but damaged, while its host is away, is no success and stays', async () => {
+    damage(weights, randomBytes(weightsBytes));
+    awayFor(404);
+    expectRefusal(await run(['add', ...demanded]), /answers HTTP 404/, ['identity']);
+  });
+
+  test('but damaged beyond knowing what it is is replaced only when asked to', async () => {
+    damage('manifest.json', Buffer.from('{'));
+    const reason = /holds a damaged bundle, and this is identity 1\.0\.0\. Give --replace/;
+    expectRefusal(await run(['add', ...demanded]), reason, ['identity']);
+    expect(await run(['add', ...demanded, '--replace'])).toMatchObject({ code: 0, err: '' });
+    expectWhole();
+  });
+
+  test('is not taken for another one that is demanded', async () => {
+    const outcome = await run(['add', url, '--sha256', 'ab'.repeat(32)]);
+    expectRefusal(outcome, /not the one that --sha256 names/, ['identity']);
+  });
 });
 
 describe('another version', () => {

@@ -11,11 +11,12 @@ import {
   type BundleFile,
   bundleFiles,
   bundleSha256,
+  loadManifest,
   type Manifest,
   parseManifest,
   sha256Of,
-  verifyBundle,
 } from '../../pipeline/manifest.ts';
+import { findWhole, readWhole } from './find-whole.ts';
 import { withLock } from './lock.ts';
 import { type BundleSource, FolderSource } from './source.ts';
 import { UrlSource } from './url-source.ts';
@@ -25,7 +26,7 @@ export interface AddFlags {
   replace?: boolean;
   /** Also from other machines. */
   plainHttp?: boolean;
-  /** What the bundle must be, as `GET /models` and this command show it. */
+  /** What the bundle must be, as `GET /models` and this command show it. Where it is there, nothing is fetched. */
   sha256?: string;
 }
 
@@ -52,11 +53,17 @@ export async function addModel(
   const source = /^[a-z]+:\/\//i.test(from)
     ? new UrlSource(from, flags.plainHttp ?? false)
     : new FolderSource(path.resolve(from));
+  const wanted = flags.sha256?.toLowerCase();
+  const there = wanted === undefined ? undefined : await findWhole(modelsDir, wanted);
+  if (there) {
+    say(`${there.name} ${there.version} was already in ${modelsDir}, sha256 ${wanted}.`);
+    return;
+  }
   const text = await source.manifest();
   const manifest = parseManifest(text, `${source.where}/manifest.json`);
   const { name, version } = manifest;
   const sha256 = bundleSha256(manifest);
-  if (flags.sha256 !== undefined && flags.sha256.toLowerCase() !== sha256) {
+  if (wanted !== undefined && wanted !== sha256) {
     throw new AppError(
       'invalid_bundle',
       `${source.where} is the bundle ${name} ${version} with sha256 ${sha256}, not the one that --sha256 names.`,
@@ -65,10 +72,7 @@ export async function addModel(
   const work = { source, manifest, text, modelsDir, say };
   try {
     await mkdir(modelsDir, { recursive: true });
-    const waits = () => say(`Another process is adding ${name}; waiting for it.`);
-    const added = await withLock(path.join(modelsDir, `.${name}.lock`), waits, () =>
-      addLocked(work, flags.replace ?? false),
-    );
+    const added = await addOnce(work, flags.replace ?? false);
     say(`${name} ${version} ${added ? 'is in' : 'was already in'} ${modelsDir}, sha256 ${sha256}.`);
     if (added && name !== MODEL) {
       say(
@@ -80,12 +84,40 @@ export async function addModel(
   }
 }
 
-/** @returns false when it was there already */
-async function addLocked(work: Work, replace: boolean): Promise<boolean> {
+/**
+ * Adds the bundle unless it is there. What is there is read without the lock: it may be gigabytes, which workers that
+ * start at once on a shared volume would else read one after the other.
+ * @returns false when it was there already
+ */
+async function addOnce(work: Work, replace: boolean): Promise<boolean> {
+  const { manifest, modelsDir, say } = work;
+  const target = path.join(modelsDir, manifest.name);
+  const lock = path.join(modelsDir, `.${manifest.name}.lock`);
+  const waits = () => say(`Another process is adding ${manifest.name}; waiting for it.`);
+  for (;;) {
+    const before = await identityOf(target);
+    if (await readWhole(target, bundleSha256(manifest))) return false;
+    const added = await withLock(lock, waits, async () => {
+      // What was put there since then may be the bundle: read that first.
+      if ((await identityOf(target)) !== before) return false;
+      await addLocked(work, replace);
+      return true;
+    });
+    if (added) return true;
+  }
+}
+
+/** Another one when another folder has taken the place. */
+async function identityOf(folder: string): Promise<string | undefined> {
+  const facts = await stat(folder).catch(() => undefined);
+  return facts && `${facts.ino} ${facts.mtimeMs}`;
+}
+
+/** Makes the bundle and puts it in its place, which does not hold it whole. */
+async function addLocked(work: Work, replace: boolean): Promise<void> {
   const { manifest, modelsDir, text } = work;
   const target = path.join(modelsDir, manifest.name);
-  const exists = await checkTarget(target, manifest, replace);
-  if (exists === 'same') return false;
+  const holds = await checkTarget(work, target, replace);
   const partial = partialFolder(work);
   const made = path.join(partial, bundleSha256(manifest).slice(0, 16));
   await mkdir(made, { recursive: true });
@@ -96,7 +128,7 @@ async function addLocked(work: Work, replace: boolean): Promise<boolean> {
   await checkSpace(work, made);
   for (const entry of bundleFiles(manifest)) await addFile(work, entry, made);
   await writeFile(path.join(made, 'manifest.json'), text, { flush: true });
-  if (exists === 'other') {
+  if (holds === 'bundle') {
     const old = path.join(partial, 'replaced');
     await rename(target, old);
     // Back, if the new one cannot take its place.
@@ -106,7 +138,6 @@ async function addLocked(work: Work, replace: boolean): Promise<boolean> {
     });
   } else await rename(made, target);
   await rm(partial, { recursive: true, force: true });
-  return true;
 }
 
 /** Hidden, and one level above the bundle: nobody who lists bundles sees it. */
@@ -114,16 +145,15 @@ const partialFolder = ({ modelsDir, manifest }: Pick<Work, 'modelsDir' | 'manife
   path.join(modelsDir, `.${manifest.name}.partial`);
 
 /**
- * What is in the place of the bundle.
+ * What is in the place of the bundle, other than the bundle whole.
  * @throws invalid_parameter when it may not be replaced
  */
 async function checkTarget(
+  { manifest, say }: Work,
   target: string,
-  manifest: Manifest,
   replace: boolean,
-): Promise<'nothing' | 'same' | 'other'> {
-  const found = await stat(target).catch(() => undefined);
-  if (!found) return 'nothing';
+): Promise<'nothing' | 'bundle'> {
+  if (!(await stat(target).catch(() => undefined))) return 'nothing';
   const there = await stat(path.join(target, 'manifest.json')).catch(() => undefined);
   if (!there) {
     throw new AppError(
@@ -131,12 +161,15 @@ async function checkTarget(
       `${target} exists and is no model bundle, so it is not replaced. Move it away, or set another MODELS_DIR.`,
     );
   }
-  const whole = await verifyBundle(target).catch(() => undefined);
-  if (whole && bundleSha256(whole) === bundleSha256(manifest)) return 'same';
-  if (replace) return 'other';
-  const holds = whole ? `${whole.name} ${whole.version}` : 'a damaged bundle';
+  const found = await loadManifest(target).catch(() => undefined);
+  if (found && bundleSha256(found) === bundleSha256(manifest)) {
+    say(`${target} holds this bundle, but damaged: it is fetched again.`);
+    return 'bundle';
+  }
+  if (replace) return 'bundle';
+  const holds = found ? `${found.name} ${found.version}` : 'a damaged bundle';
   const { name, version } = manifest;
-  const other = whole?.version === version ? `another ${version} of ${name}` : `${name} ${version}`;
+  const other = found?.version === version ? `another ${version} of ${name}` : `${name} ${version}`;
   throw new AppError(
     'invalid_parameter',
     `${target} holds ${holds}, and this is ${other}. Give --replace to replace it.`,
