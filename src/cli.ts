@@ -1,10 +1,10 @@
 #!/usr/bin/env node
 /** The command line. Each command lives in `src/commands`; they are loaded when called, so `--help` is quick. */
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { description, version } from './commands/package-info.ts';
 import { type Config, loadConfig } from './config.ts';
 import { AppError } from './errors.ts';
 import { colorFixes, outputFormats } from './jobs/params.ts';
+import { description, version } from './package-info.ts';
 
 // ONNX Runtime reports to its makers unless this is set before it is loaded. We call nobody.
 process.env.ORT_DISABLE_TELEMETRY = '1';

@@ -379,7 +379,7 @@ export const settings = {
     1,
     86_400,
     25,
-    'Time that SIGTERM leaves running jobs to finish before they go back to the queue.',
+    'Time that SIGTERM leaves running jobs to finish before they go back to the queue, and uploads and downloads before they are cut off.',
   ),
   KUBERNETES_POD: text(
     '',

@@ -52,6 +52,7 @@ export const errorCatalogue = {
   headers_too_large: entry(431, 'The request headers are too large'),
   internal: entry(500, 'Something went wrong on our side', true),
   device_lost: entry(500, 'The device process stopped during the job', true),
+  model_failed: entry(500, 'The model cannot be used'),
   not_ready: entry(503, 'The service is not ready', true),
   redis_unavailable: entry(503, 'The queue cannot be reached', true),
   storage_unavailable: entry(503, 'The object storage cannot be used', true),
@@ -60,8 +61,9 @@ export const errorCatalogue = {
   shutting_down: entry(503, 'The service is shutting down', true),
   job_timeout: entry(504, 'The job exceeded its time limit'),
   model_too_large: entry(507, 'The model does not fit into the memory for models'),
+  out_of_device_memory: entry(507, 'The device ran out of memory', true),
   disk_full: entry(507, 'The worker has no room for temporary files', true),
-  // Start-up faults: they end the process with this text and are never sent over HTTP.
+  // Faults of a start: they end the process with this text and are never sent over HTTP.
   invalid_config: entry(500, 'The configuration is invalid'),
   invalid_bundle: entry(500, 'The model bundle is invalid'),
   bundle_not_added: entry(500, 'The model bundle could not be added'),
@@ -139,6 +141,12 @@ export function toAppError(error: unknown): AppError {
   return new AppError('internal', 'An unexpected error occurred. The log has the details.', {
     cause: error,
   });
+}
+
+/** All that is known of an error, for an operator; a client is told the message alone. */
+export function toldInFull({ message, cause }: AppError): string {
+  const reason = cause instanceof Error ? cause.message.trim() : '';
+  return reason === '' || message.includes(reason) ? message : `${message} The cause: ${reason}`;
 }
 
 /** What crosses process borders (IPC, BullMQ's `failedReason`, which keeps only a message). */

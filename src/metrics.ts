@@ -23,6 +23,10 @@ export const modeOf = (evaluations: Evaluations): Mode => modes[evaluations];
 const inferenceBuckets = [
   0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180, 600,
 ];
+/** Of waits, in seconds; the whole ones are the targets that the chart's `monitoring.queueWaitTargetSeconds` takes. */
+export const waitBuckets = [
+  0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 180, 300, 600, 1800, 3600,
+];
 const httpBuckets = [
   0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
 ];
@@ -41,8 +45,8 @@ export const metrics = {
   queueWaitSeconds: new Histogram({
     name: 'pisa_queue_wait_seconds',
     help: 'Time from accepting a job to the start of the attempt that succeeded.',
-    labelNames: ['model', 'mode'] as const,
-    buckets: inferenceBuckets,
+    labelNames: ['model', 'priority'] as const,
+    buckets: waitBuckets,
     registers,
   }),
   processingSeconds: new Histogram({
@@ -59,7 +63,10 @@ export const metrics = {
     buckets: inferenceBuckets,
     registers,
   }),
-  /** `status` is final: succeeded, failed or canceled. `code` is empty for succeeded. */
+  /**
+   * `status` is final: succeeded, failed or canceled. `code` is empty for succeeded, and `requested_timeout` for a
+   * `job_timeout` at a limit that its client asked for.
+   */
   jobs: new Counter({
     name: 'pisa_jobs_total',
     help: 'Jobs that reached a final status, by status and error code.',
@@ -151,12 +158,6 @@ export const metrics = {
     help: 'Bytes set aside for uploads that arrive or are being stored now.',
     registers,
   }),
-  /** Set by the worker after each job that kept or used any. */
-  keptBytes: new Gauge({
-    name: 'pisa_kept_bytes',
-    help: 'Bytes of uploads, latents and residuals that are kept for other dials.',
-    registers,
-  }),
   keptEvictions: new Counter({
     name: 'pisa_kept_evictions_total',
     help: 'Kept objects deleted before their time, to stay under KEEP_MAX_MEGABYTES.',
@@ -193,7 +194,7 @@ export const metrics = {
 };
 
 /**
- * The state of queues, workers and Redis, which the api reads at each scrape. Every api says the same: take the
+ * The state of queues, kept objects, workers and Redis, which the api reads at each scrape. Every api says the same: take the
  * maximum, not the sum. Absent where nobody looks (a worker) or nothing is known (Redis is away).
  */
 export const queueMetrics = {
@@ -223,6 +224,11 @@ export const queueMetrics = {
   webhooksOldestDueSeconds: new Gauge({
     name: 'pisa_webhooks_oldest_due_seconds',
     help: 'For how long the webhook that is next to be sent, or that waits for a slot of its host for longest, has been due; 0 when none is.',
+    registers,
+  }),
+  keptBytes: new Gauge({
+    name: 'pisa_kept_bytes',
+    help: 'Bytes of uploads, latents and residuals that are kept for other dials.',
     registers,
   }),
   /** `state` is ready (a device takes jobs) or not_ready. */

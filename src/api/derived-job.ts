@@ -2,13 +2,15 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { AppError, type ErrorCode } from '../errors.ts';
 import type { UpscaleJobData } from '../jobs/job.ts';
+import type { JobSnapshot } from '../jobs/job-snapshot.ts';
 import type { OutputFormat } from '../jobs/params.ts';
+import type { UpscaleQueue } from '../jobs/queue.ts';
 import { orUnavailable } from '../jobs/redis.ts';
 import { checkRoomAndModel } from './admission.ts';
 import { answerJob } from './answer-job.ts';
 import { type AnswerPlan, planAnswer } from './answer-plan.ts';
-import { enterJob, isRepeated } from './enter-job.ts';
-import { findFinishedJob } from './find-job.ts';
+import { enterJob, findRepeated, isRepeated } from './enter-job.ts';
+import { findFinishedJob, type JobRequest } from './find-job.ts';
 import { type JobOptions, resolveJobOptions } from './job-options.ts';
 import type { AskedJob } from './request-digest.ts';
 import type { FinishedJob } from './result-headers.ts';
@@ -32,6 +34,8 @@ export const derivedJobProblems: readonly ErrorCode[] = [
   'storage_unavailable',
   'device_lost',
   'model_too_large',
+  'model_failed',
+  'out_of_device_memory',
   'disk_full',
   'job_timeout',
 ];
@@ -46,23 +50,42 @@ export const answerDerivedProblems: readonly ErrorCode[] = [
   'idempotency_key_reused',
 ];
 
-/** A job whose upload is still kept. */
+/** A job whose upload may still be kept. */
 export interface Source {
-  readonly job: FinishedJob;
+  readonly job: Pick<JobSnapshot, 'data'>;
   /** What the data of every job from this source begin with. */
   readonly data: Pick<UpscaleJobData, 'input' | 'client'> &
     Required<Pick<UpscaleJobData, 'source'>>;
 }
 
-/**
- * The source of a job that was made from a source itself is that source: nothing is kept twice.
- * @throws job_not_found | job_not_finished | job_has_no_result | canceled | redis_unavailable
- */
-async function sourceOf({ queue }: Services, id: string): Promise<Source> {
-  const job = await findFinishedJob(queue, id);
+/** The source of a job that was made from a source itself is that source: nothing is kept twice. */
+function sourceOf(job: FinishedJob): Source {
+  const source = job.data.source ?? { id: job.id, expiresAt: job.result.output.expiresAt };
+  return from(job, source);
+}
+
+function from(job: Source['job'], source: Source['data']['source']): Source {
   const { input, client } = job.data;
-  const source = job.data.source ?? { id, expiresAt: job.result.output.expiresAt };
   return { job, data: { input, source, ...(client === undefined ? {} : { client }) } };
+}
+
+/**
+ * What the job in the path is made from. Where that has been deleted, the job that the same request made before says as
+ * well what it was made from, and what the request left as it was.
+ * @throws what `findFinishedJob` throws
+ */
+async function findOrigin(
+  queue: UpscaleQueue,
+  request: FastifyRequest & JobRequest,
+): Promise<Source> {
+  try {
+    return sourceOf(await findFinishedJob(queue, request));
+  } catch (error) {
+    const isGone = error instanceof AppError && error.code === 'job_not_found';
+    const made = isGone ? await findRepeated(queue, request) : undefined;
+    if (!made?.data.source) throw error;
+    return from(made, made.data.source);
+  }
 }
 
 /** @throws input_expired | redis_unavailable | storage_unavailable */
@@ -75,9 +98,9 @@ async function checkKept({ store }: Services, { input, source }: Source['data'])
   );
 }
 
-/** @throws what `sourceOf` and `checkKept` throw */
-export async function findSource(services: Services, id: string): Promise<Source> {
-  const source = await sourceOf(services, id);
+/** @throws what `checkKept` throws */
+export async function findSource(services: Services, job: FinishedJob): Promise<Source> {
+  const source = sourceOf(job);
   await checkKept(services, source.data);
   return source;
 }
@@ -92,12 +115,10 @@ interface Derivation {
 }
 
 interface DerivedRequest {
-  /** Of the job in the path. */
-  id: string;
   query: JobOptions & { format?: OutputFormat };
   /** The format of the new job, where the request names none. Default: as in the job of the path. */
   usual?: OutputFormat;
-  derive: (from: FinishedJob, plan: AnswerPlan) => Derivation;
+  derive: (from: Source['job'], plan: AnswerPlan) => Derivation;
 }
 
 /**
@@ -106,12 +127,12 @@ interface DerivedRequest {
  */
 export async function answerDerived(
   services: Services,
-  request: FastifyRequest,
+  request: FastifyRequest & JobRequest,
   reply: FastifyReply,
-  { id, query, usual, derive }: DerivedRequest,
+  { query, usual, derive }: DerivedRequest,
 ): Promise<FastifyReply> {
   const { config, queue, uploadBudget } = services;
-  const { job, data } = await sourceOf(services, id);
+  const { job, data } = await findOrigin(queue, request);
   const formats = { format: query.format, usual: usual ?? job.data.params.format };
   const plan = planAnswer(request, formats, config.MAX_WAIT_SECONDS);
   const options = resolveJobOptions(query, config, job.data);

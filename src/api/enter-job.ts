@@ -17,6 +17,7 @@ import {
   type FileDigests,
   type JobUploads,
   requestFingerprint,
+  requestWording,
 } from './request-digest.ts';
 import type { Services } from './services.ts';
 
@@ -67,6 +68,19 @@ export async function isRepeated(queue: UpscaleQueue, request: FastifyRequest): 
   return key !== undefined && (await queue.isClaimed({ client: request.client.name, key }));
 }
 
+const wordingOf = ({ params, query }: FastifyRequest): string =>
+  requestWording(params as object, query as object);
+
+/** The job that a request for one from a source has made before, by its Idempotency-Key. It needs no source any more. */
+export async function findRepeated(
+  queue: UpscaleQueue,
+  request: FastifyRequest,
+): Promise<JobSnapshot | undefined> {
+  const key = keyOf(request.raw);
+  if (key === undefined) return undefined;
+  return queue.findClaimed({ client: request.client.name, key, wording: wordingOf(request) });
+}
+
 interface JobToEnter {
   uploads: JobUploads;
   asked: AskedJob;
@@ -97,6 +111,7 @@ export async function enterJob(
             client,
             key,
             fingerprint: requestFingerprint(await files(), asked, request.query as object),
+            ...(asked.source ? { wording: wordingOf(request) } : {}),
           },
           newId,
           config.IDEMPOTENCY_KEY_SECONDS,
@@ -109,6 +124,7 @@ export async function enterJob(
   const { outcome, keep } = cacheWish(request.raw, caches);
   const data: UpscaleJobData = {
     ...asked,
+    isDefaultModel: asked.params.model === config.MODEL,
     ...(keep ? { contentKey: contentKey(await files(), asked, client) } : {}),
     input: { key: inputKey(id), ...input },
     ...mapsOf(id, uploads),
@@ -116,7 +132,9 @@ export async function enterJob(
     requestId: request.id,
     ...(request.span ? { traceparent: request.span.traceparent } : {}),
   };
-  const reused = outcome === 'miss' ? await queue.reuse(id, data) : undefined;
+  const keepMaxBytes = config.KEEP_MAX_MEGABYTES * 1_000_000;
+  const reused =
+    outcome === 'miss' ? await queue.reuse(id, uploads, data, keepMaxBytes) : undefined;
   const job =
     reused ??
     (await queue.submit(id, uploads, data, {

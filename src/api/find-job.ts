@@ -1,4 +1,5 @@
 /** A job by the id in the path. */
+import type { FastifyRequest } from 'fastify';
 import Type from 'typebox';
 import { AppError } from '../errors.ts';
 import type { JobSnapshot } from '../jobs/job-snapshot.ts';
@@ -25,9 +26,15 @@ export const jobNotFound = (id: string): AppError =>
     `There is no job ${id}. It was deleted, or its time to live has passed.`,
   );
 
+/** A request that names a job in its path. */
+export type JobRequest = Pick<FastifyRequest, 'ownJob'> & { params: { id: string } };
+
 /** @throws job_not_found | job_not_finished | job_has_no_result | canceled | redis_unavailable */
-export async function findFinishedJob(queue: UpscaleQueue, id: string): Promise<FinishedJob> {
-  const job = await findJob(queue, id);
+export async function findFinishedJob(
+  queue: UpscaleQueue,
+  request: JobRequest,
+): Promise<FinishedJob> {
+  const job = await findJob(queue, request);
   if (isSucceeded(job)) return job;
   if (job.status === 'canceled') {
     throw new AppError('canceled', 'The job was canceled: there is no result.');
@@ -45,9 +52,15 @@ export async function findFinishedJob(queue: UpscaleQueue, id: string): Promise<
   );
 }
 
-/** @throws job_not_found | redis_unavailable */
-export async function findJob(queue: UpscaleQueue, id: string): Promise<JobSnapshot> {
-  const job = await queue.get(id);
-  if (!job) throw jobNotFound(id);
+/**
+ * Whose job it is has been checked by then (clients/register-clients.ts), and what was found for that will do.
+ * @throws job_not_found | redis_unavailable
+ */
+export async function findJob(
+  queue: UpscaleQueue,
+  { ownJob, params }: JobRequest,
+): Promise<JobSnapshot> {
+  const job = ownJob ?? (await queue.get(params.id));
+  if (!job) throw jobNotFound(params.id);
   return job;
 }

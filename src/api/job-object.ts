@@ -3,13 +3,10 @@ import Type from 'typebox';
 import { type Problem, toProblem } from '../errors.ts';
 import { jobKinds, jobPriorities, type Stage, stages } from '../jobs/job.ts';
 import { type JobSnapshot, jobStatuses } from '../jobs/job-snapshot.ts';
-import { colorFixes, outputFormats } from '../jobs/params.ts';
+import { colorFixes, oneOf, outputFormats } from '../jobs/params.ts';
 import { type DeliveryState, deliveryStatuses } from '../jobs/webhook.ts';
 
 const strict = { additionalProperties: false };
-
-const oneOf = <const T extends readonly string[]>(values: T, options: object = {}) =>
-  Type.Unsafe<T[number]>({ type: 'string', enum: [...values], ...options });
 
 const orNull = <T extends Type.TSchema>(schema: T, description: string) =>
   Type.Unsafe<Type.Static<T> | null>({ anyOf: [schema, { type: 'null' }], description });

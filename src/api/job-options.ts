@@ -3,6 +3,7 @@ import Type, { type Static, type TSchema } from 'typebox';
 import type { Config } from '../config.ts';
 import { AppError, expected } from '../errors.ts';
 import { jobPriorities, type UpscaleJobData } from '../jobs/job.ts';
+import { oneOf } from '../jobs/params.ts';
 import type { Webhook } from '../jobs/webhook.ts';
 import { AddressPolicy } from '../net/address-policy.ts';
 import { checkUrl } from '../net/checked-url.ts';
@@ -31,9 +32,7 @@ export const jobOptions = {
     }),
   ),
   priority: Type.Optional(
-    Type.Unsafe<(typeof jobPriorities)[number]>({
-      type: 'string',
-      enum: [...jobPriorities],
+    oneOf(jobPriorities, {
       default: 'interactive',
       description: 'batch: runs when no interactive job waits.',
     }),

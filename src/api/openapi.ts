@@ -1,7 +1,7 @@
 /** openapi.yaml, generated from the schemas of the routes: they are the contract, this only prints it. */
 import swagger from '@fastify/swagger';
+import { description, version } from '../package-info.ts';
 import { jobSchema } from './job-object.ts';
-import { serviceDescription, serviceVersion } from './package-version.ts';
 import { problemSchema } from './problem-schema.ts';
 import { modelListSchema } from './routes/list-models.ts';
 import type { App } from './services.ts';
@@ -14,9 +14,9 @@ export async function registerOpenapi(app: App): Promise<void> {
       openapi: '3.1.0',
       info: {
         title: 'pisa-serve',
-        version: serviceVersion,
+        version,
         description: [
-          serviceDescription,
+          description,
           '',
           'Every fault is answered as an RFC 9457 problem object with a stable `code`. A path that does not exist answers `404 not_found`; a method that a path does not take, `405 method_not_allowed` with `Allow`. Parameters that are not documented are refused, not ignored.',
           '',

@@ -2,13 +2,16 @@
 import { createHash } from 'node:crypto';
 import { setImmediate as otherWork } from 'node:timers/promises';
 import type { UpscaleJobData } from '../jobs/job.ts';
-import { serviceVersion } from './package-version.ts';
+import { version } from '../package-info.ts';
 import type { Upload } from './upload.ts';
 
 /** The files of a request. A job from a source has no image of its own. */
 export type JobUploads = Pick<Upload, 'maps'> & Partial<Pick<Upload, 'image'>>;
 
-export type AskedJob = Omit<UpscaleJobData, 'input' | 'requestId' | 'contentKey' | 'client'>;
+export type AskedJob = Omit<
+  UpscaleJobData,
+  'input' | 'requestId' | 'contentKey' | 'client' | 'isDefaultModel'
+>;
 
 /** SHA-256 in hexadecimal of the image and of its strength maps, in this order; null for one that is not there. */
 export type FileDigests = readonly (string | null)[];
@@ -50,6 +53,10 @@ export function requestFingerprint(files: FileDigests, asked: AskedJob, query: o
   return sha256(JSON.stringify([files, canonical(wishes)]));
 }
 
+/** @returns the digest of a path's parameters and of the query, as the client sent them */
+export const requestWording = (params: object, query: object): string =>
+  sha256(JSON.stringify([canonical(params), canonical(query)]));
+
 /**
  * What the bytes of the result depend on, besides the model bundle.
  * @param client results are reused for the client whose job made them, and for nobody else
@@ -57,9 +64,7 @@ export function requestFingerprint(files: FileDigests, asked: AskedJob, query: o
 export function contentKey(files: FileDigests, { params }: AskedJob, client: string): string {
   const { quality, ...others } = params;
   const lossy = params.format === 'png' ? {} : { quality };
-  return sha256(
-    JSON.stringify([serviceVersion, client, files, canonical({ ...others, ...lossy })]),
-  );
+  return sha256(JSON.stringify([version, client, files, canonical({ ...others, ...lossy })]));
 }
 
 /** Entries in the order of their names. */

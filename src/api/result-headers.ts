@@ -40,6 +40,10 @@ export function matchesEtag(ifNoneMatch: string | undefined, etag: string): bool
   return tags.includes('*') || tags.includes(etag);
 }
 
+export const ifNoneMatchSchema = {
+  'if-none-match': { type: 'string', description: 'An ETag seen before.' },
+};
+
 /** What OpenAPI says of the headers above. */
 export const resultHeaderSchemas = {
   'Content-Disposition': { type: 'string' },

@@ -4,7 +4,21 @@ import type { FastifyReply } from 'fastify';
 import { AppError } from '../errors.ts';
 import { orUnavailable } from '../jobs/redis.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
-import { type FinishedJob, resultHeaders } from './result-headers.ts';
+import { type FinishedJob, matchesEtag, resultEtag, resultHeaders } from './result-headers.ts';
+
+/** To a client that may have it: 304 then. It never changes, so that needs no look at the store. */
+export async function sendUnlessHeld(
+  reply: FastifyReply,
+  store: ObjectStore,
+  job: FinishedJob,
+): Promise<FastifyReply> {
+  const isLive = job.result.output.expiresAt > Date.now();
+  const etag = resultEtag(job);
+  if (isLive && matchesEtag(reply.request.headers['if-none-match'], etag)) {
+    return reply.code(304).header('etag', etag).send();
+  }
+  return sendResult(reply, store, job);
+}
 
 /** @throws result_expired | redis_unavailable | storage_unavailable */
 export async function sendResult(

@@ -135,7 +135,8 @@ function notEmpty(bytes: Buffer | undefined): Buffer {
 
 /** @returns the media type of the body, in lower case: multipart/form-data, application/json or image/* */
 function checkHeaders({ headers }: FastifyRequest): string {
-  const encoding = headers['content-encoding'] ?? 'identity';
+  // Of any case (RFC 9110, section 8.4.1).
+  const encoding = (headers['content-encoding'] ?? 'identity').toLowerCase();
   if (encoding !== 'identity') {
     throw new AppError(
       'unsupported_media_type',

@@ -6,17 +6,17 @@ import { longestTtlSeconds } from '../api/job-options.ts';
 import { type ApiServer, startServer } from '../api/server.ts';
 import { type Config, otlpProtocol } from '../config.ts';
 import { AppError } from '../errors.ts';
-import { createUpscaleQueue } from '../jobs/queue.ts';
+import { UpscaleQueue } from '../jobs/queue.ts';
 import { within } from '../jobs/within.ts';
 import { createLogger } from '../logging/logger.ts';
 import { registry } from '../metrics.ts';
+import { packageRoot, version } from '../package-info.ts';
 import { openStore, type StoreLocation, storeLocation } from '../storage/open-store.ts';
 import { startTracing } from '../tracing/tracing.ts';
-import { startDeliverer } from '../webhooks/deliverer.ts';
+import { Deliverer } from '../webhooks/deliverer.ts';
 import { startPodDeletionCost } from '../worker/pod-deletion-cost.ts';
 import { startWorker } from '../worker/start-worker.ts';
 import { startHealthServer } from './health-server.ts';
-import { packageRoot, version } from './package-info.ts';
 import { startPrivateRedis } from './private-redis.ts';
 import { closeAll, untilSignal } from './until-signal.ts';
 
@@ -40,6 +40,11 @@ export async function serve(config: Config): Promise<void> {
     // Closers run in reverse: first the api, so that nothing new comes in, then the worker, then Redis.
     closers.push(() => worker.close());
     const api = await startApi(config, redisUrl, store, logger, closers);
+    // Transfers and jobs under way have the same grace: one after the other, they would take twice as long.
+    closers.push(async () => {
+      await api.leave();
+      await Promise.all([api.close(), worker.close()]);
+    });
     await worker.ready;
     announce(api.url, config);
   });
@@ -140,7 +145,7 @@ async function startApi(
     onError: (error) => logger.warn({ err: error }, 'storage error'),
   });
   closers.push(() => store.close());
-  const queue = createUpscaleQueue({
+  const queue = new UpscaleQueue({
     redisUrl,
     store,
     resultTtlSeconds: longestTtlSeconds(config),
@@ -153,7 +158,7 @@ async function startApi(
     logger.warn({ err: error }, 'Redis does not answer yet; starting all the same');
   });
   if (config.WEBHOOK_SECRET.length > 0) {
-    const deliverer = startDeliverer({ config, redisUrl, queue, logger });
+    const deliverer = new Deliverer({ config, redisUrl, queue, logger });
     closers.push(() => deliverer.close());
   }
   const api = await listening('PORT', config.PORT, () =>
@@ -185,16 +190,24 @@ async function listening<T>(setting: string, port: number, listen: () => Promise
   }
 }
 
-/** To stdout, for the person who started it: where the service is, and a line that works as printed. */
+/**
+ * To stdout, for the person who started it: where the service is, and a line that works as printed, with a key in $KEY
+ * where keys are asked for.
+ */
 function announce(url: string, config: Config): void {
   const sample = path.join(packageRoot, 'test/photos/cat-128.jpg');
   const photo = existsSync(sample) ? sample : 'photo.jpg';
+  const asksForKeys = config.API_KEYS_FILE !== '';
+  const header = asksForKeys ? '-H "Authorization: Bearer $KEY" ' : '';
+  const origin = asksForKeys
+    ? `\n$KEY is a key that \`pisa-serve keys create\` has printed (docs/api-keys.md).\n`
+    : '';
   process.stdout.write(`
 pisa-serve ${version} is ready: ${url} (model ${config.MODEL}, ${config.DEVICES.join(', ')}). API: ${url}/docs
 
 Open it in a browser, or try in another terminal:
-  curl -f -F 'image=@${photo}' -H 'Accept: image/png' '${url}/upscale?pix=1&sem=1' -o cat-512.png
-
+  curl -f ${header}-F 'image=@${photo}' -H 'Accept: image/png' '${url}/upscale?pix=1&sem=1' -o cat-512.png
+${origin}
 Ctrl-C ends it.
 `);
 }

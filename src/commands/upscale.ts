@@ -12,11 +12,11 @@ import {
   resolveParams,
   type UpscaleQuery,
 } from '../jobs/params.ts';
+import { version } from '../package-info.ts';
 import { loadModel, type Model } from '../pipeline/model.ts';
 import { upscale } from '../pipeline/upscale.ts';
 import { deviceMemory } from '../worker/device-memory.ts';
 import { executionProviderOf } from '../worker/loaded-models.ts';
-import { version } from './package-info.ts';
 
 export interface UpscaleFlags extends UpscaleQuery {
   device?: string;

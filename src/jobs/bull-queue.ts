@@ -14,6 +14,7 @@ import {
   type Webhook,
   webhookQueueName,
 } from './webhook.ts';
+import { within } from './within.ts';
 
 type UpscaleBullQueue = Queue<UpscaleJobData, UpscaleJobResult>;
 
@@ -149,21 +150,10 @@ export class BullQueue {
 
   /** @throws redis_unavailable when Redis is not reached within `timeoutMs` */
   async ready(timeoutMs: number): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        reject(
-          new AppError('redis_unavailable', `Redis did not answer within ${timeoutMs} ms.`, {
-            retryAfterSeconds: 5,
-          }),
-        );
-      }, timeoutMs);
+    if (await within(this.#opened, timeoutMs)) return;
+    throw new AppError('redis_unavailable', `Redis did not answer within ${timeoutMs} ms.`, {
+      retryAfterSeconds: 5,
     });
-    try {
-      await Promise.race([this.#opened, late]);
-    } finally {
-      clearTimeout(timer);
-    }
   }
 
   async close(): Promise<void> {

@@ -13,13 +13,12 @@ export interface IdempotencyClaim {
   key: string;
   /** Digest of all that the request asks. */
   fingerprint: string;
+  /** Digest of its path and query, for one that asks in terms of another job, which may be gone at a retry. */
+  wording?: string;
 }
 
 /** What a key is bound to. */
-interface Binding {
-  id: string;
-  fingerprint: string;
-}
+type Binding = Pick<IdempotencyClaim, 'fingerprint' | 'wording'> & { id: string };
 
 /** Hashed: keys are the client's text, of any length and content. */
 const bindingKey = ({ client, key }: Pick<IdempotencyClaim, 'client' | 'key'>): string =>
@@ -35,14 +34,24 @@ export async function bindKey(
   id: string,
   ttlSeconds: number,
 ): Promise<Binding> {
-  const ours: Binding = { id, fingerprint: claim.fingerprint };
+  const { fingerprint, wording } = claim;
+  const ours: Binding = { id, fingerprint, ...(wording === undefined ? {} : { wording }) };
   const name = bindingKey(claim);
   for (;;) {
     if (await redis.set(name, JSON.stringify(ours), 'EX', ttlSeconds, 'NX')) return ours;
-    const bound = await redis.get(name);
+    const bound = await readBinding(redis, claim);
     // Expired in between: bind it after all.
-    if (bound !== null) return JSON.parse(bound) as Binding;
+    if (bound) return bound;
   }
+}
+
+/** @returns undefined when the key is new */
+export async function readBinding(
+  redis: Redis,
+  claim: Pick<IdempotencyClaim, 'client' | 'key'>,
+): Promise<Binding | undefined> {
+  const bound = await redis.get(bindingKey(claim));
+  return bound === null ? undefined : (JSON.parse(bound) as Binding);
 }
 
 export async function isKeyBound(

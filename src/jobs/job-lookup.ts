@@ -24,11 +24,9 @@ export class JobLookup {
 
   /** The job as it stands, or undefined when it is unknown. */
   async get(id: string): Promise<JobSnapshot | undefined> {
-    const [record, reused, state, job] = await this.read(id);
-    if (record) return this.withWebhook(snapshotOfCancelRecord(id, record));
-    if (reused) return this.withWebhook(snapshotOfReuseRecord(id, reused));
-    if (!job) return undefined;
-    const snapshot = await this.withWebhook(snapshotOfJob(job, state));
+    const found = snapshotOf(id, await this.read(id));
+    if (!found) return undefined;
+    const snapshot = await this.withWebhook(found);
     if (snapshot.status !== 'queued') return snapshot;
     const queuePosition = await this.#position(id);
     return queuePosition === undefined ? snapshot : { ...snapshot, queuePosition };
@@ -78,4 +76,16 @@ export class JobLookup {
     if (index !== null) return Math.max(0, length - 1 - index);
     return rank === null ? undefined : length + rank;
   }
+}
+
+type KnownOfJob = Awaited<ReturnType<JobLookup['read']>>;
+
+/** @returns undefined when nothing is known of the job */
+export function snapshotOf(
+  id: string,
+  [record, reused, state, job]: KnownOfJob,
+): JobSnapshot | undefined {
+  if (record) return snapshotOfCancelRecord(id, record);
+  if (reused) return snapshotOfReuseRecord(id, reused);
+  return job && snapshotOfJob(job, state);
 }

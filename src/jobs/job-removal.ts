@@ -6,12 +6,11 @@ import { deleteObjects, type ObjectStore } from '../storage/object-store.ts';
 import type { BullQueue } from './bull-queue.ts';
 import { deleteCancelRecord, publishCancel, writeCancelRecord } from './cancellation.ts';
 import { heatmapId, outputKey, sideKeys } from './job.ts';
-import type { JobLookup } from './job-lookup.ts';
+import { type JobLookup, snapshotOf } from './job-lookup.ts';
 import {
   isFinal,
   type JobSnapshot,
   snapshotOfCancelRecord,
-  snapshotOfJob,
   type UpscaleJob,
 } from './job-snapshot.ts';
 import { forgetKept } from './kept-objects.ts';
@@ -34,8 +33,8 @@ export interface JobRemovalOptions {
   onRemoved: (id: string) => void;
 }
 
-/** Whoever removes a record has done so by then, or was killed. */
-const removalLimitMs = 5000;
+/** Whoever removes a job has done so by then, or was killed: S3 and Redis together are not waited for so long. */
+const removalLimitMs = 30_000;
 const lookAgainMs = 50;
 
 export class JobRemoval {
@@ -47,33 +46,38 @@ export class JobRemoval {
 
   /** @returns undefined when there is no such job */
   async remove(id: string): Promise<RemoveOutcome | undefined> {
-    const [record, reused, state, job] = await this.#options.lookup.read(id);
-    if (reused) return this.#delete(id);
-    if (record) {
-      // Still stopping: the record is the flag that stops it, so it has to stay.
-      if (state !== 'active') return this.#delete(id);
-      return { outcome: 'canceled', job: snapshotOfCancelRecord(id, record) };
-    }
-    if (!job) return undefined;
-    if (isFinal(snapshotOfJob(job, state).status)) return this.#delete(id);
+    const known = await this.#options.lookup.read(id);
+    const [record, , state, job] = known;
+    const found = snapshotOf(id, known);
+    if (!found) return undefined;
+    // Still stopping: the record is the flag that stops it, so it has to stay.
+    if (record && state === 'active') return { outcome: 'canceled', job: found };
+    if (isFinal(found.status) || !job) return this.#delete(found);
     return this.#cancel(id, job, state);
   }
 
   /**
    * Makes room for another job under the id of one that has ended. Of all who ask for it at once one removes the
-   * record and the others wait for that: nobody takes away what was entered since.
+   * job and the others wait for that: nobody takes away what was entered since.
    */
   async removeEnded({ id, createdAt }: Pick<JobSnapshot, 'id' | 'createdAt'>): Promise<void> {
     const { redis, lookup } = this.#options;
     const claim = `pisa:removal:${id}:${createdAt}`;
-    if (await redis.set(claim, '1', 'PX', removalLimitMs, 'NX')) {
-      await this.remove(id);
-      return;
-    }
-    const deadline = Date.now() + removalLimitMs;
-    while (Date.now() < deadline) {
-      if ((await lookup.get(id))?.createdAt !== createdAt) return;
+    while ((await lookup.get(id))?.createdAt === createdAt) {
+      if (await redis.set(claim, '1', 'PX', removalLimitMs, 'NX')) {
+        return this.#removeClaimed(id, claim);
+      }
       await pause(lookAgainMs);
+    }
+  }
+
+  async #removeClaimed(id: string, claim: string): Promise<void> {
+    let removed: RemoveOutcome | undefined;
+    try {
+      removed = await this.remove(id);
+    } finally {
+      // The store is away, or a worker still stops: the next one may try.
+      if (removed?.outcome !== 'deleted') await this.#options.redis.del(claim).catch(() => {});
     }
   }
 
@@ -86,6 +90,7 @@ export class JobRemoval {
       canceledAt: Date.now(),
     };
     await writeCancelRecord(redis, id, record, recordTtlSeconds);
+    const canceled = snapshotOfCancelRecord(id, record);
     if (await this.#takeOut(job)) {
       metrics.jobs.inc({ status: 'canceled', code: 'canceled', model: job.data.params.model });
       await deleteObjects(store, sideKeys(id));
@@ -93,10 +98,10 @@ export class JobRemoval {
       await publishCancel(redis, id);
     } else {
       // It ended while we looked: then this was the removal of a finished job.
-      return this.#delete(id);
+      return this.#delete(canceled);
     }
     onRemoved(id);
-    return { outcome: 'canceled', job: snapshotOfCancelRecord(id, record) };
+    return { outcome: 'canceled', job: canceled };
   }
 
   /** @returns false when a worker holds the job or it has ended, so that it cannot be taken out of the queue */
@@ -113,24 +118,27 @@ export class JobRemoval {
     }
   }
 
-  async #delete(id: string): Promise<RemoveOutcome> {
+  async #delete(ended: JobSnapshot): Promise<RemoveOutcome> {
     const { redis, bull, store, lookup, onRemoved } = this.#options;
+    const { id } = ended;
     const queue = bull.get();
     // What was deleted can still be told of.
-    const [ended, delivery] = await Promise.all([lookup.get(id), lookup.delivery(id)]);
-    if (ended && delivery && isFinal(ended.status)) await recordEnd(delivery, ended);
-    const keys = [...sideKeys(id), outputKey(id), outputKey(heatmapId(id))];
-    const [heatmapsRemoved] = await Promise.all([
-      queue.remove(heatmapId(id)),
-      queue.remove(id),
-      deleteObjects(store, keys),
-      forgetKept(redis, keys),
-    ]);
+    const delivery = await lookup.delivery(id);
+    if (delivery) await recordEnd(delivery, ended);
+    const heatmap = heatmapId(id);
     // A worker holds it: it is stopped, as any job that runs, or its picture would outlive what it shows.
-    if (heatmapsRemoved === 0) await this.remove(heatmapId(id));
+    if ((await queue.remove(heatmap)) === 0) await this.remove(heatmap);
+    const keys = [...sideKeys(id), outputKey(id), outputKey(heatmap)];
+    // Before the images: a job with other dials that keeps something of them from now on finds its source gone.
+    await forgetKept(redis, keys);
+    // Before the records: where the store is away they stay, and the job can be deleted once more.
+    await deleteObjects(store, keys);
+    const isHeld = (await queue.remove(id)) === 0;
+    // Back in the queue when it was canceled, and taken meanwhile: the record is the flag that stops it.
+    if (isHeld && ended.status === 'canceled') return { outcome: 'canceled', job: ended };
     // One that has not been delivered yet keeps its record, which says what to deliver.
     if (delivery?.finishedOn) await delivery.remove();
-    if (ended?.result) await forgetResult(redis, id, ended.data, ended.result);
+    if (ended.result) await forgetResult(redis, id, ended.data, ended.result);
     await deleteCancelRecord(redis, id);
     await deleteReuseRecord(redis, id);
     onRemoved(id);

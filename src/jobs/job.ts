@@ -59,6 +59,11 @@ export interface UpscaleJobData {
   /** Absent: the job has an upload of its own. */
   source?: JobSource;
   params: UpscaleParams;
+  /**
+   * True: the model is that of the api which took the job. While it is new there, workers that have it are on their way.
+   * Absent: as false.
+   */
+  isDefaultModel?: boolean;
   /** With a `source`, `key` is that of the source's upload. */
   input: ImageFacts & { key: string };
   /** The dials of a contact sheet; those of `params` are not used then. */

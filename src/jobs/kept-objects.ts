@@ -5,6 +5,8 @@
  * that never got into the index (its worker was killed) ends by itself.
  */
 import type { Redis } from 'ioredis';
+import { metrics } from '../metrics.ts';
+import { deleteObjects, type ObjectStore } from '../storage/object-store.ts';
 import type { KeptObject } from './job.ts';
 
 /** Member = storage key. Scores: last use, expiry, both epoch ms. Hash: bytes. Text: their sum. */
@@ -27,7 +29,7 @@ end`;
 
 /**
  * ARGV: now, limit, the object without which the others are of no use (or nothing), then for each object: key, last
- * use, bytes, expiry. Returns total bytes and the keys evicted.
+ * use, bytes, expiry. Returns the keys that have left the index.
  */
 const useScript = `${dropFunction}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1])) do drop(member) end
@@ -37,7 +39,7 @@ if ARGV[3] ~= '' and not redis.call('ZSCORE', KEYS[1], ARGV[3]) then
     drop(ARGV[i])
     table.insert(useless, ARGV[i])
   end
-  return {tonumber(redis.call('GET', KEYS[4]) or '0'), useless}
+  return useless
 end
 for i = 4, #ARGV, 4 do
   drop(ARGV[i])
@@ -53,28 +55,48 @@ while tonumber(redis.call('GET', KEYS[4]) or '0') > tonumber(ARGV[2]) do
   drop(oldest)
   table.insert(evicted, oldest)
 end
-return {tonumber(redis.call('GET', KEYS[4]) or '0'), evicted}`;
+return evicted`;
 
 const forgetScript = `${dropFunction}
 for _, member in ipairs(ARGV) do drop(member) end`;
 
-export interface KeptUse {
-  /** Bytes of all objects that are kept now. */
-  totalBytes: number;
-  /** Storage keys that have left the index: the caller deletes the objects. */
-  evicted: string[];
+/** Reads alone: a Redis that takes no writes, being full, is looked at all the same. ARGV: now. */
+const sumScript = `
+local total = tonumber(redis.call('GET', KEYS[4]) or '0')
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1])) do
+  total = total - tonumber(redis.call('HGET', KEYS[3], member) or '0')
+end
+return total`;
+
+interface KeptBounds {
+  /** Of all that is kept. */
+  maxBytes: number;
+  /** See `useKept`. */
+  source?: string;
+}
+
+/** Notes them as `useKept` does, and deletes what had to go. */
+export async function keepObjects(
+  { redis, store }: { redis: Redis; store: ObjectStore },
+  objects: readonly KeptObject[],
+  bounds: KeptBounds,
+): Promise<void> {
+  const evicted = await useKept(redis, objects, bounds);
+  metrics.keptEvictions.inc(evicted.length);
+  await deleteObjects(store, evicted);
 }
 
 /**
  * Notes that these objects are there and were used now.
  * @param source the upload of another job that they belong to. Where that has gone meanwhile, by a DELETE or for newer
  *   ones, they go too: counting what nobody can use would push out what somebody can
+ * @returns storage keys that have left the index: the caller deletes the objects
  */
 export async function useKept(
   redis: Redis,
   objects: readonly KeptObject[],
-  { maxBytes, source = '' }: { maxBytes: number; source?: string },
-): Promise<KeptUse> {
+  { maxBytes, source = '' }: KeptBounds,
+): Promise<string[]> {
   const now = Date.now();
   const facts = objects.flatMap(({ key, bytes, expiresAt }) => [
     key,
@@ -82,7 +104,7 @@ export async function useKept(
     bytes,
     expiresAt,
   ]);
-  const [totalBytes, evicted] = (await redis.eval(
+  return (await redis.eval(
     useScript,
     indexKeys.length,
     ...indexKeys,
@@ -90,11 +112,15 @@ export async function useKept(
     maxBytes,
     source,
     ...facts,
-  )) as [number, string[]];
-  return { totalBytes, evicted };
+  )) as string[];
 }
 
 /** The objects are deleted, or about to be. */
 export async function forgetKept(redis: Redis, keys: readonly string[]): Promise<void> {
   await redis.eval(forgetScript, indexKeys.length, ...indexKeys, ...keys);
+}
+
+/** @returns bytes of all objects that are kept now: what has expired leaves the index only at the next use */
+export async function sumKept(redis: Redis): Promise<number> {
+  return (await redis.eval(sumScript, indexKeys.length, ...indexKeys, Date.now())) as number;
 }

@@ -10,7 +10,8 @@ export type OutputFormat = (typeof outputFormats)[number];
 export const colorFixes = ['adain', 'wavelet', 'none'] as const;
 export type ColorFix = (typeof colorFixes)[number];
 
-const oneOf = <const T extends readonly string[]>(values: T, options: object) =>
+/** The schema of a word out of a list. */
+export const oneOf = <const T extends readonly string[]>(values: T, options: object = {}) =>
   Type.Unsafe<T[number]>({ type: 'string', enum: [...values], ...options });
 
 export const contentTypeOf: Record<OutputFormat, string> = {
@@ -67,7 +68,8 @@ export const upscaleQuerySchema = Type.Object(
     metadata: Type.Optional(
       oneOf(['none', 'keep'] as const, {
         default: 'none',
-        description: 'keep: re-attach the colour profile, EXIF and XMP of the input.',
+        description:
+          'keep: re-attach the colour profile, EXIF (but of a TIFF) and XMP of the input.',
       }),
     ),
     model: Type.Optional(

@@ -2,15 +2,22 @@
 import type { Queue } from 'bullmq';
 import type { Redis } from 'ioredis';
 import type { JobPriority, UpscaleJobData, UpscaleJobResult } from './job.ts';
+import { sumKept } from './kept-objects.ts';
 import type { PutOffDeliveries } from './put-off-deliveries.ts';
 import type { DeliveryJob, DeliveryQueue } from './webhook.ts';
 import { listWorkers } from './worker-registry.ts';
 
-export interface QueueObservation {
+export interface QueueCounts {
   /** Waiting, or delayed before a retry. */
   queued: number;
   processing: number;
-  /** For how long the next job of each priority has waited, in milliseconds; 0 when none waits. */
+}
+
+export interface QueueObservation extends QueueCounts {
+  /**
+   * For how long the next job of each priority has waited, or one that no worker with its model has taken, in
+   * milliseconds; 0 when none waits.
+   */
   oldestWaitMs: Record<JobPriority, number>;
   /** Jobs in process for longer than their time limit and `stuckMarginMs`. */
   stuck: number;
@@ -23,6 +30,8 @@ export interface QueueObservation {
      */
     oldestDueMs: number;
   };
+  /** Of all that is kept for other dials. */
+  keptBytes: number;
   /** Live workers: `ready` have a device that takes jobs. */
   workers: { ready: number; notReady: number };
   /** Undefined when Redis does not let us look (INFO is not for everyone on some managed ones). */
@@ -42,6 +51,8 @@ interface RedisObservation {
 const stuckMarginMs = 60_000;
 /** The oldest come first, and one alone is worth an alert: no need to read more at a scrape. */
 const mostActiveJobs = 200;
+/** In no order of age: with more, the oldest may be missed at one scrape and seen at the next. */
+const mostDelayedJobs = 200;
 
 type JobQueue = Queue<UpscaleJobData, UpscaleJobResult>;
 
@@ -56,32 +67,60 @@ export interface Observed {
 export async function observeQueue(observed: Observed): Promise<QueueObservation> {
   const { redis, jobs, deliveries } = observed;
   const now = Date.now();
-  const [counts, [next], [nextBatch], active, pending, oldestDueMs, workers, redisState] =
-    await Promise.all([
-      jobs.getJobCounts('waiting', 'prioritized', 'delayed', 'active'),
-      jobs.getWaiting(0, 0),
-      // BullMQ's word for jobs with a number, which run after those without one: ours of priority `batch`.
-      jobs.getPrioritized(0, 0),
-      jobs.getActive(0, mostActiveJobs - 1),
-      deliveries.getJobCountByTypes('waiting', 'delayed', 'active'),
-      oldestDueDelivery(observed, now),
-      listWorkers(redis),
-      observeRedis(redis).catch(() => undefined),
-    ]);
-  const age = (job: { timestamp: number } | undefined) =>
-    job ? Math.max(0, now - job.timestamp) : 0;
-  const of = (state: string) => counts[state] ?? 0;
+  const [
+    counts,
+    [next],
+    [nextBatch],
+    delayed,
+    active,
+    pending,
+    oldestDueMs,
+    keptBytes,
+    workers,
+    redisState,
+  ] = await Promise.all([
+    countJobs(jobs),
+    jobs.getWaiting(0, 0),
+    // BullMQ's word for jobs with a number, which run after those without one: ours of priority `batch`.
+    jobs.getPrioritized(0, 0),
+    jobs.getDelayed(0, mostDelayedJobs - 1),
+    jobs.getActive(0, mostActiveJobs - 1),
+    deliveries.getJobCountByTypes('waiting', 'delayed', 'active'),
+    oldestDueDelivery(observed, now),
+    sumKept(redis),
+    listWorkers(redis),
+    observeRedis(redis).catch(() => undefined),
+  ]);
+  // Without an attempt so far: for want of a worker with its model (src/worker/absent-model.ts), not before a retry.
+  const unserved = delayed.filter(({ attemptsMade }) => attemptsMade === 0);
+  const oldestWait = (priority: JobPriority, nextOne: typeof next): number => {
+    const others = unserved.filter(({ data }) => (data.priority ?? 'interactive') === priority);
+    const waiting = nextOne ? [nextOne, ...others] : others;
+    return Math.max(0, ...waiting.map(({ timestamp }) => now - timestamp));
+  };
   const ready = workers.filter(({ devices }) => devices.some(({ status }) => status === 'ready'));
   return {
-    queued: of('waiting') + of('prioritized') + of('delayed'),
-    processing: of('active'),
-    oldestWaitMs: { interactive: age(next), batch: age(nextBatch) },
+    ...counts,
+    oldestWaitMs: {
+      interactive: oldestWait('interactive', next),
+      batch: oldestWait('batch', nextBatch),
+    },
     stuck: active.filter(
       ({ processedOn = now, data }) => now - processedOn > data.timeoutMs + stuckMarginMs,
     ).length,
     webhooks: { pending, oldestDueMs },
+    keptBytes,
     workers: { ready: ready.length, notReady: workers.length - ready.length },
     redis: redisState,
+  };
+}
+
+export async function countJobs(jobs: JobQueue): Promise<QueueCounts> {
+  const counts = await jobs.getJobCounts('waiting', 'prioritized', 'delayed', 'active');
+  const of = (state: string) => counts[state] ?? 0;
+  return {
+    queued: of('waiting') + of('prioritized') + of('delayed'),
+    processing: of('active'),
   };
 }
 

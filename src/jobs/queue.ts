@@ -9,9 +9,10 @@ import { deleteObjects, type ObjectStore } from '../storage/object-store.ts';
 import { startSpan } from '../tracing/tracing.ts';
 import { BullQueue } from './bull-queue.ts';
 import { ClientLimits } from './client-limits.ts';
-import { bindKey, type IdempotencyClaim, isKeyBound } from './idempotency.ts';
+import { bindKey, type IdempotencyClaim, isKeyBound, readBinding } from './idempotency.ts';
 import {
   inputTtlSeconds,
+  type KeptObject,
   outputKey,
   sideKeys,
   type UpscaleJobData,
@@ -22,8 +23,14 @@ import { JobLookup } from './job-lookup.ts';
 import { JobRemoval, type RemoveOutcome } from './job-removal.ts';
 import { isFinal, type JobSnapshot, snapshotOfReuseRecord } from './job-snapshot.ts';
 import { JobWatches, type WatchListener } from './job-watches.ts';
+import { keepObjects } from './kept-objects.ts';
 import { PutOffDeliveries } from './put-off-deliveries.ts';
-import { observeQueue, type QueueObservation } from './queue-observation.ts';
+import {
+  countJobs,
+  observeQueue,
+  type QueueCounts,
+  type QueueObservation,
+} from './queue-observation.ts';
 import { checkDatabase, connectRedis, orUnavailable } from './redis.ts';
 import { findResult, writeReuseRecord } from './stored-results.ts';
 import { waitForJob } from './wait-for-job.ts';
@@ -60,78 +67,6 @@ interface SubmitOptions {
   within?: { client: string; concurrentJobs: number };
 }
 
-interface QueueCounts {
-  /** Waiting, or delayed before a retry. */
-  queued: number;
-  processing: number;
-}
-
-/** Every method throws `redis_unavailable` when Redis is away. */
-export interface UpscaleQueue {
-  /** What each client may do. */
-  readonly limits: ClientLimits;
-  /** Webhooks that wait for a slot of their host. */
-  readonly putOff: PutOffDeliveries;
-  /** Resolves when connected; rejects with `redis_unavailable` after the time limit. */
-  ready(timeoutMs: number): Promise<void>;
-  /** One round trip. */
-  ping(): Promise<void>;
-  /**
-   * Accepts a job: stores the uploads, then enqueues. When it resolves the job is never lost.
-   * @param id a UUID, the public job id
-   * @param uploads byte for byte
-   */
-  submit(
-    id: string,
-    uploads: JobUploads,
-    data: UpscaleJobData,
-    options?: SubmitOptions,
-  ): Promise<JobSnapshot>;
-  /**
-   * Binds an idempotency key to a job id.
-   * @param id for the job if the key is new
-   * @returns the id that the job has or must get, and the job if there is one
-   * @throws idempotency_key_reused when the key is bound to another request
-   */
-  claim(
-    claim: IdempotencyClaim,
-    id: string,
-    ttlSeconds: number,
-  ): Promise<{ id: string; job?: JobSnapshot }>;
-  /** True when a request with this key has come before. */
-  isClaimed(claim: Pick<IdempotencyClaim, 'client' | 'key'>): Promise<boolean>;
-  /**
-   * Answers from a stored result: makes a job that has succeeded already, with a copy of the image.
-   * @param data with its `contentKey`
-   * @returns undefined when there is no such result
-   */
-  reuse(id: string, data: UpscaleJobData): Promise<JobSnapshot | undefined>;
-  /** The job as it stands, or undefined when it is unknown. */
-  get(id: string): Promise<JobSnapshot | undefined>;
-  /**
-   * Waits until the job ends, `timeoutMs` have passed or `signal` aborts, whichever is first.
-   * @returns the job as it then stands; undefined when it is unknown (deleted, or Redis lost it)
-   */
-  waitFor(id: string, timeoutMs: number, signal?: AbortSignal): Promise<JobSnapshot | undefined>;
-  /**
-   * Tells the listener of every change of a job until it is stopped, and of the job as it stands at once. All
-   * watchers of this process share one event stream, one look at each change of a job, and one look at the
-   * queue's order.
-   * @returns a function that stops it
-   */
-  watch(id: string, listener: WatchListener): () => void;
-  /** Cancels a job that has not ended (it reads as canceled at once), else deletes its images and record. */
-  remove(id: string): Promise<RemoveOutcome | undefined>;
-  /** Removes the record of a job that has ended, so that its id is free; never one that was entered since. */
-  removeEnded(ended: JobSnapshot): Promise<void>;
-  counts(): Promise<QueueCounts>;
-  /** What the metrics tell of queues, workers and Redis. */
-  observe(): Promise<QueueObservation>;
-  workers(): Promise<WorkerReport[]>;
-  models(): Promise<ListedModel[]>;
-  close(): Promise<void>;
-}
-
 const pingAgainMs = 100;
 /** For so long after its result has expired a job is still known, and answers 410. */
 const recordMarginSeconds = 86_400;
@@ -140,12 +75,11 @@ const batchPriority = 10;
 /** With Redis away there is nothing to end in order. */
 const closeLimitMs = 1000;
 
-export function createUpscaleQueue(options: UpscaleQueueOptions): UpscaleQueue {
-  return new BullUpscaleQueue(options);
-}
-
-class BullUpscaleQueue implements UpscaleQueue {
+/** Every method throws `redis_unavailable` when Redis is away. */
+export class UpscaleQueue {
+  /** What each client may do. */
   readonly limits: ClientLimits;
+  /** Webhooks that wait for a slot of their host. */
   readonly putOff: PutOffDeliveries;
   readonly #redis: Redis;
   readonly #bull: BullQueue;
@@ -180,6 +114,7 @@ class BullUpscaleQueue implements UpscaleQueue {
     });
   }
 
+  /** Resolves when connected; rejects with `redis_unavailable` after the time limit. */
   async ready(timeoutMs: number): Promise<void> {
     const deadline = Date.now() + timeoutMs;
     await this.#bull.ready(timeoutMs);
@@ -200,10 +135,16 @@ class BullUpscaleQueue implements UpscaleQueue {
     await orUnavailable(() => checkDatabase(this.#redis));
   }
 
+  /** One round trip. */
   async ping(): Promise<void> {
     await orUnavailable(() => this.#redis.ping());
   }
 
+  /**
+   * Accepts a job: stores the uploads, then enqueues. When it resolves the job is never lost.
+   * @param id a UUID, the public job id
+   * @param uploads byte for byte
+   */
   async submit(
     id: string,
     uploads: JobUploads,
@@ -236,7 +177,7 @@ class BullUpscaleQueue implements UpscaleQueue {
   ): Promise<JobSnapshot> {
     if (within) await this.limits.reserveJob(within.client, within.concurrentJobs, id);
     try {
-      await orUnavailable(() => this.#storeUploads(uploads, data));
+      await orUnavailable(() => this.#storeUploads(uploads, data, inputTtlSeconds));
       const options = data.priority === 'batch' ? { priority: batchPriority } : {};
       const job = await orUnavailable(() => this.#bull.add(id, data, options));
       const added: JobSnapshot = {
@@ -255,13 +196,22 @@ class BullUpscaleQueue implements UpscaleQueue {
     }
   }
 
-  async #storeUploads({ image, maps = {} }: JobUploads, data: UpscaleJobData): Promise<void> {
+  /** @returns key and size of each */
+  async #storeUploads(
+    { image, maps = {} }: JobUploads,
+    data: UpscaleJobData,
+    ttlSeconds: number,
+  ): Promise<Pick<KeptObject, 'key' | 'bytes'>[]> {
+    const stored: Pick<KeptObject, 'key' | 'bytes'>[] = [];
     const put = async (key: string | undefined, bytes: Uint8Array | undefined): Promise<void> => {
-      if (key !== undefined && bytes) await this.#store.put(key, bytes, inputTtlSeconds);
+      if (key === undefined || !bytes) return;
+      await this.#store.put(key, bytes, ttlSeconds);
+      stored.push({ key, bytes: bytes.byteLength });
     };
     await put(data.input.key, image);
     await put(data.maps?.pix, maps.pix);
     await put(data.maps?.sem, maps.sem);
+    return stored;
   }
 
   /** BullMQ adds no second job under an id, and does not say so: look. */
@@ -274,10 +224,26 @@ class BullUpscaleQueue implements UpscaleQueue {
     return job;
   }
 
+  /** True when a request with this key has come before. */
   async isClaimed(claim: Pick<IdempotencyClaim, 'client' | 'key'>): Promise<boolean> {
     return orUnavailable(() => isKeyBound(this.#redis, claim));
   }
 
+  /** The job of a request with this key that came before in the same words. */
+  async findClaimed({
+    wording,
+    ...claim
+  }: Omit<Required<IdempotencyClaim>, 'fingerprint'>): Promise<JobSnapshot | undefined> {
+    const bound = await orUnavailable(() => readBinding(this.#redis, claim));
+    return bound?.wording === wording ? this.get(bound.id) : undefined;
+  }
+
+  /**
+   * Binds an idempotency key to a job id.
+   * @param newId for the job if the key is new
+   * @returns the id that the job has or must get, and the job if there is one
+   * @throws idempotency_key_reused when the key is bound to another request
+   */
   async claim(
     claim: IdempotencyClaim,
     newId: string,
@@ -295,10 +261,30 @@ class BullUpscaleQueue implements UpscaleQueue {
       );
     }
     const job = id === newId ? undefined : await this.get(id);
-    return job ? { id, job } : { id };
+    return job ? { id, job: await orUnavailable(() => this.#tellOf(job)) } : { id };
   }
 
-  async reuse(id: string, data: UpscaleJobData): Promise<JobSnapshot | undefined> {
+  /** Who answered it from a stored result may have ended, or lost Redis, before its webhook was queued. */
+  async #tellOf(job: JobSnapshot): Promise<JobSnapshot> {
+    const { id, data, reused, webhook } = job;
+    if (!reused || !data.webhook || webhook) return job;
+    await this.#bull.addDelivery(id, data.webhook);
+    return this.#lookup.withWebhook(job);
+  }
+
+  /**
+   * Answers from a stored result: makes a job that has succeeded already, with a copy of the image. It keeps the
+   * uploads as any other job does: the one that has made the image may be deleted, or end, before it.
+   * @param data with its `contentKey`
+   * @param keepMaxBytes of all that is kept for other dials. 0: nothing is
+   * @returns undefined when there is no such result
+   */
+  async reuse(
+    id: string,
+    uploads: JobUploads,
+    data: UpscaleJobData,
+    keepMaxBytes: number,
+  ): Promise<JobSnapshot | undefined> {
     return orUnavailable(async () => {
       const model = await findModel(this.#redis, data.params.model);
       if (!model || data.contentKey === undefined) return undefined;
@@ -307,58 +293,71 @@ class BullUpscaleQueue implements UpscaleQueue {
       const { result } = maker ?? {};
       const key = outputKey(id);
       const copied = result && (await this.#store.copy(result.output.key, key, data.ttlSeconds));
-      if (!maker || !copied) return undefined;
+      if (!copied) return undefined;
       const createdAt = Date.now();
-      const output = { ...result.output, key, expiresAt: createdAt + data.ttlSeconds * 1000 };
-      // Other dials start from what the maker has kept, and a heat map from its strength maps too.
-      const source = maker.data.source ?? { id: maker.id, expiresAt: result.output.expiresAt };
-      const input = { ...data.input, key: maker.data.input.key };
-      const { maps } = maker.data;
-      const record = {
-        data: { ...data, input, source, ...(maps ? { maps } : {}) },
-        createdAt,
-        result: { ...result, output },
-      };
+      const expiresAt = createdAt + data.ttlSeconds * 1000;
+      const kept = await this.#keepUploads(uploads, data, { expiresAt, keepMaxBytes });
+      const output = { ...result.output, key, expiresAt };
+      const record = { data, createdAt, result: { ...result, output, kept } };
       await writeReuseRecord(this.#redis, id, record, this.#recordTtlSeconds);
-      // It has ended already: told at once. Until both are written, the client has no answer.
+      // It has ended already: told at once. Until both are written the client has no answer, and a retry sees to it.
       if (data.webhook) await this.#bull.addDelivery(id, data.webhook);
       return this.#lookup.withWebhook(snapshotOfReuseRecord(id, record));
     });
   }
 
+  /** As a worker does when a job has succeeded. Latents and residuals are computed anew when other dials need them. */
+  async #keepUploads(
+    uploads: JobUploads,
+    data: UpscaleJobData,
+    { expiresAt, keepMaxBytes }: { expiresAt: number; keepMaxBytes: number },
+  ): Promise<KeptObject[]> {
+    if (keepMaxBytes === 0) return [];
+    const stored = await this.#storeUploads(uploads, data, data.ttlSeconds);
+    const kept = stored.map((object) => ({ ...object, expiresAt }));
+    const owner = { redis: this.#redis, store: this.#store };
+    await keepObjects(owner, kept, { maxBytes: keepMaxBytes });
+    return kept;
+  }
+
+  /** The job as it stands, or undefined when it is unknown. */
   async get(id: string): Promise<JobSnapshot | undefined> {
     return orUnavailable(() => this.#lookup.get(id));
   }
 
+  /**
+   * Waits until the job ends, `timeoutMs` have passed or `signal` aborts, whichever is first.
+   * @returns the job as it then stands; undefined when it is unknown (deleted, or Redis lost it)
+   */
   waitFor(id: string, timeoutMs: number, signal?: AbortSignal): Promise<JobSnapshot | undefined> {
     return waitForJob(id, { events: this.#events, look: () => this.get(id), timeoutMs, signal });
   }
 
+  /**
+   * Tells the listener of every change of a job until it is stopped, and of the job as it stands at once. All
+   * watchers of this process share one event stream, one look at each change of a job, and one look at the
+   * queue's order.
+   * @returns a function that stops it
+   */
   watch(id: string, listener: WatchListener): () => void {
     return this.#watches.watch(id, listener);
   }
 
+  /** Cancels a job that has not ended (it reads as canceled at once), else deletes its images and record. */
   async remove(id: string): Promise<RemoveOutcome | undefined> {
     return orUnavailable(() => this.#removal.remove(id));
   }
 
+  /** Removes the record of a job that has ended, so that its id is free; never one that was entered since. */
   async removeEnded(ended: JobSnapshot): Promise<void> {
     return orUnavailable(() => this.#removal.removeEnded(ended));
   }
 
   async counts(): Promise<QueueCounts> {
-    return orUnavailable(async () => {
-      const counts = await this.#bull
-        .get()
-        .getJobCounts('waiting', 'prioritized', 'delayed', 'active');
-      const of = (state: string) => counts[state] ?? 0;
-      return {
-        queued: of('waiting') + of('prioritized') + of('delayed'),
-        processing: of('active'),
-      };
-    });
+    return orUnavailable(() => countJobs(this.#bull.get()));
   }
 
+  /** What the metrics tell of queues, workers and Redis. */
   async observe(): Promise<QueueObservation> {
     return orUnavailable(() =>
       observeQueue({

@@ -8,12 +8,10 @@ import { AppError } from '../errors.ts';
 export type RedisRole = 'producer' | 'consumer';
 
 /** The part of ioredis's options that we use, which BullMQ's own type takes as well. */
-export interface RedisConnectionOptions extends RedisAddress {
+export interface RedisConnectionOptions extends RedisAddress, RedisLimits {
   maxRetriesPerRequest: number | null;
   retryStrategy: (times: number) => number;
   enableOfflineQueue?: boolean;
-  commandTimeout?: number;
-  socketTimeout: number;
   keepAlive: number;
   reconnectOnError: (error: Error) => boolean;
 }
@@ -29,13 +27,23 @@ interface RedisAddress {
   tls?: { servername: string };
 }
 
-/** Longer than any Redis command takes, short enough for a client that waits for its 202. */
-const producerCommandTimeoutMs = 5000;
-/**
- * A connection that says nothing for so long while it owes an answer is dead, although its other end may not have told
- * (a lost node, a firewall that forgot it): it is given up for a new one. A consumer's commands may block for ten seconds.
- */
-const silenceMs = { producer: 6000, consumer: 30_000 };
+/** In milliseconds. */
+export interface RedisLimits {
+  /** For one command and all that was sent before it. Absent: none. */
+  commandTimeout?: number;
+  /**
+   * A connection that says nothing for so long while it owes an answer is dead, although its other end may not have told
+   * (a lost node, a firewall that forgot it): it is given up for a new one.
+   */
+  socketTimeout: number;
+}
+
+const usualLimits: Record<RedisRole, RedisLimits> = {
+  /** Longer than any Redis command takes, short enough for a client that waits for its 202. */
+  producer: { commandTimeout: 5000, socketTimeout: 6000 },
+  /** Its commands may block for ten seconds. */
+  consumer: { socketTimeout: 30_000 },
+};
 /** After so much silence on a connection that owes nothing, such as a subscriber's, TCP asks whether it is still there. */
 const keepAliveMs = 15_000;
 /** What a primary answers that has become a replica: the address leads to another one by now, if anybody takes writes. */
@@ -43,27 +51,23 @@ const noLongerPrimary = /\b(?:READONLY|UNBLOCKED)\b/;
 
 /**
  * @param url redis://[user:password@]host[:port][/db], the same with rediss:// (TLS), or unix:///path[?db=n]
- * @param silence milliseconds without a word of an answer that is owed, after which the connection is given up
+ * @param limits for what takes longer than is usual in its role
  * @throws invalid_config when `url` is none of these
  */
 export function redisOptions(
   url: string,
   role: RedisRole,
-  silence = silenceMs[role],
+  limits = usualLimits[role],
 ): RedisConnectionOptions {
   return {
     ...address(url),
     // Exponential, capped: a Redis that restarts is found again within a second or two.
     retryStrategy: (times: number) => Math.min(50 * 2 ** Math.min(times, 10), 2000),
-    socketTimeout: silence,
+    ...limits,
     keepAlive: keepAliveMs,
     reconnectOnError: ({ message }) => noLongerPrimary.test(message),
     ...(role === 'producer'
-      ? {
-          enableOfflineQueue: false,
-          maxRetriesPerRequest: 1,
-          commandTimeout: producerCommandTimeoutMs,
-        }
+      ? { enableOfflineQueue: false, maxRetriesPerRequest: 1 }
       : { maxRetriesPerRequest: null }),
   };
 }
@@ -140,9 +144,9 @@ export function connectRedis(
   url: string,
   role: RedisRole,
   onError: (error: Error) => void = () => {},
-  silence?: number,
+  limits?: RedisLimits,
 ): Redis {
-  const redis = new Redis(redisOptions(url, role, silence));
+  const redis = new Redis(redisOptions(url, role, limits));
   redis.on('error', onError);
   return redis;
 }
@@ -178,7 +182,7 @@ export async function orUnavailable<T>(operation: () => Promise<T>): Promise<T> 
 }
 
 /** Why Redis refused to write, in its own words. A transaction has its reason in the errors of its commands. */
-function refusal(error: Error & { previousErrors?: Error[] }): string | undefined {
+export function refusal(error: Error & { previousErrors?: Error[] }): string | undefined {
   const texts = [error, ...(error.previousErrors ?? [])].map(({ message }) => message);
   return texts.map((text) => refusedWrite.exec(text)?.[1]).find((reason) => reason !== undefined);
 }

@@ -89,6 +89,20 @@ export async function findModel(redis: Redis, name: string): Promise<ModelSummar
   return text === null ? undefined : (JSON.parse(text) as ModelSummary);
 }
 
+/**
+ * Where a model is to be had.
+ * @returns `available`: a live worker has it; `seenAt`: when a worker last said that it has, epoch ms, 0 for never
+ */
+export async function locateModel(
+  redis: Redis,
+  name: string,
+): Promise<{ available: boolean; seenAt: number }> {
+  const [workers, text] = await Promise.all([listWorkers(redis), redis.hget(modelsKey, name)]);
+  const available = workers.some(({ models }) => models.some((model) => model.name === name));
+  const seenAt = text === null ? 0 : (JSON.parse(text) as { seenAt: number }).seenAt;
+  return { available, seenAt };
+}
+
 /** Every model known, by name, and whether a live worker has it. */
 export async function listModels(redis: Redis): Promise<ListedModel[]> {
   const [workers, known] = await Promise.all([listWorkers(redis), redis.hgetall(modelsKey)]);

@@ -93,7 +93,8 @@ async function readAnswer(
       `The image's host answered ${statusCode}; expected 200 and the image.`,
     );
   }
-  const encoding = headers['content-encoding'] ?? 'identity';
+  // Of any case (RFC 9110, section 8.4.1).
+  const encoding = String(headers['content-encoding'] ?? 'identity').toLowerCase();
   if (encoding !== 'identity') {
     throw new AppError(
       'image_url_failed',

@@ -14,8 +14,8 @@ const widening = (graph: Graph, onCpu: boolean): number =>
 const weightBytes = ({ bytes, externalData = [], strips }: Graph): number =>
   bytes + externalData.reduce((sum, file) => sum + file.bytes, 0) + (strips?.bytes ?? 0);
 
-/** ε_pix and ε_PiSA are one run with the pair in the batch; on a CPU two, for which this is more than enough. */
-const largestBatch = (name: string): number => (name === 'unet' ? 2 : 1);
+/** ε_pix and ε_PiSA are one run with the pair in the batch; on a CPU two, one after the other (`Model.predict`). */
+const largestBatch = (name: string, onCpu: boolean): number => (name === 'unet' && !onCpu ? 2 : 1);
 
 /**
  * Bytes of weights and of the activations of one tile of each graph. A sum, not a maximum: each session keeps the
@@ -24,7 +24,7 @@ const largestBatch = (name: string): number => (name === 'unet' ? 2 : 1);
 export function expectedBytes({ graphs }: Pick<Manifest, 'graphs'>, onCpu: boolean): number {
   return Object.entries(graphs).reduce((sum, [name, graph]) => {
     const { activationBytesPerCell = 0, tileLatents } = graph;
-    const activations = activationBytesPerCell * tileLatents ** 2 * largestBatch(name);
+    const activations = activationBytesPerCell * tileLatents ** 2 * largestBatch(name, onCpu);
     return sum + (weightBytes(graph) + activations) * widening(graph, onCpu);
   }, 0);
 }

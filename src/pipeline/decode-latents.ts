@@ -16,7 +16,7 @@ const toUnit = (value: number): number => Math.min(1, Math.max(0, 0.5 * value + 
 
 /**
  * A graph in float16 can overflow, and its NaN would become black pixels without a word.
- * @throws internal
+ * @throws model_failed
  */
 function refuseNaN(pixels: Float32Array, model: Model): void {
   let sum = 0;
@@ -25,7 +25,7 @@ function refuseNaN(pixels: Float32Array, model: Model): void {
   const { name, version } = model.manifest;
   const detail = `The model ${name} ${version} gave values that are no numbers (NaN). Choose another model; its operator finds more in the log.`;
   const cause = new Error('NaN in the decoder output: float16 overflow in a graph of this bundle?');
-  throw new AppError('internal', detail, { cause });
+  throw new AppError('model_failed', detail, { cause });
 }
 
 /** Copies `own` (in output pixels, clipped to the output) out of a tile that begins at (y, x). */
@@ -88,7 +88,7 @@ async function decodeInStrips(
 /**
  * @param latents [C,h,w] scaled
  * @returns [3,H,W] sRGB in [0,1], of the output's size
- * @throws internal when the decoder gives NaN
+ * @throws model_failed when the decoder gives NaN
  */
 export async function decodeLatents(
   latents: Planar,

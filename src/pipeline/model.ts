@@ -59,6 +59,7 @@ export interface Model {
   /**
    * Runs every graph in its full tile shape, so that the first job finds memory and tuning done. Where shapes are
    * tuned for, in that of an output of 512² too; any other image of one tile is tuned for when it comes first.
+   * Not the stages of strips, whose sessions live for one image wherever there is tuning.
    */
   warmUp(): Promise<void>;
   dispose(): Promise<void>;
@@ -225,7 +226,7 @@ class LoadedModel implements Model {
 
 /**
  * Opens a bundle on a device. Keep it while there is room: sessions leak a little on release.
- * @throws invalid_bundle | device_unavailable
+ * @throws invalid_bundle | device_unavailable | out_of_device_memory
  */
 export async function loadModel(bundleDir: string, options: LoadOptions): Promise<Model> {
   const manifest = await loadManifest(bundleDir);

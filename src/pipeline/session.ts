@@ -8,6 +8,7 @@
 import ort from 'onnxruntime-node';
 import { AppError, expected } from '../errors.ts';
 import { float16ToFloat32, float32ToFloat16 } from './float16.ts';
+import { isOutOfMemory, outOfMemory } from './out-of-memory.ts';
 
 type ExecutionProvider = 'cpu' | 'webgpu' | { cuda: number };
 
@@ -68,25 +69,33 @@ function nativeOptions({ executionProvider, threads, keepsMemory = true }: Sessi
 }
 
 const providerAdvice = {
-  cpu: 'The CPU provider is part of onnxruntime-node: install the dependencies again with `npm ci`.',
+  cpu: 'The CPU provider is part of onnxruntime-node: install the dependencies again with `npm ci`. If only this model fails, see whether its files are whole: `pisa-serve models verify`.',
   webgpu:
     'It needs a Vulkan driver (libvulkan1 and a driver for the graphics card). Set DEVICES=cpu to run without.',
-  cuda: "It needs an NVIDIA driver, CUDA, cuDNN and onnxruntime-node's CUDA library, which its install script downloads unless ONNXRUNTIME_NODE_INSTALL=skip is set (docs/devices.md). Set DEVICES=cpu to run without.",
+  cuda: "It needs an NVIDIA GPU of compute capability 7.5 or more, driver 580 or newer, CUDA 13, cuDNN 9 and ONNX Runtime's CUDA provider, which are not in onnxruntime-node: docs/devices.md says where they come from. Set DEVICES=cpu to run without.",
 };
 
-/** A failure to open a graph: of the file, or of the device. */
+const reasonOf = (cause: unknown): string =>
+  (cause instanceof Error ? cause.message : String(cause)).trim().replace(/\.$/, '');
+
+/** What ONNX Runtime said of a device that cannot start, and what that needs. */
+export function unusableDevice(cause: unknown, provider: ExecutionProvider): AppError {
+  const kind = typeof provider === 'string' ? provider : 'cuda';
+  const detail = `The device ${providerName(provider)} cannot be used: ${reasonOf(cause)}. ${providerAdvice[kind]}`;
+  return new AppError('device_unavailable', detail, { cause });
+}
+
+/** A failure to open a graph: for want of memory, of the file, or of the device. */
 function openFailure(cause: unknown, file: string, provider: ExecutionProvider): AppError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
+  if (isOutOfMemory(cause)) return outOfMemory(providerName(provider), cause);
+  const reason = reasonOf(cause);
   const isFileFault = /load model|protobuf|not supported model|InvalidGraph|ModelProto|opset/i.test(
     reason,
   );
   if (isFileFault || provider === 'cpu') {
     return new AppError('invalid_bundle', `${file} cannot be loaded: ${reason}`, { cause });
   }
-  const kind = typeof provider === 'string' ? provider : 'cuda';
-  const name = providerName(provider);
-  const detail = `The device ${name} cannot be used: ${reason.trim()}. ${providerAdvice[kind]}`;
-  return new AppError('device_unavailable', detail, { cause });
+  return unusableDevice(cause, provider);
 }
 
 const showShape = (shape: readonly (number | string | null)[]): string =>
@@ -128,13 +137,16 @@ const countOf = (dims: readonly number[]): number => dims.reduce((a, b) => a * b
 export class GraphSession {
   readonly #session: ort.InferenceSession;
   readonly #contract: GraphContract;
+  /** As in DEVICES. */
+  readonly #device: string;
 
-  private constructor(session: ort.InferenceSession, contract: GraphContract) {
+  private constructor(session: ort.InferenceSession, contract: GraphContract, device: string) {
     this.#session = session;
     this.#contract = contract;
+    this.#device = device;
   }
 
-  /** @throws invalid_bundle | device_unavailable */
+  /** @throws invalid_bundle | device_unavailable | out_of_device_memory */
   static async open(contract: GraphContract, options: SessionOptions): Promise<GraphSession> {
     let session: ort.InferenceSession;
     try {
@@ -153,11 +165,12 @@ export class GraphSession {
       await session.release();
       throw new AppError('invalid_bundle', `${contract.file}: ${faults.join('; ')}.`);
     }
-    return new GraphSession(session, contract);
+    return new GraphSession(session, contract, providerName(options.executionProvider));
   }
 
   /**
    * One run. The results are in `outputs[name].data` afterwards.
+   * @throws out_of_device_memory, or what else ONNX Runtime throws
    * @throws TypeError when names or sizes do not fit: a fault of the caller, not of the user
    */
   async run(feeds: Record<string, Values>, outputs: Record<string, Values>): Promise<void> {
@@ -168,7 +181,11 @@ export class GraphSession {
         Object.entries(values).map(([name, value]) => [name, this.#tensor(name, value, fill)]),
       );
     const fetches = native(outputs, false);
-    const returned = await this.#session.run(native(feeds, true), fetches);
+    const returned = await this.#session
+      .run(native(feeds, true), fetches)
+      .catch((cause: unknown) => {
+        throw isOutOfMemory(cause) ? outOfMemory(this.#device, cause) : cause;
+      });
     for (const [name, value] of Object.entries(outputs)) {
       // A preallocated output is written in place; the returned tensor is another copy of it.
       const data = fetches[name]?.data;

@@ -41,6 +41,9 @@ export function checkKey(key: string): string {
   return key;
 }
 
+/** Fails only when all have been tried: none is deleted after the caller has heard of a fault. */
 export async function deleteObjects(store: ObjectStore, keys: readonly string[]): Promise<void> {
-  await Promise.all(keys.map((key) => store.delete(key)));
+  const deleted = await Promise.allSettled(keys.map((key) => store.delete(key)));
+  const failed = deleted.find(({ status }) => status === 'rejected');
+  if (failed?.status === 'rejected') throw failed.reason;
 }

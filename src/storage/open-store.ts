@@ -2,7 +2,7 @@
 import path from 'node:path';
 import type { Config } from '../config.ts';
 import { AppError } from '../errors.ts';
-import { connectRedis, type RedisRole } from '../jobs/redis.ts';
+import { connectRedis, type RedisLimits, type RedisRole } from '../jobs/redis.ts';
 import { FolderStore } from './folder-store.ts';
 import type { ObjectStore } from './object-store.ts';
 import { RedisStore } from './redis-store.ts';
@@ -55,8 +55,14 @@ function s3Access(config: Pick<Config, S3Setting>): Omit<S3Location, 'bucket' | 
   };
 }
 
-/** Redis says nothing while a value arrives: a large result, over a slow network. */
-const transferMs = 300_000;
+/**
+ * Redis says nothing while an image arrives, which takes a while over a slow network; and what the api stores goes through
+ * one connection, so that an upload waits for all that are under way (UPLOADS_IN_FLIGHT_MEGABYTES).
+ */
+const transferLimits: Record<RedisRole, RedisLimits> = {
+  producer: { commandTimeout: 120_000, socketTimeout: 30_000 },
+  consumer: { socketTimeout: 300_000 },
+};
 
 export interface OpenStoreOptions {
   /** `producer` fails at once when Redis is away (the api), `consumer` waits for it (a device process). */
@@ -69,12 +75,10 @@ export interface OpenStoreOptions {
 export function openStore(location: StoreLocation, options: OpenStoreOptions): ObjectStore {
   const { role, sweep = true, onError = () => {} } = options;
   if (location.kind === 'folder') return new FolderStore(location.folder, { sweep, onError });
-  const redis = connectRedis(
-    location.redisUrl,
-    role,
-    onError,
-    role === 'consumer' ? transferMs : undefined,
-  );
+  // Of what is in a bucket Redis has the index only, and the api learns soon that it is away.
+  const isIndex = location.kind === 's3' && role === 'producer';
+  const limits = isIndex ? undefined : transferLimits[role];
+  const redis = connectRedis(location.redisUrl, role, onError, limits);
   if (location.kind === 'redis') return new RedisStore(redis);
   return new S3Store(location.s3, { redis, role, sweep, onError });
 }

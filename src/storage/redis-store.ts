@@ -2,10 +2,13 @@
 import { Readable } from 'node:stream';
 import type { Redis } from 'ioredis';
 import { AppError } from '../errors.ts';
+import { refusal } from '../jobs/redis.ts';
 import { checkKey, type ObjectStore } from './object-store.ts';
 
 /** Redis serves others between two of them. */
 const pieceBytes = 1_048_576;
+/** Somebody has to see to it: that takes longer than a server takes to come back. */
+const retryAfterSeconds = 30;
 const redisKey = (key: string) => `pisa:object:${checkKey(key)}`;
 
 export class RedisStore implements ObjectStore {
@@ -17,7 +20,9 @@ export class RedisStore implements ObjectStore {
   }
 
   async put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void> {
-    await this.#redis.set(redisKey(key), asBuffer(bytes), 'EX', wholeSeconds(ttlSeconds));
+    await orRefused(() =>
+      this.#redis.set(redisKey(key), asBuffer(bytes), 'EX', wholeSeconds(ttlSeconds)),
+    );
   }
 
   async get(key: string): Promise<Buffer | undefined> {
@@ -31,12 +36,11 @@ export class RedisStore implements ObjectStore {
 
   async copy(from: string, to: string, ttlSeconds: number): Promise<boolean> {
     const seconds = wholeSeconds(ttlSeconds);
-    const [copied] =
-      (await this.#redis
-        .multi()
-        .copy(redisKey(from), redisKey(to), 'REPLACE')
-        .expire(redisKey(to), seconds)
-        .exec()) ?? [];
+    const copy = this.#redis
+      .multi()
+      .copy(redisKey(from), redisKey(to), 'REPLACE')
+      .expire(redisKey(to), seconds);
+    const [copied] = (await orRefused(() => copy.exec())) ?? [];
     if (copied?.[0]) throw copied[0];
     return copied?.[1] === 1;
   }
@@ -46,7 +50,7 @@ export class RedisStore implements ObjectStore {
   }
 
   async delete(key: string): Promise<void> {
-    await this.#redis.unlink(redisKey(key));
+    await orRefused(() => this.#redis.unlink(redisKey(key)));
   }
 
   async close(): Promise<void> {
@@ -64,6 +68,24 @@ export class RedisStore implements ObjectStore {
       }
       yield piece;
     }
+  }
+}
+
+/**
+ * Runs a write. Other errors stay what they are.
+ * @throws storage_unavailable when Redis refuses it, for want of memory or disk or as a replica
+ */
+async function orRefused<T>(write: () => Promise<T>): Promise<T> {
+  try {
+    return await write();
+  } catch (error) {
+    const reason = error instanceof Error ? refusal(error) : undefined;
+    if (reason === undefined) throw error;
+    throw new AppError(
+      'storage_unavailable',
+      `Redis refuses to store images: ${reason}. Try again in a minute; its operator has to see to that.`,
+      { cause: error, retryAfterSeconds },
+    );
   }
 }
 

@@ -38,13 +38,6 @@ export interface DelivererOptions {
   times?: { lockMs: number; stalledCheckMs: number };
 }
 
-export interface Deliverer {
-  /** Resolves when deliveries are being taken. */
-  readonly ready: Promise<void>;
-  /** Takes no more deliveries; those under way get a moment to end, the others are handed back. */
-  close(): Promise<void>;
-}
-
 /** An attempt that failed and may be made again. */
 class TryAgain extends Error {
   override readonly name = 'TryAgain';
@@ -64,12 +57,8 @@ const maxStalledCount = 1000;
 const faultDelayMs = 1000;
 const closeGraceMs = 1000;
 
-export function startDeliverer(options: DelivererOptions): Deliverer {
-  const deliverer = new WebhookDeliverer(options);
-  return { ready: deliverer.ready, close: () => deliverer.close() };
-}
-
-class WebhookDeliverer implements Deliverer {
+export class Deliverer {
+  /** Resolves when deliveries are being taken. */
   readonly ready: Promise<void>;
   readonly #queue: UpscaleQueue;
   readonly #logger: Logger;
@@ -114,6 +103,7 @@ class WebhookDeliverer implements Deliverer {
     this.ready.catch(() => {});
   }
 
+  /** Takes no more deliveries; those under way get a moment to end, the others are handed back. */
   async close(): Promise<void> {
     const stopped = this.#worker.pause(true).catch(() => {});
     await within(Promise.allSettled([...this.#running]), closeGraceMs);

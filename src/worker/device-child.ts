@@ -2,6 +2,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
+import { stripVTControlCharacters } from 'node:util';
 import type { Logger } from 'pino';
 import { childEnvironment } from '../config.ts';
 import { AppError } from '../errors.ts';
@@ -10,6 +11,9 @@ import type { DeviceSettings, FromDevice, ToDevice } from './protocol.ts';
 
 /** Enough for a stack trace or a complaint of the runtime. */
 const keptLines = 20;
+
+/** ONNX Runtime also throws what it logs behind time, level and place. */
+const saidIn = (line: string): string => line.replace(/^\S+ \S+ \[E:onnxruntime:[^\]]*\] /, '');
 
 export interface ChildExit {
   /** In words: "exit code 1", "signal SIGKILL". */
@@ -32,7 +36,7 @@ export interface DeviceChildOptions {
 export class DeviceChild {
   /**
    * The models, once the default one is loaded and warmed up.
-   * Rejects with device_unavailable | invalid_bundle when the process ends before that.
+   * Rejects with device_unavailable | out_of_device_memory | invalid_bundle when the process ends before that.
    */
   readonly ready: Promise<ModelSummary[]>;
   readonly exited: Promise<ChildExit>;
@@ -116,23 +120,31 @@ export class DeviceChild {
       });
       void this.exited.then((exit) => {
         clearTimeout(tooLong);
-        reject(this.#unusable ?? this.#startFailure(exit));
+        reject(this.#startFailure(exit));
       });
     });
   }
 
+  /** Tells what it wrote, too: which library it missed, for one, ONNX Runtime says on stderr alone. */
   #startFailure({ how, lastLines }: ChildExit): AppError {
-    const words = lastLines.length > 0 ? ` Its last words:\n${lastLines.join('\n')}` : '';
     const { device } = this.#options.settings;
-    return new AppError(
-      'device_unavailable',
-      `The process of device ${device} ended during its start (${how}).${words}`,
-    );
+    const { code, message, cause } =
+      this.#unusable ??
+      new AppError(
+        'device_unavailable',
+        `The process of device ${device} ended during its start (${how}).`,
+      );
+    const untold = lastLines.filter((line) => !message.includes(saidIn(line)));
+    const words = untold.length > 0 ? ` The last words of its process:\n${untold.join('\n')}` : '';
+    return new AppError(code, message + words, { cause });
   }
 
   #keepLines(stream: Readable | null): void {
     if (!stream) return;
-    createInterface({ input: stream }).on('line', (line) => {
+    createInterface({ input: stream }).on('line', (written) => {
+      // ONNX Runtime colours its complaints.
+      const line = stripVTControlCharacters(written).trimEnd();
+      if (line === '') return;
       this.#lastLines.push(line);
       if (this.#lastLines.length > keptLines) this.#lastLines.shift();
       this.#options.logger.debug({ line }, 'the device process wrote');

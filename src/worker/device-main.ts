@@ -4,10 +4,11 @@
  * run blocks this process's event loop; that is why nobody else depends on it.
  */
 import { format } from 'node:util';
-import { AppError, toAppError, toFailure } from '../errors.ts';
+import { AppError, toAppError, toFailure, toldInFull } from '../errors.ts';
+import { unusableDevice } from '../pipeline/session.ts';
 import { openStore } from '../storage/open-store.ts';
 import { traceOf } from '../tracing/tracing.ts';
-import { openModels } from './loaded-models.ts';
+import { executionProviderOf, type LoadedModels, openModels } from './loaded-models.ts';
 import {
   type DeviceSettings,
   type FromDevice,
@@ -50,7 +51,7 @@ async function start(settings: DeviceSettings): Promise<void> {
   }, heartbeatIntervalMs);
   try {
     const models = await openModels(settings, (change) => send({ type: 'model', change }));
-    await models.preload([settings.defaultModel, ...settings.preload]);
+    await preload(models, settings);
     const store = openStore(settings.store, { role: 'consumer', sweep: false });
     tools = { models, store, settings };
     send({ type: 'ready', models: models.summaries });
@@ -60,10 +61,23 @@ async function start(settings: DeviceSettings): Promise<void> {
   }
 }
 
-/** An unknown model is the user's fault in a job, but the operator's in the settings. */
+/**
+ * What ONNX Runtime says of a graph may be of one job; said of the first run of all, it is of the device.
+ * @throws as `LoadedModels.preload`, and device_unavailable
+ */
+async function preload(models: LoadedModels, settings: DeviceSettings): Promise<void> {
+  try {
+    await models.preload([settings.defaultModel, ...settings.preload]);
+  } catch (error) {
+    if (error instanceof AppError) throw error;
+    throw unusableDevice(error, executionProviderOf(settings.device));
+  }
+}
+
+/** For the operator, who is told all of it. An unknown model is the user's fault in a job, but theirs in the settings. */
 function startError(error: unknown, { modelsDir }: DeviceSettings): AppError {
   const known = toAppError(error);
-  if (known.code !== 'unknown_model') return known;
+  if (known.code !== 'unknown_model') return new AppError(known.code, toldInFull(known));
   return new AppError(
     'invalid_bundle',
     `MODEL or PRELOAD_MODELS names a bundle that is not in ${modelsDir}. ${known.message}`,

@@ -1,4 +1,5 @@
 /** The devices of a worker and who may use which: a job gets a slot on the least busy one. */
+import type { ModelSummary } from '../jobs/worker-registry.ts';
 import type { Device } from './device.ts';
 import { HandBack } from './device.ts';
 
@@ -28,16 +29,27 @@ export class DevicePool {
     }
   }
 
-  /** Jobs that can run now; 0 when no device is up. */
+  /**
+   * Jobs that there can be now, those on a device that ends them and takes no more included, so that they take no place of
+   * another device's; 0 when no device takes any.
+   */
   get slots(): number {
-    return this.#up().length * this.#jobsPerDevice;
+    const accepting = this.#accepting();
+    if (accepting.length === 0) return 0;
+    const ending = this.devices.filter((device) => !accepting.includes(device));
+    return ending.reduce((sum, { jobs }) => sum + jobs, accepting.length * this.#jobsPerDevice);
+  }
+
+  /** All devices read the same MODELS_DIR: those of the first that has read it. */
+  get models(): ModelSummary[] {
+    return this.devices.find(({ models }) => models.length > 0)?.models ?? [];
   }
 
   /**
    * Waits, first come first served, for a slot.
-   * @param alone true: the job gets a device for itself. Jobs that lost their device run so, because one of
-   *   those that ran together may have been the reason: it shall not take the others with it again.
-   * @throws HandBack when no device is up
+   * @param alone true: the job gets a device for itself. Jobs that lost their device run so (runs-alone.ts), because one
+   *   of those that ran together may have been the reason: it shall not take the others with it again.
+   * @throws HandBack when no device takes jobs
    * @throws the signal's reason
    */
   acquire(alone: boolean, signal: AbortSignal): Promise<Lease> {
@@ -63,13 +75,13 @@ export class DevicePool {
     });
   }
 
-  #up(): Device[] {
-    return this.devices.filter((device) => device.status === 'ready');
+  #accepting(): Device[] {
+    return this.devices.filter((device) => device.accepting);
   }
 
   #assign(): void {
-    if (this.#up().length === 0) {
-      // Another worker may have a device that is up.
+    if (this.#accepting().length === 0) {
+      // Another worker may have a device that does.
       for (const waiter of this.#waiters.splice(0)) waiter.reject(new HandBack());
       return;
     }
@@ -82,8 +94,8 @@ export class DevicePool {
   }
 
   #leastBusy(slots: number): Device | undefined {
-    return this.devices
-      .filter((device) => device.accepting && this.#freeOf(device) >= slots)
+    return this.#accepting()
+      .filter((device) => this.#freeOf(device) >= slots)
       .sort((a, b) => this.#freeOf(b) - this.#freeOf(a))[0];
   }
 

@@ -5,7 +5,7 @@
  */
 import { EventEmitter } from 'node:events';
 import type { Logger } from 'pino';
-import { AppError, toFailure } from '../errors.ts';
+import { AppError, toAppError, toFailure } from '../errors.ts';
 import type { Progress, UpscaleJobData } from '../jobs/job.ts';
 import type { DeviceStatus, ModelSummary } from '../jobs/worker-registry.ts';
 import { metrics } from '../metrics.ts';
@@ -47,6 +47,7 @@ type RestartReason = (typeof restartReasons)[number];
 
 const silenceCheckMs = 1000;
 
+/** Emits `status` also when it takes no more jobs, and whenever one of those ends that it has until it is replaced. */
 export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
   readonly name: string;
   models: ModelSummary[] = [];
@@ -96,12 +97,15 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
 
   /**
    * Starts the first life.
-   * @throws device_unavailable | invalid_bundle when it cannot start; it then is not tried again
+   * @throws device_unavailable | out_of_device_memory | model_too_large | invalid_bundle when it cannot start; it then is
+   *   not tried again
    */
   async start(): Promise<void> {
     try {
       await this.#live();
     } catch (error) {
+      // Of several devices whoever waits hears of one; and one that was stopped meanwhile did not fail.
+      if (this.status !== 'stopped') this.#logFailedStart(error, 'the device cannot start');
       this.#setStatus('failed');
       throw error;
     }
@@ -223,14 +227,17 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     metrics.deviceResidentBytes.set({ device: this.name }, residentBytes);
     this.#jobs.countBusyTime();
     // A process that is too large before its first job would be so again: replacing it helps nobody.
-    if (residentBytes > this.#options.limits.maxResidentBytes && this.#jobsOfThisLife > 0) {
+    const isBloated = residentBytes > this.#options.limits.maxResidentBytes;
+    if (isBloated && !this.#bloated && this.#jobsOfThisLife > 0) {
       this.#bloated = true;
       this.#recycleWhenIdle();
     }
   }
 
   #recycleWhenIdle(): void {
-    if (this.#bloated && this.#jobs.size === 0) this.#kill('memory');
+    if (!this.#bloated) return;
+    if (this.#jobs.size === 0) this.#kill('memory');
+    else this.emit('status', this.status);
   }
 
   #end(run: number, settle: () => void): void {
@@ -243,6 +250,7 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     if (!this.#isAlive) return;
     this.#killedFor = reason;
     this.#child?.kill();
+    this.emit('status', this.status);
   }
 
   #onExit(child: DeviceChild, exit: ChildExit): void {
@@ -278,10 +286,15 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     this.#restartTimer = setTimeout(() => {
       this.#live().catch((error: unknown) => {
         if (this.status === 'stopped') return;
-        this.#logger.error({ err: error }, 'the device could not be restarted; trying again');
+        this.#logFailedStart(error, 'the device could not be restarted; trying again');
         this.#restart(true);
       });
     }, delayMs);
+  }
+
+  #logFailedStart(error: unknown, message: string): void {
+    const { code, message: detail, cause } = toAppError(error);
+    this.#logger.error({ code, detail, err: cause }, message);
   }
 
   /** Two silent checks in a row, so that a supervisor that was itself suspended hears what was said meanwhile. */
@@ -311,6 +324,6 @@ const refused = (reason: unknown): DeviceRun => ({
 function timeoutError(timeoutMs: number): AppError {
   return new AppError(
     'job_timeout',
-    `The job did not finish within ${timeoutMs / 1000} s. A smaller image or scale takes less time.`,
+    `The job did not finish within ${timeoutMs / 1000} s on its device, where it may have waited for its model to load or for other large images. A smaller image or scale takes less time.`,
   );
 }

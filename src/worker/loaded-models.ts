@@ -5,6 +5,7 @@ import type { ModelSummary } from '../jobs/worker-registry.ts';
 import { expectedBytes, fitTiles } from '../pipeline/bundle-memory.ts';
 import { bundleSha256, listBundles, type Manifest } from '../pipeline/manifest.ts';
 import { type LoadOptions, loadModel, type Model } from '../pipeline/model.ts';
+import { unknownModel } from './absent-model.ts';
 import { ModelCache } from './model-cache.ts';
 import type { DeviceSettings, ModelChange } from './protocol.ts';
 
@@ -13,7 +14,8 @@ export interface LoadedModels {
   /**
    * Runs `work` on a model, which stays loaded until `work` has settled.
    * @param signal ends the wait for the model
-   * @throws unknown_model | invalid_bundle | model_too_large | device_unavailable, or what `work` throws
+   * @throws unknown_model | invalid_bundle | model_too_large | device_unavailable | out_of_device_memory, or what `work`
+   *   throws
    */
   use<T>(
     name: string,
@@ -66,7 +68,7 @@ export async function openModels(
       const startedAt = performance.now();
       const before = process.memoryUsage.rss();
       const model = await loadModel(path.join(modelsDir, name), options);
-      await model.warmUp();
+      await warmUp(model);
       // The memory of another device than a CPU is not this process's: there, only the arithmetic is known.
       const grown = onCpu ? process.memoryUsage.rss() - before : 0;
       const bytes = Math.max(expected, grown);
@@ -95,17 +97,20 @@ export async function openModels(
   };
 }
 
+/** One that fails leaves no memory taken: its job is tried again, and loads it anew. */
+async function warmUp(model: Model): Promise<void> {
+  try {
+    await model.warmUp();
+  } catch (error) {
+    await model.dispose();
+    throw error;
+  }
+}
+
 /** @param device as in DEVICES, already validated there */
 export function executionProviderOf(device: string): 'cpu' | 'webgpu' | { cuda: number } {
   if (device.startsWith('cuda:')) return { cuda: Number(device.slice('cuda:'.length)) };
   return device === 'webgpu' ? 'webgpu' : 'cpu';
-}
-
-function unknownModel(name: string, known: string[]): AppError {
-  return new AppError(
-    'unknown_model',
-    `There is no model "${name}". This service has: ${known.join(', ') || 'none'}.`,
-  );
 }
 
 const megabytes = (bytes: number): string => `${Math.ceil(bytes / 1e6)} MB`;

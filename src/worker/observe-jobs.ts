@@ -10,6 +10,8 @@ export function countFromZero(model: string): void {
   for (const code of errorCodes.filter((each) => errorCatalogue[each].status >= 500)) {
     metrics.jobs.inc({ status: 'failed', code, model }, 0);
   }
+  // A fault of ours, too: the api took the name, and this worker has no such bundle.
+  metrics.jobs.inc({ status: 'failed', code: 'unknown_model', model: '' }, 0);
 }
 
 export function observeSuccess(job: UpscaleJob, result: UpscaleJobResult): void {
@@ -21,13 +23,17 @@ export function observeSuccess(job: UpscaleJob, result: UpscaleJobResult): void 
   }
   metrics.processingSeconds.observe(labels, result.totalMs / 1000);
   const { timestamp, processedOn = timestamp, finishedOn = processedOn } = job;
-  metrics.queueWaitSeconds.observe(labels, (processedOn - timestamp) / 1000);
+  // How long a job waits does not depend on its dials, but on who is served first.
+  const { priority = 'interactive' } = job.data;
+  metrics.queueWaitSeconds.observe({ model, priority }, (processedOn - timestamp) / 1000);
   metrics.jobSeconds.observe(labels, (finishedOn - timestamp) / 1000);
 }
 
-export function observeFailure(job: UpscaleJob, code: ErrorCode): void {
+/** @param longestMs JOB_TIMEOUT_SECONDS: a client that asks for less causes its own timeouts, which are no fault of ours */
+export function observeFailure(job: UpscaleJob, code: ErrorCode, longestMs: number): void {
   const status = code === 'canceled' ? 'canceled' : 'failed';
-  // A name that no bundle has is the client's invention: it must not become a label.
+  const isRequested = code === 'job_timeout' && job.data.timeoutMs < longestMs;
+  // A name that no bundle has must not become a label.
   const model = code === 'unknown_model' ? '' : job.data.params.model;
-  metrics.jobs.inc({ status, code, model });
+  metrics.jobs.inc({ status, code: isRequested ? 'requested_timeout' : code, model });
 }

@@ -27,7 +27,7 @@ export interface JobTools {
 /**
  * Running it twice for the same job leaves one result: the output's key is the job's, and the same input gives
  * the same bytes.
- * @throws input_expired, unknown_model, model_too_large, whatever the pipeline throws, or the signal's reason
+ * @throws input_expired, unknown_model, model_too_large, model_failed, whatever the pipeline throws, or the signal's reason
  */
 export async function runJob(
   id: string,
@@ -62,10 +62,10 @@ export async function runJob(
       model: { name, version, sha256: loaded.sha256 },
     };
   });
-  const { made, model } = await run.catch(async (error) => {
+  const { made, model } = await run.catch(async (error: unknown) => {
     // Whoever hears that a job has failed deletes what it left.
     await keeper.written();
-    throw error;
+    throw asJobFault(error, params.model);
   });
   signal.throwIfAborted();
   const key = outputKey(id);
@@ -94,6 +94,16 @@ export async function runJob(
     model,
     device: settings.device,
   };
+}
+
+/** What is said of a bundle or a device at a start is for its operator: it names files, and what to install. */
+function asJobFault(error: unknown, model: string): unknown {
+  const isOfStart =
+    error instanceof AppError &&
+    (error.code === 'invalid_bundle' || error.code === 'device_unavailable');
+  if (!isOfStart) return error;
+  const detail = `The model ${model} cannot be used. Choose another model; its operator finds more in the log.`;
+  return new AppError('model_failed', detail, { cause: error });
 }
 
 function make(

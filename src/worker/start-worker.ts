@@ -12,6 +12,7 @@ import {
   withdrawWorker,
 } from '../jobs/worker-registry.ts';
 import { openStore, type StoreLocation } from '../storage/open-store.ts';
+import { modelArrivalMs } from './absent-model.ts';
 import { Device, type DeviceLimits } from './device.ts';
 import { checkModelMemory, deviceMemory, modelBudget } from './device-memory.ts';
 import { DevicePool } from './device-pool.ts';
@@ -77,13 +78,15 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     logger,
     locks: times,
     keepMaxBytes,
+    modelArrivalMs: modelArrivalMs(config),
+    jobTimeoutMs: config.JOB_TIMEOUT_SECONDS * 1000,
   });
   const id = randomUUID();
 
   const state = (): WorkerReport => ({
     id,
     devices: devices.map(({ name, status, jobs }) => ({ name, status, jobs })),
-    models: devices.find(({ models }) => models.length > 0)?.models ?? [],
+    models: pool.models,
     slots: devices.length * config.JOBS_PER_DEVICE,
   });
   const reporter = startReporter(async () => {

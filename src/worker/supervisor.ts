@@ -2,7 +2,7 @@
  * Holds the locks of the jobs and never runs a graph, so that its event loop is always free to renew them.
  * Takes jobs from BullMQ, gives each to a device, obeys cancel records, and says how it ended.
  */
-import { UnrecoverableError, WaitingError, Worker } from 'bullmq';
+import { DelayedError, UnrecoverableError, WaitingError, Worker } from 'bullmq';
 import type { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import { type AppError, fromFailureText, toAppError, toFailure } from '../errors.ts';
@@ -17,16 +17,18 @@ import {
   upscaleQueueName,
 } from '../jobs/job.ts';
 import { canceledError, type UpscaleJob } from '../jobs/job-snapshot.ts';
-import { forgetKept, useKept } from '../jobs/kept-objects.ts';
+import { forgetKept, keepObjects } from '../jobs/kept-objects.ts';
 import { connectRedis, redisOptions } from '../jobs/redis.ts';
 import { rememberResult } from '../jobs/stored-results.ts';
 import { within } from '../jobs/within.ts';
 import { metrics } from '../metrics.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import { traceOf } from '../tracing/tracing.ts';
+import { ModelAbsent, requireModel } from './absent-model.ts';
 import { HandBack } from './device.ts';
 import type { DevicePool } from './device-pool.ts';
 import { observeFailure, observeSuccess } from './observe-jobs.ts';
+import { runsAlone } from './runs-alone.ts';
 import { traceAttempt } from './trace-attempt.ts';
 
 export interface SupervisorOptions {
@@ -38,6 +40,10 @@ export interface SupervisorOptions {
   locks: LockTimes;
   /** Bytes of all that is kept for other dials, see src/jobs/kept-objects.ts. */
   keepMaxBytes: number;
+  /** For so long a worker with the model of a job may be on its way, see absent-model.ts. */
+  modelArrivalMs: number;
+  /** JOB_TIMEOUT_SECONDS, in milliseconds: the longest limit that a job can have. */
+  jobTimeoutMs: number;
 }
 
 export interface LockTimes {
@@ -68,6 +74,8 @@ export class Supervisor {
   readonly #worker: Worker<UpscaleJobData, UpscaleJobResult>;
   readonly #subscriber: Redis;
   readonly #running = new Map<string, Running>();
+  /** What is still done for jobs that have ended: it needs Redis and the store. */
+  readonly #tidying = new Set<Promise<void>>();
   #started = false;
   #closing = false;
 
@@ -90,8 +98,10 @@ export class Supervisor {
     );
     const onError = (error: Error) => logger.warn({ err: error }, 'queue');
     this.#worker.on('error', onError);
-    this.#worker.on('completed', (job, result) => void this.#onCompleted(job, result));
-    this.#worker.on('failed', (job, error) => void this.#onFailed(job, error));
+    this.#worker.on('completed', (job, result) =>
+      this.#noteTidying(this.#onCompleted(job, result)),
+    );
+    this.#worker.on('failed', (job, error) => this.#noteTidying(this.#onFailed(job, error)));
     this.#worker.on('lockRenewalFailed', (ids) => {
       for (const id of ids) this.#onLockLost(this.#running.get(id));
     });
@@ -102,7 +112,7 @@ export class Supervisor {
     });
     this.#subscriber.on('message', (_channel, id) => this.#cancel(id));
     for (const device of pool.devices) device.on('status', () => this.#adapt());
-    for (const reason of ['handed_back', 'lock_lost', 'device_lost']) {
+    for (const reason of ['handed_back', 'model_absent', 'lock_lost', 'device_lost']) {
       metrics.jobAttemptsLost.inc({ reason }, 0);
     }
   }
@@ -132,13 +142,24 @@ export class Supervisor {
     await this.#settled(graceMs);
   }
 
-  /** Call after the devices have stopped, so that what was running is on its way back to the queue. */
+  /**
+   * Call after the devices have stopped, so that what was running is on its way back to the queue, and before Redis and
+   * the store are closed, with which ended jobs are tidied up.
+   */
   async close(timeLimitMs: number): Promise<void> {
     // With Redis away nothing can be handed back: the locks expire and another worker takes the jobs.
     const orderly = await this.#settled(timeLimitMs);
     this.#subscriber.disconnect();
-    if (await within(this.#worker.close(!orderly), timeLimitMs)) return;
-    await within(this.#worker.disconnect(), timeLimitMs);
+    const closed = await within(this.#worker.close(!orderly), timeLimitMs);
+    await Promise.all([
+      within(Promise.allSettled(this.#tidying), timeLimitMs),
+      closed || within(this.#worker.disconnect(), timeLimitMs),
+    ]);
+  }
+
+  #noteTidying(tidying: Promise<void>): void {
+    this.#tidying.add(tidying);
+    void tidying.finally(() => this.#tidying.delete(tidying));
   }
 
   #settled(timeLimitMs: number): Promise<boolean> {
@@ -146,7 +167,7 @@ export class Supervisor {
     return within(Promise.allSettled(all), timeLimitMs);
   }
 
-  /** As many jobs at once as the devices that are up can hold; none when none is up. */
+  /** As many jobs at once as the devices can hold; none when none takes any. */
   #adapt(): void {
     if (!this.#started || this.#closing) return;
     const { slots } = this.#options.pool;
@@ -177,11 +198,12 @@ export class Supervisor {
     before: Running | undefined,
   ): Promise<UpscaleJobResult> {
     const id = job.id ?? '';
-    const { redis, logger } = this.#options;
+    const { redis, pool, modelArrivalMs, logger } = this.#options;
     try {
       if (before) await this.#endLostRun(before);
       if (this.#closing) throw new HandBack();
       if (await isCanceled(redis, id)) throw canceledError();
+      await requireModel(job, { redis, models: pool.models, arrivalMs: modelArrivalMs });
       const result = await this.#runOnDevice(job, signal);
       await this.#noteKept(job, result);
       // Cancelled while the result was being written: the cancel was answered first, so it holds.
@@ -194,6 +216,7 @@ export class Supervisor {
         await job.moveToWait(token);
         throw new WaitingError();
       }
+      if (error instanceof ModelAbsent) throw await this.#leaveToOthers(job, token, error);
       if (error instanceof LockLost) {
         // BullMQ refuses whatever we say of the job now, and whoever has the lock ends it.
         metrics.jobAttemptsLost.inc({ reason: 'lock_lost' });
@@ -210,19 +233,34 @@ export class Supervisor {
     }
   }
 
+  /**
+   * Behind all that wait with its priority, since nobody can say who takes it next.
+   * @returns what tells BullMQ that the job is in the queue again
+   */
+  async #leaveToOthers(
+    job: UpscaleJob,
+    token: string,
+    { delayMs }: ModelAbsent,
+  ): Promise<DelayedError> {
+    const { logger } = this.#options;
+    metrics.jobAttemptsLost.inc({ reason: 'model_absent' });
+    const facts = { ...factsOf(job), model: job.data.params.model };
+    // It may come up again every few seconds, for as long as the roll-out takes.
+    const level = job.attemptsStarted > 1 ? 'debug' : 'info';
+    logger[level](facts, 'job left to a worker that has its model');
+    await job.moveToDelayed(Date.now() + delayMs, token);
+    return new DelayedError();
+  }
+
   /** Before the job ends, so that a worker that dies in between runs it again, and notes it again. */
   async #noteKept({ data }: UpscaleJob, { kept }: UpscaleJobResult): Promise<void> {
-    const { redis, keepMaxBytes } = this.#options;
     if (kept.length === 0) return;
-    await this.#cleanUp(async ({ store }) => {
-      const { totalBytes, evicted } = await useKept(redis, kept, {
-        maxBytes: keepMaxBytes,
+    await this.#cleanUp((options) =>
+      keepObjects(options, kept, {
+        maxBytes: options.keepMaxBytes,
         ...(data.source ? { source: data.input.key } : {}),
-      });
-      metrics.keptBytes.set(totalBytes);
-      metrics.keptEvictions.inc(evicted.length);
-      for (const key of evicted) await store.delete(key);
-    });
+      }),
+    );
   }
 
   /** Whatever the job left behind besides its result. */
@@ -236,8 +274,7 @@ export class Supervisor {
   async #runOnDevice(job: UpscaleJob, signal: AbortSignal): Promise<UpscaleJobResult> {
     const { pool, logger } = this.#options;
     const id = job.id ?? '';
-    const lostADevice = job.attemptsMade > 0 || job.stalledCounter > 0;
-    const lease = await pool.acquire(lostADevice, signal);
+    const lease = await pool.acquire(runsAlone(job), signal);
     let over = Promise.resolve();
     try {
       const { device } = lease;
@@ -308,7 +345,7 @@ export class Supervisor {
       metrics.jobAttemptsLost.inc({ reason: code });
       return;
     }
-    observeFailure(job, code);
+    observeFailure(job, code, this.#options.jobTimeoutMs);
     await this.#cleanUp(async ({ store }) => {
       await this.#dropSideObjects(job.id ?? '');
       // There is one when the cancel came after the result, or an earlier attempt got that far.

@@ -46,6 +46,24 @@ test('the printed curl line works as printed', async () => {
   expect(result).toMatchObject({ format: 'png', width: 512, height: 512 });
 });
 
+test('where keys are asked for, it works with one', async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'pisa-first-key-'));
+  const file = path.join(folder, 'keys.json');
+  const { stdout } = await run(process.execPath, [cli, 'keys', 'create', 'me', '--file', file]);
+  const guarded = await startService({ env: { API_KEYS_FILE: file } });
+  try {
+    const printed = guarded.stdout();
+    expect(printed).toContain('pisa-serve keys create');
+    const line = printed.split('\n').find((text) => text.trim().startsWith('curl ')) ?? '';
+    const env = { ...process.env, KEY: stdout.trim() };
+    await run('bash', ['-c', line], { cwd: folder, env });
+    expect(await sharp(path.join(folder, 'cat-512.png')).metadata()).toMatchObject({ width: 512 });
+  } finally {
+    await guarded.stop();
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
 test('the service and the command line give the same pixels', async () => {
   const response = await upscaleBytes(
     readFileSync(photo('coffee-150x100.jpg')),

@@ -86,13 +86,18 @@ async function start(storage: 'folder' | 'redis', env: Record<string, string> = 
       (await send(`${server.url}/upscale/${id}/result`)).body,
     sweep: (id: string, query = '', headers: Record<string, string> = {}) =>
       post(`/upscale/${id}/sweep${query}`, 'sweepUpscale', undefined, headers),
-    heatmap: async (id: string): Promise<Answer> => {
-      const answer = await send(`${server.url}/upscale/${id}/heatmap`);
+    heatmap: async (id: string, headers: Record<string, string> = {}): Promise<Answer> => {
+      const answer = await send(`${server.url}/upscale/${id}/heatmap`, { headers });
       expectContract(answer, 'getHeatmap');
       return answer;
     },
     remove: (id: string) => send(`${server.url}/upscale/${id}`, { method: 'DELETE' }),
     evaluations: async (id: string) => (await bench.queue.get(id))?.result?.evaluations,
+    /** As /metrics tells it. */
+    keptBytes: async (): Promise<number> => {
+      const { body } = await send(`${server.url}/metrics`);
+      return Number(/^pisa_kept_bytes (\d+)$/m.exec(body.toString())?.[1]);
+    },
     stop: async () => {
       await server.close();
       await bench.stop();
@@ -166,6 +171,32 @@ describe.each(['folder', 'redis'] as const)('with images in the %s store', (stor
     }
   });
 
+  test('an Idempotency-Key makes them safe when the job of the path has been deleted, too', async () => {
+    const { upscale, adjust, sweep, remove } = service;
+    const first = await upscale(image, '?format=webp&sem=0.3');
+    const key = (name: string) => ({ 'idempotency-key': `gone-${storage}-${name}` });
+    const adjusted = json<JobObject>(await adjust(first.id, '?sem=0.4', key('adjust')));
+    const again = json<JobObject>(await adjust(adjusted.id, '?pix=0.2', key('again')));
+    const sheet = json<JobObject>(await sweep(first.id, '?pix=1&sem=0,1', key('sweep')));
+    for (const { id } of [first, adjusted]) expect((await remove(id)).status).toBe(204);
+    const retries = [
+      await sweep(first.id, '?pix=1&sem=0,1', key('sweep')),
+      await adjust(adjusted.id, '?pix=0.20', key('again')),
+    ];
+    expect(retries.map((retry) => json<JobObject>(retry))).toEqual([sheet, again]);
+    for (const { headers } of retries) expect(headers.get('idempotency-replayed')).toBe('true');
+    const bytes = await adjust(adjusted.id, '?pix=0.2', { ...key('again'), accept: 'image/*' });
+    expect(bytes.headers.get('content-type')).toBe('image/webp');
+    const refused = [
+      // Without the key, in other words, of another job; and one whose own job is gone.
+      await adjust(adjusted.id, '?pix=0.2'),
+      await adjust(adjusted.id, '', key('again')),
+      await adjust(first.id, '?pix=0.2', key('again')),
+      await adjust(first.id, '?sem=0.4', key('adjust')),
+    ];
+    for (const { status } of refused) expect(status).toBe(404);
+  });
+
   test('what is not asked for stays as it was; an adjust can be adjusted', async () => {
     const { upscale, adjust, evaluations } = service;
     const first = await upscale(image, '?pix=0.7&sem=0.2&format=webp');
@@ -214,10 +245,13 @@ describe.each(['folder', 'redis'] as const)('with images in the %s store', (stor
   });
 
   test('DELETE of the first job leaves nothing of it, in the store or in the index', async () => {
-    const { bench, upscale, adjust, remove } = service;
+    const { bench, upscale, adjust, remove, keptBytes } = service;
+    const before = await keptBytes();
     const first = await upscale(image, '?pix=1&sem=0.5');
     const adjusted = json<JobObject>(await adjust(first.id, '?sem=0.6'));
+    expect(await keptBytes()).toBeGreaterThan(before + image.length);
     expect((await remove(first.id)).status).toBe(204);
+    expect(await keptBytes()).toBe(before);
     for (const key of sideKeys(first.id)) {
       expect(await bench.store.has(key), key).toBe(false);
       expect(await bench.redis.client.hexists('pisa:kept:bytes', key)).toBe(0);
@@ -292,6 +326,10 @@ describe('pictures about a job', () => {
     expect(await bench.store.has(tensorKeys(first.id).eps_pix)).toBe(true);
     const again = await heatmap(first.id);
     expect(again.headers.get('x-job-id')).toBe(made);
+    const etag = again.headers.get('etag') ?? '';
+    const held = await heatmap(first.id, { 'if-none-match': etag });
+    expect([held.status, held.body.length, held.headers.get('etag')]).toEqual([304, 0, etag]);
+    expect((await heatmap(first.id, { 'if-none-match': '"other"' })).status).toBe(200);
     expect((await remove(first.id)).status).toBe(204);
     expect((await heatmap(first.id)).status).toBe(404);
     expect(await bench.queue.get(made)).toBeUndefined();
@@ -417,21 +455,34 @@ test('DELETE of a job stops its heat map, which then nobody may fetch', async ()
   }
 });
 
-test('a job that was answered from a stored result has the heat map of its maker, maps and all', async () => {
+test('a job that was answered from a stored result is a source of its own, maps and all', async () => {
   const service = await start('folder', { RESULT_CACHE: 'on' });
   try {
-    const { upscaleForm, heatmap } = service;
+    const { bench, upscaleForm, adjust, heatmap, remove } = service;
     const [photo, map] = [await testImage(30), await testImage(8)];
     const parts = [
       { name: 'image', fileName: 'photo.png', type: 'image/png', bytes: photo },
       { name: 'pix_map', fileName: 'map.png', type: 'image/png', bytes: map },
     ];
-    const answers = [await upscaleForm(parts), await upscaleForm(parts)];
-    expect(answers.map(({ headers }) => headers.get('x-cache'))).toEqual(['miss', 'hit']);
-    const [maker, hit] = answers.map((answer) => json<JobObject>(answer).id);
-    const [of, ofHit] = [await heatmap(maker ?? ''), await heatmap(hit ?? '')];
-    expect([of.status, ofHit.status]).toEqual([200, 200]);
-    expect(ofHit.body.equals(of.body)).toBe(true);
+    const maker = json<JobObject>(await upscaleForm(parts));
+    await expect.poll(() => bench.redis.client.keys('pisa:made:*')).toHaveLength(1);
+    const answer = await upscaleForm(parts);
+    expect(answer.headers.get('x-cache')).toBe('hit');
+    const hit = json<JobObject>(answer);
+    expect(hit).toMatchObject({ source_id: null, params: { pix_map: true } });
+    const ofMaker = await heatmap(maker.id);
+    expect((await remove(maker.id)).status).toBe(204);
+
+    const ofHit = await heatmap(hit.id);
+    expect([ofMaker.status, ofHit.status]).toEqual([200, 200]);
+    expect(await levels(ofHit.body, ofMaker.body)).toBeLessThanOrEqual(1);
+    const adjusted = json<JobObject>(await adjust(hit.id, '?sem=0.4'));
+    expect(adjusted).toMatchObject({ status: 'succeeded', source_id: hit.id });
+    const counted = () => bench.redis.client.hget('pisa:kept:bytes', inputKey(hit.id));
+    expect(await counted()).toBe(String(photo.length));
+    expect((await remove(hit.id)).status).toBe(204);
+    expect(await counted()).toBeNull();
+    for (const key of sideKeys(hit.id)) expect(await bench.store.has(key), key).toBe(false);
   } finally {
     await service.stop();
   }
@@ -471,16 +522,20 @@ test('over the size limit the least recently used latents go first, uploads last
 });
 
 test('KEEP_MAX_MEGABYTES=0 keeps nothing', async () => {
-  const service = await start('folder', { KEEP_MAX_MEGABYTES: '0' });
+  const service = await start('folder', { KEEP_MAX_MEGABYTES: '0', RESULT_CACHE: 'on' });
   try {
-    const first = await service.upscale(await testImage(24));
-    const keys = sideKeys(first.id);
+    const { bench, upscaleForm } = service;
+    const bytes = await testImage(24);
+    const parts = [{ name: 'image', fileName: 'photo.png', type: 'image/png', bytes }];
+    const first = json<JobObject>(await upscaleForm(parts));
+    await expect.poll(() => bench.redis.client.keys('pisa:made:*')).toHaveLength(1);
+    const hit = json<JobObject>(await upscaleForm(parts));
+    expect(hit).toMatchObject({ reused: true });
+    const keys = [first, hit].flatMap(({ id }) => sideKeys(id));
     await expect
-      .poll(async () =>
-        (await Promise.all(keys.map((key) => service.bench.store.has(key)))).some(Boolean),
-      )
+      .poll(async () => (await Promise.all(keys.map((key) => bench.store.has(key)))).some(Boolean))
       .toBe(false);
-    expect((await service.adjust(first.id)).status).toBe(410);
+    for (const { id } of [first, hit]) expect((await service.adjust(id)).status).toBe(410);
   } finally {
     await service.stop();
   }

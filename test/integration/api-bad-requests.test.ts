@@ -351,6 +351,13 @@ const cases: Case[] = [
   ...answered(404, 'job_not_found', 'deleteUpscale', [
     ['cancel of an unknown job', () => send(`${api.url}/upscale/${nobody}`, { method: 'DELETE' })],
   ]),
+  ...answered(422, 'invalid_parameter', 'getReadiness', [
+    [
+      'exclusion of what is not asked for',
+      () => send(`${api.url}/readyz?exclude=foo`),
+      'one of devices, devices,redis for exclude',
+    ],
+  ]),
   ...answered(422, 'invalid_parameter', 'listModels', [
     ['parameter where none is taken', () => send(`${api.url}/models?page=2`)],
     [
@@ -413,6 +420,7 @@ describe('requests that look bad and are not', () => {
     ['a WebP that says it is a PNG', async () => postImage(await photo('webp'))],
     ['a form whose file has another type', () => postForm([{ ...image(), type: 'text/plain' }])],
     ['a file name of another script', () => postForm([{ ...image(), fileName: 'фото.png' }])],
+    ['a coding that is none', () => postImage(png, '', { 'content-encoding': 'IDENTITY' })],
     ['an unknown expectation', () => parseRawPost('Expect: 200-maybe')],
     ['a chunked upload', () => postChunks(new Blob([new Uint8Array(png)]).stream())],
     ['an Accept of browsers', () => postImage(png, '', { accept: 'text/html,*/*;q=0.8' })],

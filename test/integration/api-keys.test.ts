@@ -150,6 +150,25 @@ describe('a client', () => {
     expect(json<JobObject>(own)).toMatchObject({ id, status: 'queued' });
   });
 
+  test('has each of its jobs looked up once in a request, to see whose it is and to answer', async () => {
+    const id = await finishedJob('shop');
+    const look = vi.spyOn(api.queue, 'get');
+    const looks = async (method: string, url: string): Promise<number> => {
+      look.mockClear();
+      const answer = await send(`${api.url}${url}`, { method, headers: bearer(shop) });
+      expect(answer.status, url).toBeLessThan(300);
+      return look.mock.calls.filter(([asked]) => asked === id).length;
+    };
+    await api.store.put(`output/${id}`, png, 60);
+    expect(await looks('GET', `/upscale/${id}`)).toBe(1);
+    expect(await looks('GET', `/upscale/${id}/result`)).toBe(1);
+    expect(await looks('POST', `/upscale/${id}/adjust`)).toBe(1);
+    expect(await looks('GET', `/upscale/${id}/heatmap`)).toBe(1);
+    // A stream begins with a look of its own, once it hears of changes.
+    expect(await looks('GET', `/upscale/${id}/events`)).toBe(2);
+    expect(await looks('DELETE', `/upscale/${id}`)).toBe(1);
+  });
+
   test('owns what it makes of its own jobs, and they count', async () => {
     const id = await finishedJob('slow');
     const adjust = () =>
@@ -249,6 +268,25 @@ describe('a retry', () => {
     expect(json<JobObject>(again).id).toBe(json<JobObject>(first).id);
     expect(problem(await post(keyed('b'))).code).toBe('too_many_jobs');
     expect(problem(await post(bearer(single))).code).toBe('too_many_jobs');
+  });
+
+  test('of an adjust gets its job although the one of the path has been deleted; nobody else does', async () => {
+    const id = await finishedJob('rival', { priority: 'batch' });
+    const adjust = (key: string) =>
+      call('adjustUpscale', `/upscale/${id}/adjust`, {
+        method: 'POST',
+        headers: { ...bearer(key), 'idempotency-key': 'a' },
+      });
+    const first = await adjust(rival);
+    expect(first.status).toBe(202);
+    await send(`${api.url}/upscale/${id}`, { method: 'DELETE', headers: bearer(rival) });
+    const again = await adjust(rival);
+    expect(again.headers.get('idempotency-replayed')).toBe('true');
+    expect(json<JobObject>(again).id).toBe(json<JobObject>(first).id);
+    expect((await adjust(shop)).status).toBe(404);
+    // The key of a job of its own is no key to this one.
+    await post({ ...bearer(shop), 'idempotency-key': 'a' });
+    expect((await adjust(shop)).status).toBe(404);
   });
 
   test('of a request that made no job is within the limit like any other', async () => {

@@ -1,16 +1,20 @@
 /** What the api answers while no worker takes jobs, while Redis is away and while it shuts down. */
+import { once } from 'node:events';
 import { connect } from 'node:net';
-import { text } from 'node:stream/consumers';
+import { buffer, text } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { JobObject } from '../../src/api/job-object.ts';
 import { startServer } from '../../src/api/server.ts';
 import type { Problem } from '../../src/errors.ts';
-import { inputKey } from '../../src/jobs/job.ts';
+import { inputKey, outputKey } from '../../src/jobs/job.ts';
+import { metrics } from '../../src/metrics.ts';
 import { startApi, type TestApi } from '../support/api.ts';
 import { expectContract } from '../support/contract.ts';
+import { writeFinishedJob } from '../support/finished-job.ts';
 import { photo } from '../support/hostile-images.ts';
 import { type Answer, json, parseRaw, rawExchange, send } from '../support/http.ts';
 import { leavingClient } from '../support/leaving.ts';
+import { jobData } from '../support/worker.ts';
 
 let api: TestApi;
 let png: Buffer;
@@ -167,6 +171,12 @@ describe('while Redis is away', () => {
       expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0);
     }
     expect((await call('getHealth', '/healthz')).status).toBe(200);
+    // The chart's two probes: a pod that starts waits for Redis, one that has started answers as above.
+    const starting = await call('getReadiness', '/readyz?exclude=devices');
+    expect(problem(starting)).toMatchObject({ status: 503, code: 'redis_unavailable' });
+    const serving = await call('getReadiness', '/readyz?exclude=devices,redis');
+    expect(serving.status).toBe(200);
+    expect(json(serving)).toEqual({ status: 'ready', devices: {} });
     const metrics = await call('getMetrics', '/metrics');
     expect(metrics.status).toBe(200);
     expect(metrics.body.toString()).not.toContain('pisa_queue_jobs{');
@@ -223,7 +233,7 @@ describe('while shutting down', () => {
     const { queue, store, logger } = api;
     const config = { ...api.config, SHUTDOWN_DELAY_SECONDS: 5 };
     const server = await startServer({ config, queue, store, logger });
-    const ready = `${server.url}/readyz?exclude=devices`;
+    const ready = `${server.url}/readyz?exclude=devices,redis`;
     const before = await send(ready);
     expect(before.status).toBe(200);
     expect(before.headers.get('connection')).toBe('keep-alive');
@@ -240,6 +250,40 @@ describe('while shutting down', () => {
     expect(served.headers.get('connection')).toBe('close');
     await closed;
     await expect(send(ready)).rejects.toThrow();
+  });
+
+  test('an upload under way arrives whole and is answered; what nobody uses does not wait for it', async () => {
+    const upload = connect(api.port, '127.0.0.1');
+    const received = text(upload);
+    const unused = connect(api.port, '127.0.0.1');
+    const head = `POST /upscale HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: ${png.length}`;
+    upload.write(`${head}\r\n\r\n`);
+    upload.write(png.subarray(0, 100));
+    const held = async () => (await metrics.uploadBytes.get()).values[0]?.value;
+    await expect.poll(held, { timeout: 10_000 }).toBeGreaterThan(0);
+    const closed = api.server.close();
+    await once(unused, 'close');
+    upload.write(png.subarray(100));
+    const answer = parseRaw(await received);
+    expectContract(answer, 'createUpscale');
+    expect([answer.status, answer.headers.get('connection')]).toEqual([202, 'close']);
+    await closed;
+  });
+
+  test('a download that takes longer than the grace is cut off', async () => {
+    const large = Buffer.alloc(24_000_000, 1);
+    const input = { ...jobData('', png).input, bytes: large.length };
+    const id = await writeFinishedJob(api, png, { input });
+    await api.store.put(outputKey(id), large, 60);
+    const { queue, store, logger } = api;
+    const config = { ...api.config, SHUTDOWN_GRACE_SECONDS: 1 };
+    const server = await startServer({ config, queue, store, logger });
+    const socket = connect(server.port, '127.0.0.1');
+    socket.write(`GET /upscale/${id}/result HTTP/1.1\r\nHost: x\r\n\r\n`);
+    await once(socket, 'readable');
+    await server.close();
+    const got = (await buffer(socket).catch(() => Buffer.alloc(0))).length;
+    expect(got).toBeLessThan(large.length);
   });
 
   test('a request that was on its way is refused, with the advice to send it again', async () => {

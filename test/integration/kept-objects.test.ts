@@ -1,7 +1,7 @@
 /** The index of what is kept for other dials, on a real Redis. */
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import type { KeptObject } from '../../src/jobs/job.ts';
-import { forgetKept, useKept } from '../../src/jobs/kept-objects.ts';
+import { forgetKept, sumKept, useKept } from '../../src/jobs/kept-objects.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 
 let redis: TestRedis;
@@ -22,10 +22,19 @@ const ofOne = [object('input/a', 100), object('latents/a', 300)];
 const keys = ofOne.map(({ key }) => key);
 
 test('an object that is used again counts once; over the limit the least recently used go', async () => {
-  expect(await use(ofOne)).toEqual({ totalBytes: 400, evicted: [] });
-  expect(await use(ofOne, 'input/a')).toEqual({ totalBytes: 400, evicted: [] });
+  expect(await use(ofOne)).toEqual([]);
+  expect(await use(ofOne, 'input/a')).toEqual([]);
+  expect(await sumKept(redis.client)).toBe(400);
   const others = [object('input/b', 100), object('latents/b', 600)];
-  expect(await use(others)).toEqual({ totalBytes: 800, evicted: ['latents/a'] });
+  expect(await use(others)).toEqual(['latents/a']);
+  expect(await sumKept(redis.client)).toBe(800);
+});
+
+test('what was deleted or has expired is not counted, though nothing is kept after it', async () => {
+  await use([object('input/a', 100), object('latents/a', 300, -1), object('input/b', 50)]);
+  expect(await sumKept(redis.client)).toBe(150);
+  await forgetKept(redis.client, ['input/b']);
+  expect(await sumKept(redis.client)).toBe(100);
 });
 
 test.each([
@@ -36,8 +45,8 @@ test.each([
   await use([object('input/b', 200)]);
   await lose();
   const more = [...ofOne.slice(1), object('epspix/a', 300)];
-  const { totalBytes, evicted } = await use(more, 'input/a');
-  expect(totalBytes).toBe(200);
+  const evicted = await use(more, 'input/a');
   expect(evicted.sort()).toEqual(['epspix/a', 'latents/a']);
+  expect(await sumKept(redis.client)).toBe(200);
   expect(await redis.client.hkeys('pisa:kept:bytes')).toEqual(['input/b']);
 });

@@ -141,6 +141,29 @@ describe('a model that is larger than the budget', () => {
   });
 });
 
+test('a model whose bundle has gone fails its jobs, and tells clients of no folder', async () => {
+  await addBundle('bundles/identity-fp16', () => {});
+  const worker = await startWorker();
+  await worker.ready;
+  await rm(path.join(modelsDir, 'identity-fp16'), { recursive: true });
+  const { job } = await run('identity-fp16', await testImage(24));
+  expect(job).toMatchObject({ status: 'failed', error: { code: 'model_failed' } });
+  expect(job.error?.message).not.toContain(modelsDir);
+  expect(JSON.stringify(bench.log)).toContain(`${modelsDir}/identity-fp16/manifest.json`);
+});
+
+test('a model whose first run fails ends the start in the words of ONNX Runtime', async () => {
+  await addBundle('bundles/identity-fp16', ({ latents }) => {
+    // Half of what the encoder does.
+    latents.downscale = 8;
+  });
+  const worker = await startWorker({ MODEL: 'identity-fp16' });
+  await expect(worker.ready).rejects.toMatchObject({
+    code: 'device_unavailable',
+    message: expect.stringMatching(/^The device cpu cannot be used: .*computed output shape/),
+  });
+});
+
 test('a temporary folder that cannot be written is a problem that names TMPDIR', async () => {
   const before = process.env.TMPDIR;
   process.env.TMPDIR = '/nowhere/tmp';

@@ -2,10 +2,10 @@
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
 import { Worker } from 'bullmq';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { AppError } from '../../src/errors.ts';
 import { inputKey, outputKey, upscaleQueueName } from '../../src/jobs/job.ts';
-import { createUpscaleQueue, type UpscaleQueue } from '../../src/jobs/queue.ts';
+import { UpscaleQueue } from '../../src/jobs/queue.ts';
 import { connectRedis, redisOptions } from '../../src/jobs/redis.ts';
 import {
   listWorkers,
@@ -15,6 +15,7 @@ import {
 } from '../../src/jobs/worker-registry.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
 import { openStore } from '../../src/storage/open-store.ts';
+import { writeFinishedJob } from '../support/finished-job.ts';
 import { limitFileSize } from '../support/processes.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { jobData } from '../support/worker.ts';
@@ -30,7 +31,7 @@ beforeEach(async () => {
   redis = await startRedis();
   const folder = path.join(redis.folder, 'objects');
   store = openStore({ kind: 'folder', folder }, { role: 'producer', sweep: false });
-  queue = createUpscaleQueue({ redisUrl: redis.url, store, resultTtlSeconds: 3600 });
+  queue = new UpscaleQueue({ redisUrl: redis.url, store, resultTtlSeconds: 3600 });
   await queue.ready(10_000);
 });
 afterEach(async () => {
@@ -169,6 +170,85 @@ describe('removing', () => {
   });
 });
 
+describe('while a job is deleted', () => {
+  const away = new AppError('storage_unavailable', 'The store is away.');
+  /** A job that has failed. */
+  const submitBad = async (): Promise<string> => {
+    const id = await submit();
+    const { UnrecoverableError } = await import('bullmq');
+    const text = '{"code":"corrupt_image","detail":"No."}';
+    const worker = startFakeWorker(() => Promise.reject(new UnrecoverableError(text)));
+    await queue.waitFor(id, 10_000);
+    await worker.close();
+    await store.put(outputKey(id), image, 60);
+    return id;
+  };
+
+  test('the store is away: the job stays, and is deleted when it is asked for again', async () => {
+    const id = await submitBad();
+    vi.spyOn(store, 'delete').mockRejectedValueOnce(away);
+    await expect(queue.remove(id)).rejects.toBe(away);
+    expect(await queue.get(id)).toMatchObject({ status: 'failed' });
+    expect(await queue.remove(id)).toEqual({ outcome: 'deleted' });
+    expect(await queue.get(id)).toBeUndefined();
+    expect(await store.get(inputKey(id))).toBeUndefined();
+    expect(await store.get(outputKey(id))).toBeUndefined();
+  });
+
+  test('its id is not free before its images are gone: they would take those of the next one along', async () => {
+    const id = await submitBad();
+    const ended = await queue.get(id);
+    if (!ended) throw new Error('The failed job is gone.');
+    const deleteObject = store.delete.bind(store);
+    const found: unknown[] = [];
+    vi.spyOn(store, 'delete').mockImplementation(async (key) => {
+      found.push((await queue.get(id))?.status);
+      await deleteObject(key);
+    });
+    await Promise.all([queue.removeEnded(ended), queue.removeEnded(ended)]);
+    expect(new Set(found)).toEqual(new Set(['failed']));
+    expect(await queue.get(id)).toBeUndefined();
+  });
+
+  test('who could not delete it leaves that to the next one', async () => {
+    const id = await submitBad();
+    const ended = await queue.get(id);
+    if (!ended) throw new Error('The failed job is gone.');
+    vi.spyOn(store, 'delete').mockRejectedValueOnce(away);
+    await expect(queue.removeEnded(ended)).rejects.toBe(away);
+    expect(await redis.client.keys('pisa:removal:*')).toEqual([]);
+    await queue.removeEnded(ended);
+    expect(await queue.get(id)).toBeUndefined();
+  });
+
+  test('a worker that takes it again, canceled as it is, still finds that it is', async () => {
+    const id = await submit();
+    let fail: (error: Error) => void = () => {};
+    const takes: (() => void)[] = [];
+    const taken = () => new Promise<void>((resolve) => takes.push(resolve));
+    const [first, second] = [taken(), taken()];
+    const worker = startFakeWorker(() => {
+      takes.shift()?.();
+      return new Promise((_, reject) => {
+        fail = reject;
+      });
+    });
+    await first;
+    expect(await queue.remove(id)).toMatchObject({ outcome: 'canceled' });
+    const putOff = new Promise((resolve) => worker.once('failed', resolve));
+    fail(new Error('{"code":"device_lost","detail":"Gone."}'));
+    await putOff;
+    const deleteObject = store.delete.bind(store);
+    vi.spyOn(store, 'delete').mockImplementation(async (key) => {
+      await second;
+      await deleteObject(key);
+    });
+    expect(await queue.remove(id)).toMatchObject({ outcome: 'canceled', job: { id } });
+    expect(await redis.client.exists(`pisa:canceled:${id}`)).toBe(1);
+    fail(new Error('obeyed'));
+  });
+});
+
 test('of many who replace a job that has ended nobody takes away what another has entered', async () => {
   const id = await submit();
   await queue.remove(id);
@@ -223,6 +303,17 @@ describe('waiting for a job', () => {
     startFakeWorker(async () => ({ output: { key: outputKey(id) } }));
     expect(await waiting).toMatchObject({ status: 'succeeded' });
   });
+});
+
+test('who was told nothing of an answer from a stored result, Redis being away by then, is told at the retry', async () => {
+  const claim = { client: 'anyone', key: 'a key', fingerprint: 'of the request' };
+  const webhook = { url: 'https://example.com/', attempts: 1 };
+  const id = await writeFinishedJob({ redis, store }, image, { webhook });
+  expect(await queue.claim(claim, id, 60)).toEqual({ id });
+  const { job } = await queue.claim(claim, randomUUID(), 60);
+  expect(job).toMatchObject({ id, reused: true, webhook: { url: webhook.url, status: 'pending' } });
+  expect(await queue.claim(claim, randomUUID(), 60)).toEqual({ id, job });
+  expect(await redis.client.lrange('bull:webhooks:wait', 0, -1)).toEqual([id]);
 });
 
 test('text that BullMQ wrote into a failed job is a lost device, in our words', async () => {

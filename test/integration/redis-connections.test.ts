@@ -6,7 +6,7 @@ import path from 'node:path';
 import { Worker } from 'bullmq';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { upscaleQueueName } from '../../src/jobs/job.ts';
-import { createUpscaleQueue, type UpscaleQueue } from '../../src/jobs/queue.ts';
+import { UpscaleQueue } from '../../src/jobs/queue.ts';
 import { redisOptions } from '../../src/jobs/redis.ts';
 import { openStore } from '../../src/storage/open-store.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
@@ -68,7 +68,7 @@ beforeEach(async () => {
   gate = await openGate(redis);
   const folder = path.join(redis.folder, 'objects');
   const store = openStore({ kind: 'folder', folder }, { role: 'producer', sweep: false });
-  queue = createUpscaleQueue({ redisUrl: gate.url, store, resultTtlSeconds: 3600 });
+  queue = new UpscaleQueue({ redisUrl: gate.url, store, resultTtlSeconds: 3600 });
   await queue.ready(10_000);
   closers.push(
     () => redis.stop(),
@@ -118,7 +118,7 @@ test('who is told that a primary is a replica by now asks its address anew', asy
 test('a database that Redis does not have ends the start, instead of becoming another', async () => {
   const store = openStore({ kind: 'folder', folder: redis.folder }, { role: 'producer' });
   const at = (database: string) =>
-    createUpscaleQueue({ redisUrl: `${gate.url}/${database}`, store, resultTtlSeconds: 60 });
+    new UpscaleQueue({ redisUrl: `${gate.url}/${database}`, store, resultTtlSeconds: 60 });
   const [there, wrong] = [at('15'), at('99')];
   closers.push(
     () => there.close(),

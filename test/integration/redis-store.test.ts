@@ -1,5 +1,14 @@
 import path from 'node:path';
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import {
+  afterAll,
+  afterEach,
+  beforeAll,
+  beforeEach,
+  describe,
+  expect,
+  onTestFinished,
+  test,
+} from 'vitest';
 import { loadConfig } from '../../src/config.ts';
 import { FolderStore } from '../../src/storage/folder-store.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
@@ -46,6 +55,59 @@ test('asks Redis for no more of a stream than is read, and fails where the rest 
     while (!(await pieces?.next())?.done);
   };
   await expect(rest()).rejects.toMatchObject({ code: 'storage_unavailable' });
+});
+
+describe('a Redis that refuses writes', () => {
+  const refused = (words: RegExp) => ({
+    code: 'storage_unavailable',
+    status: 503,
+    retryable: true,
+    retryAfterSeconds: 30,
+    message: expect.stringMatching(words),
+  });
+  afterEach(async () => {
+    await redis.client.config('SET', 'maxmemory', '0');
+    await redis.client.replicaof('NO', 'ONE');
+  });
+
+  test('for want of memory is a store that has no room, until it has', async () => {
+    await store.put(key, bytes, 60);
+    const [, used] = /used_memory:(\d+)/.exec(await redis.client.info('memory')) ?? [];
+    // Room for commands, and none for images.
+    await redis.client.config('SET', 'maxmemory', String(Number(used) + 2_000_000));
+    const large = Buffer.alloc(8_000_000);
+    const full = refused(/^Redis refuses to store images: command not allowed when used memory/);
+    await expect(store.put('output/a', large, 60)).rejects.toMatchObject(full);
+    expect(await store.get(key)).toEqual(bytes);
+    await redis.client.config('SET', 'maxmemory', '1');
+    await expect(store.copy(key, 'output/b', 60)).rejects.toMatchObject(full);
+    await store.delete(key);
+    await redis.client.config('SET', 'maxmemory', '0');
+    await store.put('output/a', large, 60);
+    expect(await store.has('output/a')).toBe(true);
+  });
+
+  test('as a replica is one that is written to elsewhere by now', async () => {
+    await redis.client.replicaof('127.0.0.1', 1);
+    const replica = refused(/can't write against a read only replica/);
+    await expect(store.put(key, bytes, 60)).rejects.toMatchObject(replica);
+    await expect(store.delete(key)).rejects.toMatchObject(replica);
+    await redis.client.replicaof('NO', 'ONE');
+    await store.put(key, bytes, 60);
+  });
+});
+
+test('an upload may take longer than any other command, but none waits for a Redis that is away', async () => {
+  const api = openStore({ kind: 'redis', redisUrl: redis.url }, { role: 'producer' });
+  onTestFinished(() => api.close());
+  await expect.poll(() => api.has(key).catch(() => undefined)).toBe(false);
+  // Stands for a slow network: longer than commands to the queue may take.
+  await redis.client.client('PAUSE', 7000, 'WRITE');
+  await api.put(key, bytes, 60);
+  expect(await api.get(key)).toEqual(bytes);
+  await redis.kill();
+  await expect(api.put(key, bytes, 60)).rejects.toThrow();
+  await redis.restart();
 });
 
 test('STORAGE says where: a folder, a bucket, Redis, and by default what fits the Redis', () => {

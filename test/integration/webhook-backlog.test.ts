@@ -5,11 +5,11 @@ import path from 'node:path';
 import { Queue } from 'bullmq';
 import pino from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { createUpscaleQueue, type UpscaleQueue } from '../../src/jobs/queue.ts';
+import { UpscaleQueue } from '../../src/jobs/queue.ts';
 import { connectRedis } from '../../src/jobs/redis.ts';
 import { type DeliveryData, type DeliveryQueue, webhookQueueName } from '../../src/jobs/webhook.ts';
 import { openStore } from '../../src/storage/open-store.ts';
-import { type Deliverer, startDeliverer } from '../../src/webhooks/deliverer.ts';
+import { Deliverer } from '../../src/webhooks/deliverer.ts';
 import { type Receiver, startReceiver } from '../support/receiver.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { jobData, workerConfig } from '../support/worker.ts';
@@ -27,7 +27,7 @@ beforeEach(async () => {
   redis = await startRedis();
   const location = { kind: 'folder', folder: path.join(redis.folder, 'objects') } as const;
   const store = openStore(location, { role: 'producer', sweep: false });
-  queue = createUpscaleQueue({ redisUrl: redis.url, store, resultTtlSeconds: 3600 });
+  queue = new UpscaleQueue({ redisUrl: redis.url, store, resultTtlSeconds: 3600 });
   await queue.ready(10_000);
   const connection = connectRedis(redis.url, 'consumer');
   deliveries = new Queue(webhookQueueName, { connection });
@@ -36,7 +36,7 @@ beforeEach(async () => {
     if (held) held.push(response);
     else response.writeHead(204).end();
   });
-  deliverer = startDeliverer({
+  deliverer = new Deliverer({
     config: workerConfig({
       WEBHOOK_SECRET: `whsec_${randomBytes(32).toString('base64')}`,
       WEBHOOK_ALLOWED_HOSTS: '127.0.0.1',

@@ -10,7 +10,7 @@ import type { JobObject } from '../../src/api/job-object.ts';
 import { type ApiServer, startServer } from '../../src/api/server.ts';
 import type { Problem } from '../../src/errors.ts';
 import { registry } from '../../src/metrics.ts';
-import { type Deliverer, startDeliverer } from '../../src/webhooks/deliverer.ts';
+import { Deliverer } from '../../src/webhooks/deliverer.ts';
 import { type Build, buildService } from '../support/build.ts';
 import { expectContract, faults } from '../support/contract.ts';
 import { photo } from '../support/hostile-images.ts';
@@ -61,7 +61,7 @@ beforeAll(async () => {
   await (await bench.startWorker()).ready;
   const config = workerConfig(settings);
   const logger = pino({ level: 'silent' });
-  deliverer = startDeliverer({
+  deliverer = new Deliverer({
     config,
     redisUrl: bench.redis.url,
     queue: bench.queue,

@@ -1,9 +1,11 @@
 /** What goes wrong around a job: device processes, supervisors and Redis that die, hang or are told to stop. */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as nextLook } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { outputKey } from '../../src/jobs/job.ts';
+import { Worker } from 'bullmq';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { inputKey, outputKey } from '../../src/jobs/job.ts';
 import { metrics } from '../../src/metrics.ts';
+import { FolderStore } from '../../src/storage/folder-store.ts';
 import type { RunningWorker } from '../../src/worker/start-worker.ts';
 import { type Build, buildService } from '../support/build.ts';
 import { devicesOf, isAlive, limitFileSize, whileStopped } from '../support/processes.ts';
@@ -27,7 +29,10 @@ afterAll(() => build.remove());
 beforeEach(async () => {
   bench = await startWorkerBench(build);
 });
-afterEach(() => bench?.stop());
+afterEach(async () => {
+  vi.restoreAllMocks();
+  await bench?.stop();
+});
 
 /**
  * The device process of the workers in this process. Waits for one that is just being started again: what is not there must
@@ -156,9 +161,44 @@ describe('a device process', () => {
     const next = await bench.ended(await bench.submit(await testImage(24)));
     expect(next.status).toBe('succeeded');
   });
+
+  test('that has grown too large leaves new jobs to others while it ends its own', async () => {
+    const pause = vi.spyOn(Worker.prototype, 'pause');
+    const config = { ...workerConfig(), DEVICE_MAX_RSS_MEGABYTES: 1 };
+    const { worker } = await startReady({}, { config });
+    const own = await bench.submit(await testImage(1000));
+    await expect.poll(() => pause.mock.calls.length, { timeout: 30_000 }).toBeGreaterThan(0);
+    expect(worker.state().devices).toEqual([{ name: 'cpu', status: 'ready', jobs: 1 }]);
+    const next = await bench.submit(await testImage(24));
+    await bench.queue.remove(own);
+    expect(await bench.ended(next)).toMatchObject({ status: 'succeeded' });
+    expect(await attemptsMade(next)).toBe(1);
+    const taken = bench.log
+      .map(({ msg, job }) => (job === undefined || job === next ? msg : ''))
+      .filter((msg) => msg === 'the device process is replaced' || msg === 'job started');
+    expect(taken).toEqual(['the device process is replaced', 'job started']);
+  });
 });
 
 describe('a disk that is full', () => {
+  test('is no reason to give its jobs a device for themselves', async () => {
+    const { worker, device } = await startReady();
+    limitFileSize(device, 10);
+    const id = randomUUID();
+    const delayed = bench.event(id, 'delayed');
+    await bench.submit(await testImage(24), {}, {}, id);
+    await delayed;
+    limitFileSize(device, 'unlimited');
+    const other = await submitAndStart(400);
+    await whileStopped(device, async () => {
+      await (await bench.inspector.getJob(id))?.promote();
+      await untilJobs(worker, 2);
+    });
+    const jobs = await Promise.all([id, other].map((each) => bench.ended(each)));
+    expect(jobs.map(({ status }) => status)).toEqual(['succeeded', 'succeeded']);
+    expect(await attemptsMade(id)).toBe(2);
+  });
+
   test('puts its jobs off and says why; once there is room they succeed', async () => {
     const { device } = await startReady();
     limitFileSize(device, 10);
@@ -222,6 +262,20 @@ describe('a device that cannot start', () => {
     expect(await bench.queue.workers()).toEqual([]);
   });
 
+  test('is told of once in the log, with what ONNX Runtime wrote to stderr alone', async () => {
+    const missing = 'libonnxruntime_providers_shared.so: cannot open shared object file';
+    const worker = await bench.startWorker({ DEVICES: 'cuda:0' });
+    await expect(worker.ready).rejects.toThrow(missing);
+    expect(bench.log.filter(({ level }) => level === 50)).toEqual([
+      expect.objectContaining({
+        msg: 'the device cannot start',
+        device: 'cuda:0',
+        code: 'device_unavailable',
+        detail: expect.stringContaining(missing),
+      }),
+    ]);
+  });
+
   test('for want of time is an error that names the setting', async () => {
     const config = { ...workerConfig(), DEVICE_START_SECONDS: 0.01 };
     const worker = await bench.startWorker({}, { config });
@@ -255,6 +309,37 @@ describe('a supervisor', () => {
     expect(await bench.queue.get(third)).toMatchObject({ status: 'queued' });
     expect(isAlive(device)).toBe(false);
     expect(await bench.queue.workers()).toEqual([]);
+  });
+
+  test('that is told to stop tidies up after its last job before the store is closed', async () => {
+    const { worker } = await startReady({ KEEP_MAX_MEGABYTES: '0' });
+    let tidyUp: () => void = () => {};
+    const queueClosed = new Promise<void>((resolve) => {
+      tidyUp = resolve;
+    });
+    const steps: string[] = [];
+    const remove = FolderStore.prototype.delete;
+    vi.spyOn(FolderStore.prototype, 'delete').mockImplementation(async function (
+      this: FolderStore,
+      key,
+    ) {
+      await queueClosed;
+      await remove.call(this, key);
+      steps.push(key);
+    });
+    vi.spyOn(FolderStore.prototype, 'close').mockImplementation(async () => {
+      steps.push('closed');
+    });
+    const close = Worker.prototype.close;
+    vi.spyOn(Worker.prototype, 'close').mockImplementation(async function (this: Worker, force) {
+      await close.call(this, force);
+      setImmediate(tidyUp);
+    });
+    const id = await bench.submit(await testImage(24));
+    await bench.ended(id);
+    await worker.close();
+    expect(steps).toContain(inputKey(id));
+    expect(steps.indexOf('closed')).toBe(steps.length - 1);
   });
 
   test('that is told to stop hands back what takes longer, and no attempt is lost', async () => {

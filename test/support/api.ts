@@ -3,7 +3,7 @@ import { type Logger, pino } from 'pino';
 import { longestTtlSeconds } from '../../src/api/job-options.ts';
 import { type ApiServer, startServer } from '../../src/api/server.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
-import { createUpscaleQueue, type UpscaleQueue } from '../../src/jobs/queue.ts';
+import { UpscaleQueue } from '../../src/jobs/queue.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
 import { openStore, storeLocation } from '../../src/storage/open-store.ts';
 import { startRedis, type TestRedis } from './redis.ts';
@@ -39,7 +39,7 @@ export async function startApi(env: Record<string, string> = {}): Promise<TestAp
     { write: (line: string) => log.push(JSON.parse(line) as LogLine) },
   );
   const store = openStore(storeLocation(config, redis.url), { role: 'producer' });
-  const queue = createUpscaleQueue({
+  const queue = new UpscaleQueue({
     redisUrl: redis.url,
     store,
     resultTtlSeconds: longestTtlSeconds(config),

@@ -2,12 +2,14 @@
 //   busy   never ends; told to stop, it fails at once, but goes on
 //   deaf   never ends and does not hear that it is to stop
 //   ending ends at once, and with it all that goes on
+//   large  as busy, and the process says that it has grown to two terabytes
+// With `unusable` as its default model it cannot start, and says so as ONNX Runtime does.
 const goingOn = [];
 const deaf = new Set();
 
 process.on('disconnect', () => process.exit(0));
 process.on('message', (message) => {
-  if (message.type === 'start') process.send({ type: 'ready', models: [] });
+  if (message.type === 'start') start(message.settings);
   if (message.type === 'abort') {
     const { run, failure } = message;
     if (!deaf.has(run)) process.send({ type: 'failed', run, failure });
@@ -15,7 +17,27 @@ process.on('message', (message) => {
   if (message.type !== 'run') return;
   goingOn.push(message.run);
   if (message.data.requestId === 'deaf') deaf.add(message.run);
+  if (message.data.requestId === 'large') {
+    process.send({ type: 'heartbeat', residentBytes: 2e12 });
+  }
   if (message.data.requestId !== 'ending') return;
   process.send({ type: 'done', run: message.run, result: {} });
   for (const run of goingOn.splice(0)) process.send({ type: 'over', run });
 });
+
+function start({ defaultModel }) {
+  if (defaultModel !== 'unusable') {
+    process.send({ type: 'ready', models: [] });
+    return;
+  }
+  const at = '2026-11-30 14:15:14.286273077 [E:onnxruntime:, provider_bridge_ort.cc:2146 Create]';
+  process.stderr.write(
+    `\u001b[1;31m${at} libcublasLt.so.13: cannot open shared object file\u001b[m\n\n`,
+  );
+  process.stderr.write(`${at} Failed to load shared library\n`);
+  const detail = 'The device cannot be used: Failed to load shared library. It needs a GPU.';
+  const failure = { code: 'device_unavailable', detail };
+  process.send({ type: 'unusable', failure, cause: 'Error: Failed to load' }, () =>
+    process.exit(1),
+  );
+}

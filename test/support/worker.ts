@@ -15,7 +15,7 @@ import { type Config, loadConfig } from '../../src/config.ts';
 import { inputKey, type UpscaleJobData, upscaleQueueName } from '../../src/jobs/job.ts';
 import type { JobSnapshot } from '../../src/jobs/job-snapshot.ts';
 import { resolveParams, type UpscaleQuery } from '../../src/jobs/params.ts';
-import { createUpscaleQueue, type UpscaleQueue } from '../../src/jobs/queue.ts';
+import { UpscaleQueue } from '../../src/jobs/queue.ts';
 import { connectRedis } from '../../src/jobs/redis.ts';
 import { within } from '../../src/jobs/within.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
@@ -95,7 +95,7 @@ export async function startWorkerBench(
         ? { kind: 'folder', folder: path.join(redis.folder, 'objects') }
         : { kind: 's3', redisUrl: redis.url, s3: storage };
   const store = openStore(storeLocation, { role: 'producer', sweep: false });
-  const queue = createUpscaleQueue({ redisUrl: redis.url, store, resultTtlSeconds: 3600 });
+  const queue = new UpscaleQueue({ redisUrl: redis.url, store, resultTtlSeconds: 3600 });
   await queue.ready(10_000);
   const connections = [connectRedis(redis.url, 'consumer'), connectRedis(redis.url, 'consumer')];
   const [forEvents, forInspector] = connections as [Redis, Redis];

@@ -6,6 +6,7 @@ import {
   fromFailureText,
   toAppError,
   toFailure,
+  toldInFull,
   toProblem,
 } from '../../src/errors.ts';
 
@@ -28,6 +29,16 @@ test('a foreign error tells nothing of its inside, but keeps it as the cause', (
   const error = toAppError(foreign);
   expect(JSON.stringify(toProblem(error))).not.toContain('hunter2');
   expect(error.cause).toBe(foreign);
+});
+
+test('an operator is told the cause, too, and once', () => {
+  const cause = new Error('CUDA failure 2: out of memory\n');
+  expect(toldInFull(new AppError('internal', 'It failed.', { cause }))).toBe(
+    'It failed. The cause: CUDA failure 2: out of memory',
+  );
+  const told = 'It failed: CUDA failure 2: out of memory. Buy more.';
+  expect(toldInFull(new AppError('internal', told, { cause }))).toBe(told);
+  expect(toldInFull(new AppError('internal', 'It failed.'))).toBe('It failed.');
 });
 
 test('an error crosses Redis as text and comes back with its code', () => {

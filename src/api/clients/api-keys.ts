@@ -9,6 +9,7 @@ import Type from 'typebox';
 import { Compile } from 'typebox/compile';
 import { AppError } from '../../errors.ts';
 import { jobPriorities } from '../../jobs/job.ts';
+import { oneOf } from '../../jobs/params.ts';
 
 const entrySchema = Type.Object(
   {
@@ -16,11 +17,7 @@ const entrySchema = Type.Object(
     sha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
     requests_per_minute: Type.Optional(Type.Integer({ minimum: 0, maximum: 1_000_000 })),
     concurrent_jobs: Type.Optional(Type.Integer({ minimum: 0, maximum: 100_000 })),
-    priorities: Type.Optional(
-      Type.Array(
-        Type.Unsafe<(typeof jobPriorities)[number]>({ type: 'string', enum: [...jobPriorities] }),
-      ),
-    ),
+    priorities: Type.Optional(Type.Array(oneOf(jobPriorities))),
     expires_at: Type.Optional(Type.String({ pattern: '^\\d{4}-\\d\\d-\\d\\dT[0-9:.]+Z$' })),
   },
   { additionalProperties: false },

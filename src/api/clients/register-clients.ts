@@ -5,6 +5,7 @@
 import type { FastifyRequest } from 'fastify';
 import { AppError } from '../../errors.ts';
 import type { JobPriority } from '../../jobs/job.ts';
+import type { JobSnapshot } from '../../jobs/job-snapshot.ts';
 import type { UpscaleQueue } from '../../jobs/queue.ts';
 import { metrics } from '../../metrics.ts';
 import { isRepeated } from '../enter-job.ts';
@@ -16,6 +17,8 @@ import { type Client, checkPriority, identify } from './client.ts';
 declare module 'fastify' {
   interface FastifyRequest {
     client: Client;
+    /** The job of the path, as it was when it was found to be the client's. Undefined where no keys are asked for. */
+    ownJob: JobSnapshot | undefined;
   }
 }
 
@@ -40,6 +43,8 @@ export function registerClients(
     },
   });
 
+  app.decorateRequest('ownJob', undefined);
+
   app.addHook('onRequest', async (request) => {
     const path = request.routeOptions.url;
     // A path that does not exist is 404 to anybody.
@@ -59,9 +64,13 @@ export function registerClients(
     const id = (request.params as { id?: string } | undefined)?.id;
     const namesJob = id !== undefined && !openPaths.test(request.routeOptions.url ?? '');
     const job = namesJob ? await queue.get(id) : undefined;
+    // A retry whose job is there needs the one of the path no more, and by its Idempotency-Key it is the client's.
+    const isPost = request.method === 'POST';
+    if (namesJob && !job && isPost && (await isRepeated(queue, request))) return;
     // As if it did not exist: an id tells nothing to whom it does not belong.
     if (namesJob && job?.data.client !== request.client.name) throw jobNotFound(id);
-    if (request.method !== 'POST') return;
+    request.ownJob = job;
+    if (!isPost) return;
     const { priority } = request.query as { priority?: JobPriority };
     const asked = priority ?? job?.data.priority ?? 'interactive';
     counted(request, () => checkPriority(request.client, asked));

@@ -66,7 +66,6 @@ export function adjustUpscale(app: App, services: Services): void {
   app.post('/upscale/:id/adjust', { schema }, (request, reply) => {
     const { query } = request;
     return answerDerived(services, request, reply, {
-      id: request.params.id,
       query,
       derive: ({ data }, plan) => {
         const before = data.params;

@@ -107,6 +107,8 @@ const schema = {
       'result_expired',
       'device_lost',
       'model_too_large',
+      'model_failed',
+      'out_of_device_memory',
       'disk_full',
       'job_timeout',
     ),

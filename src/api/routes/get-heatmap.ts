@@ -11,8 +11,13 @@ import { findFinishedJob, jobParamsSchema, noQuerySchema } from '../find-job.ts'
 import { toJobObject } from '../job-object.ts';
 import { problemResponses } from '../problem-schema.ts';
 import { sendProblem } from '../problems.ts';
-import { type FinishedJob, isSucceeded, resultHeaderSchemas } from '../result-headers.ts';
-import { sendResult } from '../send-result.ts';
+import {
+  type FinishedJob,
+  ifNoneMatchSchema,
+  isSucceeded,
+  resultHeaderSchemas,
+} from '../result-headers.ts';
+import { sendUnlessHeld } from '../send-result.ts';
 import type { App, Services } from '../services.ts';
 
 const retryAfterSeconds = 5;
@@ -25,6 +30,7 @@ const schema = {
     'A PNG of the size of the result: |λ_sem (ε_PiSA − ε_pix)|, the mean over latent channels, black for nothing, the brightest colour for the most in this image; its ImageDescription has the value. The first request makes a job that computes it (a residual that the job did not need included), with the priority of its job and within the limits of its client, and waits up to MAX_WAIT_SECONDS: `202` and the job that makes it when that is not enough.',
   params: jobParamsSchema,
   querystring: noQuerySchema,
+  headers: { type: 'object', properties: ifNoneMatchSchema },
   response: {
     200: {
       description: 'The heat map.',
@@ -36,6 +42,7 @@ const schema = {
       headers: { 'Retry-After': { type: 'integer', description: 'Seconds.' } },
       content: { 'application/json': { schema: { $ref: 'Job#' } } },
     },
+    304: { description: 'The heat map that you have is the one.', type: 'null' },
     ...problemResponses(...derivedJobProblems),
   },
 };
@@ -43,7 +50,7 @@ const schema = {
 export function getHeatmap(app: App, services: Services): void {
   app.get('/upscale/:id/heatmap', { schema, exposeHeadRoute: false }, async (request, reply) => {
     const { config, queue } = services;
-    const job = await findFinishedJob(queue, request.params.id);
+    const job = await findFinishedJob(queue, request);
     const id = heatmapId(job.id);
     const before = await queue.get(id);
     let heatmap = before;
@@ -68,7 +75,7 @@ async function enterHeatmap(
 ): Promise<JobSnapshot> {
   const { config, queue } = services;
   await takeRequest(queue, client);
-  const { data } = await findSource(services, job.id);
+  const { data } = await findSource(services, job);
   const { params, maps, timeoutMs, priority } = job.data;
   await checkRoomAndModel(queue, params.model, config);
   const id = heatmapId(job.id);
@@ -81,6 +88,7 @@ async function enterHeatmap(
       kind: 'heatmap',
       ...data,
       params: { ...params, format: 'png', metadata: 'none' },
+      isDefaultModel: params.model === config.MODEL,
       ...(maps ? { maps } : {}),
       ttlSeconds: Math.max(1, Math.ceil(leftMs / 1000)),
       timeoutMs,
@@ -100,7 +108,7 @@ async function answer(
   if (isSucceeded(heatmap)) {
     const leftMs = heatmap.result.output.expiresAt - Date.now();
     reply.header('cache-control', `private, max-age=${Math.max(0, Math.floor(leftMs / 1000))}`);
-    return sendResult(reply, store, heatmap);
+    return sendUnlessHeld(reply, store, heatmap);
   }
   reply.header('cache-control', 'no-store');
   if (heatmap.error) return sendProblem(reply, heatmap.error);

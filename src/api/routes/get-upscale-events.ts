@@ -11,6 +11,8 @@ import { whenClosed } from '../when-closed.ts';
 
 /** How long a client whose connection broke waits before it comes back. */
 const reconnectMs = 1000;
+/** A client that does not read what it was told last holds up no shutdown. */
+const endLimitMs = 5000;
 
 const schema = {
   operationId: 'getUpscaleEvents',
@@ -54,7 +56,7 @@ export function getUpscaleEvents(app: App, { config, queue, closing }: Services)
 
   app.get('/upscale/:id/events', { schema, exposeHeadRoute: false }, async (request, reply) => {
     const { id } = request.params;
-    const job = await findJob(queue, id);
+    const job = await findJob(queue, request);
     const told = decodeTold(request.raw.headers['last-event-id']?.toString());
     if (isFinal(job.status) && told?.status === job.status) {
       return reply.code(204).header('cache-control', 'no-store').send();
@@ -63,9 +65,14 @@ export function getUpscaleEvents(app: App, { config, queue, closing }: Services)
     open.add(raw);
     metrics.eventStreams.inc();
     const stop = queue.watch(id, sendTo(raw, id, told));
-    const end = (): void => void raw.end();
+    let cut: NodeJS.Timeout | undefined;
+    const end = (): void => {
+      raw.end();
+      cut = setTimeout(() => raw.destroy(), endLimitMs).unref();
+    };
     closing.addEventListener('abort', end, { once: true });
     whenClosed(raw, () => {
+      clearTimeout(cut);
       closing.removeEventListener('abort', end);
       stop();
       open.delete(raw);

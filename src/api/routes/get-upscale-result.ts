@@ -2,8 +2,8 @@
 import { contentTypeOf } from '../../jobs/params.ts';
 import { findFinishedJob, jobParamsSchema, noQuerySchema } from '../find-job.ts';
 import { problemResponses } from '../problem-schema.ts';
-import { matchesEtag, resultEtag, resultHeaderSchemas } from '../result-headers.ts';
-import { sendResult } from '../send-result.ts';
+import { ifNoneMatchSchema, resultHeaderSchemas } from '../result-headers.ts';
+import { sendUnlessHeld } from '../send-result.ts';
 import type { App, Services } from '../services.ts';
 
 const schema = {
@@ -13,10 +13,7 @@ const schema = {
   description: 'Never changes: cache it until it expires. HEAD works too.',
   params: jobParamsSchema,
   querystring: noQuerySchema,
-  headers: {
-    type: 'object',
-    properties: { 'if-none-match': { type: 'string', description: 'An ETag seen before.' } },
-  },
+  headers: { type: 'object', properties: ifNoneMatchSchema },
   response: {
     200: {
       description: 'The image.',
@@ -44,14 +41,9 @@ const schema = {
 
 export function getUpscaleResult(app: App, { queue, store }: Services): void {
   app.get('/upscale/:id/result', { schema }, async (request, reply) => {
-    const job = await findFinishedJob(queue, request.params.id);
+    const job = await findFinishedJob(queue, request);
     const leftMs = job.result.output.expiresAt - Date.now();
-    const etag = resultEtag(job);
     reply.header('cache-control', `private, max-age=${Math.floor(leftMs / 1000)}, immutable`);
-    // It never changes: who has it needs no look at the store.
-    if (leftMs > 0 && matchesEtag(request.headers['if-none-match'], etag)) {
-      return reply.code(304).header('etag', etag).send();
-    }
-    return sendResult(reply, store, job);
+    return sendUnlessHeld(reply, store, job);
   });
 }

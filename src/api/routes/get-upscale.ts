@@ -21,7 +21,7 @@ const schema = {
 
 export function getUpscale(app: App, { queue }: Services): void {
   app.get('/upscale/:id', { schema }, async (request, reply) => {
-    const job = await findJob(queue, request.params.id);
+    const job = await findJob(queue, request);
     return reply.header('cache-control', 'no-store').send(toJobObject(job));
   });
 }

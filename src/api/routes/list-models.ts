@@ -1,6 +1,6 @@
 /** GET /models: what `model=` can name. */
 import Type from 'typebox';
-import { colorFixes } from '../../jobs/params.ts';
+import { colorFixes, oneOf } from '../../jobs/params.ts';
 import { noQuerySchema } from '../find-job.ts';
 import { problemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
@@ -16,11 +16,7 @@ const modelSchema = Type.Object(
     source: Type.String(),
     description: Type.String(),
     scale: Type.Number({ description: 'What it was trained for; any scale up to it works.' }),
-    colorfix: Type.Unsafe<(typeof colorFixes)[number]>({
-      type: 'string',
-      enum: [...colorFixes],
-      description: 'What a job gets that names none.',
-    }),
+    colorfix: oneOf(colorFixes, { description: 'What a job gets that names none.' }),
     default: Type.Boolean({ description: 'Serves requests that name no model.' }),
     available: Type.Boolean({ description: 'A worker that is alive has it.' }),
   },

@@ -46,7 +46,7 @@ async function observe(queue: UpscaleQueue): Promise<void> {
   if (seen) showQueue(seen);
 }
 
-function showQueue({ webhooks, workers, redis, ...jobs }: QueueObservation): void {
+function showQueue({ webhooks, keptBytes, workers, redis, ...jobs }: QueueObservation): void {
   queueMetrics.queueJobs.set({ state: 'queued' }, jobs.queued);
   queueMetrics.queueJobs.set({ state: 'processing' }, jobs.processing);
   for (const priority of jobPriorities) {
@@ -56,6 +56,7 @@ function showQueue({ webhooks, workers, redis, ...jobs }: QueueObservation): voi
   queueMetrics.queueStuckJobs.set(jobs.stuck);
   queueMetrics.webhooksPending.set(webhooks.pending);
   queueMetrics.webhooksOldestDueSeconds.set(webhooks.oldestDueMs / 1000);
+  queueMetrics.keptBytes.set(keptBytes);
   queueMetrics.workers.set({ state: 'ready' }, workers.ready);
   queueMetrics.workers.set({ state: 'not_ready' }, workers.notReady);
   if (!redis) return;

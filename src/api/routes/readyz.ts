@@ -1,4 +1,7 @@
-/** GET /readyz: Redis answers and at least one device takes jobs; with `exclude=devices`, Redis answers. */
+/**
+ * GET /readyz: Redis answers and at least one device takes jobs; with `exclude=devices`, Redis answers; with
+ * `exclude=devices,redis`, this instance does not end soon.
+ */
 import Type from 'typebox';
 import { AppError } from '../../errors.ts';
 import { openProblemResponses } from '../problem-schema.ts';
@@ -11,9 +14,12 @@ const schema = {
   querystring: Type.Object(
     {
       exclude: Type.Optional(
-        Type.Literal('devices', {
+        // Devices are known through Redis, so there is no third.
+        Type.Unsafe<'devices' | 'devices,redis'>({
+          type: 'string',
+          enum: ['devices', 'devices,redis'],
           description:
-            'What is not asked for: `devices` makes it ready to accept jobs, for a load balancer in front of workers that may be scaled to none.',
+            'What is not asked for: `devices` makes it ready to accept jobs, for a load balancer in front of workers that may be scaled to none; `devices,redis` ready to answer, for one whose clients shall get the `503` with `Retry-After` while Redis is away.',
         }),
       ),
     },
@@ -21,7 +27,7 @@ const schema = {
   ),
   response: {
     200: {
-      description: 'Redis answers and, unless excluded, at least one device is ready.',
+      description: 'Unless excluded, Redis answers and at least one device is ready.',
       content: {
         'application/json': {
           schema: {
@@ -30,7 +36,7 @@ const schema = {
               status: { const: 'ready' },
               devices: {
                 type: 'object',
-                description: 'How many devices are in each state.',
+                description: 'How many devices are in each state; empty where Redis is not asked.',
                 additionalProperties: { type: 'integer', minimum: 1 },
               },
             },
@@ -52,10 +58,11 @@ export function readyz(app: App, { queue, leaving }: Services): void {
       });
     }
     const devices: Record<string, number> = {};
-    for (const worker of await queue.workers()) {
+    const workers = query.exclude === 'devices,redis' ? [] : await queue.workers();
+    for (const worker of workers) {
       for (const { status } of worker.devices) devices[status] = (devices[status] ?? 0) + 1;
     }
-    if (!devices.ready && query.exclude !== 'devices') {
+    if (!devices.ready && !query.exclude) {
       const states = Object.entries(devices).map(([status, count]) => `${count} ${status}`);
       throw new AppError(
         'not_ready',

@@ -60,7 +60,6 @@ export function sweepUpscale(app: App, services: Services): void {
     const { query } = request;
     const sweep = readSweep(query.pix, query.sem, config);
     return answerDerived(services, request, reply, {
-      id: request.params.id,
       query,
       usual: sheetFormat,
       derive: ({ data }, plan) => {

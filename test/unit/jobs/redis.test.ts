@@ -34,7 +34,10 @@ describe('redisOptions', () => {
 
   test('a producer fails at once, a consumer waits, both come back soon', () => {
     const producer = redisOptions('redis://h', 'producer');
-    expect(producer).toMatchObject({ enableOfflineQueue: false, maxRetriesPerRequest: 1 });
+    const atOnce = { enableOfflineQueue: false, maxRetriesPerRequest: 1 };
+    expect(producer).toMatchObject(atOnce);
+    const patient = { commandTimeout: 60_000, socketTimeout: 20_000 };
+    expect(redisOptions('redis://h', 'producer', patient)).toMatchObject({ ...atOnce, ...patient });
     const consumer = redisOptions('redis://h', 'consumer');
     expect(consumer.maxRetriesPerRequest).toBeNull();
     expect(consumer.enableOfflineQueue).toBeUndefined();

@@ -120,6 +120,12 @@ test('DNS rebinding: the connection goes to the address that was checked', async
   expect(elsewhere.received).toEqual([]);
 });
 
+test('a coding that is none is taken in any case', async () => {
+  const host = await hostThat(answers(200, { 'content-encoding': 'Identity' }, 'as it is'));
+  const bytes = await fetchImage(`${host.url}/`, options(listing(host)));
+  expect(bytes.toString()).toBe('as it is');
+});
+
 test('three redirects are followed, a fourth is not', async () => {
   let hops = 3;
   const host = await hostThat((request, response) => {

@@ -179,7 +179,7 @@ describe('a model that overflows', () => {
       },
     };
     const failing = run(await picture(20, 20), overflowing);
-    await expect(failing).rejects.toMatchObject({ code: 'internal' });
+    await expect(failing).rejects.toMatchObject({ code: 'model_failed' });
     await expect(failing).rejects.toThrow('no numbers (NaN)');
   });
 });

@@ -1,8 +1,10 @@
-/** A folder whose disk is full, read-only, closed to us or broken. The disk of a test is none of these: its calls are replaced. */
+/** A folder whose disk is full, read-only, closed to us, broken or out of reach. The disk of a test is none of these: its calls are replaced. */
 import * as fs from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import path from 'node:path';
+import { getSystemErrorName } from 'node:util';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { orUnavailable } from '../../../src/jobs/redis.ts';
 import { FolderStore } from '../../../src/storage/folder-store.ts';
 
 vi.mock('node:fs/promises', async (original) => {
@@ -27,17 +29,26 @@ afterEach(async () => {
   await fs.rm(folder, { recursive: true, force: true });
 });
 
-const fault = (code: string) => Object.assign(new Error(`${code}: of the disk`), { code });
+/** As Node words it, which has no name for some. */
+function fault(name: keyof typeof constants.errno): Error {
+  const errno = -constants.errno[name];
+  const code = getSystemErrorName(errno);
+  return Object.assign(new Error(`${code}: of the disk`), { code, errno });
+}
 const failOnce = (call: unknown, error: Error) =>
   vi.mocked(call as typeof fs.stat).mockRejectedValueOnce(error);
 
-test.each([
+test.each<[keyof typeof constants.errno, RegExp]>([
   ['ENOSPC', /is full \(ENOSPC\).*free space/],
   ['EDQUOT', /is full \(EDQUOT\)/],
   ['EROFS', /cannot be read or written \(EROFS\).*mount and permissions/],
   ['EACCES', /cannot be read or written \(EACCES\)/],
   ['EPERM', /cannot be read or written \(EPERM\)/],
   ['EIO', /cannot be read or written \(EIO\)/],
+  ['ESTALE', /cannot be read or written \(ESTALE\)/],
+  ['ETIMEDOUT', /cannot be read or written \(ETIMEDOUT\)/],
+  ['ENOTCONN', /cannot be read or written \(ENOTCONN\)/],
+  ['EMFILE', /No more files can be opened.*\(EMFILE\).*limit of open files/],
 ])('%s is storage_unavailable, in words, with the cause for the log', async (code, words) => {
   const cause = fault(code);
   const unavailable = {
@@ -69,6 +80,15 @@ test('a file whose facts cannot be read is a fault, and no image that has gone',
   vi.mocked(fs.open).mockResolvedValueOnce(handle as unknown as fs.FileHandle);
   await expect(store.get(key)).rejects.toMatchObject({ code: 'storage_unavailable' });
   expect(close).toHaveBeenCalledOnce();
+});
+
+test('a folder that goes while it is written to is a fault, and no object that is missing', async () => {
+  const cause = fault('ENOENT');
+  failOnce(fs.writeFile, cause);
+  const stored = orUnavailable(() => store.put(key, bytes, 60));
+  await expect(stored).rejects.toMatchObject({ code: 'storage_unavailable', cause });
+  failOnce(fs.open, cause);
+  expect(await store.get(key)).toBeUndefined();
 });
 
 test('what is no fault of the disk stays what it is', async () => {

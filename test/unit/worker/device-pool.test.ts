@@ -7,11 +7,19 @@ import { DevicePool, type Lease } from '../../../src/worker/device-pool.ts';
 class FakeDevice extends EventEmitter {
   status = 'ready';
   accepting = true;
+  jobs = 0;
   readonly name: string;
 
   constructor(name: string) {
     super();
     this.name = name;
+  }
+
+  /** As one that has grown too large, or was killed and has not ended yet. */
+  takeNoMore(jobs: number): void {
+    this.accepting = false;
+    this.jobs = jobs;
+    this.emit('status', this.status);
   }
 
   become(status: string): void {
@@ -108,11 +116,29 @@ describe('a pool of two devices with two slots each', () => {
   });
 
   test('sends no more to a device that is about to be replaced', async () => {
-    for (const device of devices) device.accepting = false;
-    const lease = acquire();
-    expect(await outcome(lease)).toBe('waits');
-    devices[1]?.become('ready');
-    expect(nameOf(await lease)).toBe('cuda:1');
+    devices[0]?.takeNoMore(1);
+    const leases = await Promise.all([acquire(), acquire()]);
+    expect(leases.map(nameOf)).toEqual(['cuda:1', 'cuda:1']);
+    const third = acquire();
+    expect(await outcome(third)).toBe('waits');
+    devices[0]?.become('ready');
+    expect(nameOf(await third)).toBe('cuda:0');
+  });
+
+  test('counts what such a device still has, and not its free slots', () => {
+    expect(pool.slots).toBe(4);
+    devices[0]?.takeNoMore(1);
+    expect(pool.slots).toBe(3);
+    devices[0]?.takeNoMore(0);
+    expect(pool.slots).toBe(2);
+  });
+
+  test('keeps no job waiting for devices that all are about to be replaced', async () => {
+    await Promise.all([acquire(), acquire(), acquire(), acquire()]);
+    const waiting = acquire();
+    for (const device of devices) device.takeNoMore(2);
+    expect(pool.slots).toBe(0);
+    await expect(waiting).rejects.toBeInstanceOf(HandBack);
   });
 
   test('hands jobs back when no device is up: another worker may have one', async () => {

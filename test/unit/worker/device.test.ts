@@ -18,11 +18,16 @@ afterEach(() => {
   return device.stop();
 });
 
-async function start(limits: Partial<DeviceLimits> = {}): Promise<void> {
+/** Every line that the device logged as an error. */
+let errors: Record<string, unknown>[] = [];
+
+async function start(limits: Partial<DeviceLimits> = {}, defaultModel = ''): Promise<void> {
+  errors = [];
+  const write = (line: string) => errors.push(JSON.parse(line) as Record<string, unknown>);
   device = new Device({
     program: path.resolve(import.meta.dirname, '../../support/fake-device.mjs'),
-    settings: { device: 'cpu' } as DeviceSettings,
-    logger: pino({ level: 'silent' }),
+    settings: { device: 'cpu', defaultModel } as DeviceSettings,
+    logger: pino({ level: 'error' }, { write }),
     limits: {
       startMs: 30_000,
       hangMs: 60_000,
@@ -37,10 +42,17 @@ async function start(limits: Partial<DeviceLimits> = {}): Promise<void> {
 }
 
 /** @param does see test/support/fake-device.mjs */
-function run(does: 'busy' | 'deaf' | 'ending', more: Partial<UpscaleJobData> = {}) {
+function run(does: 'busy' | 'deaf' | 'ending' | 'large', more: Partial<UpscaleJobData> = {}) {
   const abort = new AbortController();
   const data = { ...jobData('id', Buffer.alloc(1)), requestId: does, ...more };
   return { ...device.run('id', data, abort.signal, () => {}), abort };
+}
+
+/** Whether the device takes jobs and how many it has, at every change that it tells of. */
+function changes(): [boolean, number][] {
+  const told: [boolean, number][] = [];
+  device.on('status', () => told.push([device.accepting, device.jobs]));
+  return told;
 }
 
 const kills = async (): Promise<number> => {
@@ -91,10 +103,12 @@ test('a process that was killed gets no job any more, though it has not ended ye
   await start({ abortGraceMs: 20 });
   // The moment between the two, held.
   const kill = vi.spyOn(DeviceChild.prototype, 'kill').mockImplementation(() => {});
+  const told = changes();
   const { result, abort } = run('deaf');
   abort.abort(canceled);
   await expect.poll(() => kill.mock.calls.length, { timeout: 10_000 }).toBe(1);
   expect([device.status, device.accepting]).toEqual(['ready', false]);
+  expect(told).toEqual([[false, 1]]);
   await expect(run('ending').result).rejects.toBeInstanceOf(HandBack);
   kill.mockRestore();
   await device.stop();
@@ -131,6 +145,44 @@ test('a process that comes after is not killed for what was in the one before', 
   // A killed one would hand it back.
   await run('ending').result;
   expect([device.status, await kills()]).toEqual(['ready', before + 1]);
+});
+
+test('a process that has grown too large tells that it takes no more jobs, and of each that ends', async () => {
+  await start();
+  const told = changes();
+  const [busy, large] = [run('busy'), run('large')];
+  await expect.poll(() => told, { timeout: 10_000 }).toEqual([[false, 2]]);
+  busy.abort.abort(canceled);
+  await expect(busy.result).rejects.toBe(canceled);
+  expect(told.slice(1)).toEqual([[false, 1]]);
+  large.abort.abort(canceled);
+  await expect(large.result).rejects.toBe(canceled);
+  expect(told.slice(2)).toEqual([[false, 0]]);
+  await expect.poll(() => told.at(-1), { timeout: 10_000 }).toEqual([true, 0]);
+});
+
+test('a process that cannot start is told of in full: what it said, and what it wrote besides', async () => {
+  const starting = start({}, 'unusable');
+  const detail = `The device cannot be used: Failed to load shared library. It needs a GPU. The last words of its process:
+2026-11-30 14:15:14.286273077 [E:onnxruntime:, provider_bridge_ort.cc:2146 Create] libcublasLt.so.13: cannot open shared object file`;
+  await expect(starting).rejects.toMatchObject({ code: 'device_unavailable', message: detail });
+  expect(errors).toEqual([
+    expect.objectContaining({
+      device: 'cpu',
+      msg: 'the device cannot start',
+      code: 'device_unavailable',
+      detail,
+      err: 'Error: Failed to load',
+    }),
+  ]);
+  expect(device.status).toBe('failed');
+});
+
+test('one that is stopped while it starts has not failed', async () => {
+  const starting = start();
+  await device.stop();
+  await expect(starting).rejects.toMatchObject({ code: 'device_unavailable' });
+  expect([device.status, errors]).toEqual(['stopped', []]);
 });
 
 test('a tile may take as long as silence may last, and what a job had begun as long as a start', () => {

@@ -1,8 +1,9 @@
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import type { Manifest } from '../../../src/pipeline/manifest.ts';
+import { GraphSession } from '../../../src/pipeline/session.ts';
 import { executionProviderOf, openModels } from '../../../src/worker/loaded-models.ts';
 import type { ModelChange } from '../../../src/worker/protocol.ts';
 
@@ -45,6 +46,18 @@ describe('openModels', () => {
       message: expect.stringContaining('identity'),
     });
   });
+});
+
+test('a model that cannot be warmed up leaves no session open', async () => {
+  const release = vi.spyOn(GraphSession.prototype, 'release');
+  const run = vi.spyOn(GraphSession.prototype, 'run').mockRejectedValue(new Error('no memory'));
+  onTestFinished(() => {
+    for (const spy of [release, run]) spy.mockRestore();
+  });
+  const changes: ModelChange[] = [];
+  const models = await openModels(settings, (change) => changes.push(change));
+  await expect(models.use('identity', undefined, () => {})).rejects.toThrow('no memory');
+  expect([release.mock.calls.length, changes]).toEqual([3, []]);
 });
 
 describe('a memory budget', () => {

@@ -1,0 +1,142 @@
+/** Workers that do not have the same models, as while a roll-out changes the model of the service. */
+import { randomUUID } from 'node:crypto';
+import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import type { UpscaleJobData } from '../../src/jobs/job.ts';
+import type { RunningWorker } from '../../src/worker/start-worker.ts';
+import { type Build, buildService, root } from '../support/build.ts';
+import { startWorkerBench, testImage, type WorkerBench } from '../support/worker.ts';
+
+let build: Build;
+let bench: WorkerBench;
+let models: string;
+let image: Buffer;
+
+beforeAll(async () => {
+  build = await buildService();
+  models = await mkdtemp(path.join(tmpdir(), 'pisa-models-'));
+  for (const name of ['identity', 'blur']) {
+    const bundle = path.join(root, 'test/fixtures/bundles', name);
+    await cp(bundle, path.join(models, `only-${name}`, name), { recursive: true });
+  }
+  image = await testImage(24);
+});
+afterAll(async () => {
+  await rm(models, { recursive: true });
+  await build.remove();
+});
+beforeEach(async () => {
+  bench = await startWorkerBench(build);
+});
+afterEach(() => bench?.stop());
+
+/** A worker that has this model and no other. */
+async function startWorkerWith(model: string): Promise<RunningWorker> {
+  const worker = await bench.startWorker({
+    MODEL: model,
+    MODELS_DIR: path.join(models, `only-${model}`),
+  });
+  await worker.ready;
+  return worker;
+}
+
+const submit = (model: string, data: Partial<UpscaleJobData> = {}, id = randomUUID()) =>
+  bench.submit(image, { model }, { isDefaultModel: true, ...data }, id);
+
+/** Submits a job for `blur`; resolves when a worker without it has given it back. */
+async function submitInVain(data: Partial<UpscaleJobData> = {}): Promise<string> {
+  const id = randomUUID();
+  const delayed = bench.event(id, 'delayed');
+  await submit('blur', data, id);
+  await delayed;
+  return id;
+}
+
+const attemptsMade = async (id: string): Promise<number> =>
+  Number(await bench.redis.client.hget(`bull:upscale:${id}`, 'atm'));
+
+/** As if it had been accepted so long ago. */
+const makeOlder = (id: string, ms: number) =>
+  bench.redis.client.hset(`bull:upscale:${id}`, 'timestamp', Date.now() - ms);
+
+const takeNow = async (id: string): Promise<void> => {
+  // On a busy machine its time may have come meanwhile.
+  await (await bench.inspector.getJob(id))?.promote().catch(() => {});
+};
+
+const hour = 3_600_000;
+
+test('a job that comes to a worker without its model is done by one that starts with it', async () => {
+  await startWorkerWith('identity');
+  const id = await submitInVain();
+  const waiting = bench.queue.waitFor(id, 120_000);
+  expect(await bench.queue.get(id)).toMatchObject({ status: 'queued' });
+  await startWorkerWith('blur');
+  expect(await waiting).toMatchObject({
+    status: 'succeeded',
+    result: { model: { name: 'blur' } },
+  });
+  expect(await attemptsMade(id)).toBe(1);
+});
+
+test('jobs for both models are done while both workers take from the queue', async () => {
+  await Promise.all([startWorkerWith('identity'), startWorkerWith('blur')]);
+  const names = ['blur', 'identity', 'blur', 'blur', 'identity', 'identity'];
+  const ids = await Promise.all(names.map((name) => submit(name)));
+  const jobs = await Promise.all(ids.map((id) => bench.ended(id)));
+  expect(jobs.map(({ result }) => result?.model.name)).toEqual(names);
+});
+
+test('a job for the model of an api that no worker ever has ends with unknown_model', async () => {
+  await startWorkerWith('identity');
+  const id = await submitInVain();
+  // More than the old worker may take to end, and a new one to start.
+  await makeOlder(id, hour);
+  await takeNow(id);
+  expect(await bench.ended(id)).toMatchObject({
+    status: 'failed',
+    error: { code: 'unknown_model', message: expect.stringContaining('identity') },
+  });
+  expect(await attemptsMade(id)).toBe(1);
+});
+
+test('a job for a model that was named waits while workers had it lately, and no longer', async () => {
+  const withIt = await startWorkerWith('blur');
+  await startWorkerWith('identity');
+  await withIt.close();
+  const id = await submitInVain({ isDefaultModel: false });
+  const text = (await bench.redis.client.hget('pisa:models', 'blur')) ?? '';
+  const seenLongAgo = { ...JSON.parse(text), seenAt: Date.now() - hour };
+  await bench.redis.client.hset('pisa:models', 'blur', JSON.stringify(seenLongAgo));
+  await takeNow(id);
+  expect(await bench.ended(id)).toMatchObject({ error: { code: 'unknown_model' } });
+});
+
+test('a job that was given back keeps its priority, and comes after those that wait', async () => {
+  const worker = await startWorkerWith('identity');
+  const [batch, interactive] = [
+    await submitInVain({ priority: 'batch' }),
+    await submitInVain({ priority: 'interactive' }),
+  ];
+  await worker.close();
+  const nextBatch = await submit('blur', { priority: 'batch' });
+  const next = await submit('blur');
+  await takeNow(batch);
+  await takeNow(interactive);
+  const places = [next, interactive, nextBatch, batch].map((id) => bench.queue.get(id));
+  expect((await Promise.all(places)).map((job) => job?.queuePosition)).toEqual([0, 1, 2, 3]);
+});
+
+test('a job that was given back can be canceled, and is seen to wait', async () => {
+  const worker = await startWorkerWith('identity');
+  const id = await submitInVain();
+  await worker.close();
+  await makeOlder(id, hour);
+  const { queued, oldestWaitMs } = await bench.queue.observe();
+  expect([queued, oldestWaitMs.batch]).toEqual([1, 0]);
+  expect(oldestWaitMs.interactive).toBeGreaterThanOrEqual(hour);
+  expect(await bench.queue.remove(id)).toMatchObject({ outcome: 'canceled' });
+  expect(await bench.inspector.getJob(id)).toBeUndefined();
+});
