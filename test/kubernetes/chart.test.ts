@@ -82,6 +82,15 @@ test('every example of values in the page is accepted', async () => {
   }
 });
 
+test('every object that the page makes by hand is accepted', async () => {
+  const examples = [...page.matchAll(/```yaml\n(apiVersion.*?)```/gs)].map(
+    ([, yaml]) => yaml ?? '',
+  );
+  expect(examples.length).toBeGreaterThan(1);
+  const said = await admit(examples.join('---\n'), definitions);
+  expect(said).toBe(`${examples.length} objects would be accepted`);
+});
+
 describe.each(valuesFiles)('%s', (file) => {
   test('helm finds no fault', async () => {
     await helm('lint', '--strict', ...forVersion, chart, '--values', path.join(chart, file));
@@ -141,7 +150,48 @@ describe('values that helm refuses, and says where', () => {
       'redis: { internal: { maxMemory: "0" } }',
       /redis.internal.maxMemory.*does not match/s,
     ],
+    [
+      'a Redis that the kernel would end while it rewrites its file',
+      'redis: { internal: { resources: { limits: { memory: 4Gi } } } }',
+      /limits.memory \(4Gi\) must be at least one and a half times .*maxMemory \(3gb\).* 4608Mi or more.* 2730mb or less/s,
+    ],
     ['S3 without a bucket', 'storage: { kind: s3 }', /storage.s3.bucket is needed/],
+    [
+      'S3 in the cluster, to which no policy opens the way',
+      'storage: { kind: s3, s3: { bucket: b, endpoint: "http://minio.storage.svc:9000" } }',
+      /endpoint \(http:\/\/minio.storage.svc:9000\) is no public address.* networkPolicy.storageRanges/s,
+    ],
+    [
+      'S3 in the cluster, to which the API alone has a way',
+      `{ storage: { kind: s3, s3: { bucket: b, endpoint: "https://minio" } },
+        networkPolicy: { apiEgress: [{ ports: [{ port: 443 }] }] } }`,
+      /endpoint \(https:\/\/minio\) is no public address/,
+    ],
+    [
+      'a model of a private address',
+      `models: { download: [{ url: "https://172.20.0.9/x", sha256: "${'0'.repeat(64)}" }] }`,
+      /models.download \(https:\/\/172.20.0.9\/x\) is no public address.* networkPolicy.storageRanges/s,
+    ],
+    [
+      'a GPU that nobody asks for',
+      'workers: { a100: { devices: "cuda:0" } }',
+      /workers.a100.devices \(cuda:0\) needs gpus: 1, but workers.a100.gpus is 0/,
+    ],
+    [
+      'fewer GPUs than devices, although the RuntimeClass is named',
+      'workers: { a100: { devices: "cpu,cuda:0,cuda:1", gpus: 1, runtimeClassName: nvidia } }',
+      /needs gpus: 2, but workers.a100.gpus is 1/,
+    ],
+    [
+      'a number that the only GPU of a pod does not have',
+      'workers: { a100: { devices: "cuda:3", gpus: 1 } }',
+      /needs gpus: 4, but workers.a100.gpus is 1/,
+    ],
+    [
+      'a target of waits that no bucket of the metric has',
+      'monitoring: { queueWaitTargetSeconds: 45 }',
+      /queueWaitTargetSeconds/,
+    ],
     [
       'a model without its digest',
       'models: { download: [{ url: "https://example.com/x" }] }',
@@ -183,6 +233,22 @@ config: { LOG_LEVEL: warn, MAX_UPLOAD_BYTES: 100000000 }
   expect(scaler?.spec.minReplicaCount).toBe(0);
   expect(find(objects, 'PodDisruptionBudget', 'up-pisa-serve-worker-l4')).toBeUndefined();
   expect(find(objects, 'ScaledObject', 'up-pisa-serve-worker-a100')).toBeUndefined();
+});
+
+test.each([
+  [{ gpus: 1, gpuResource: 'nvidia.com/mig-1g.10gb' }, { 'nvidia.com/mig-1g.10gb': '1' }],
+  [{ gpus: 1, gpuResource: 'nvidia.com/gpu.shared' }, { 'nvidia.com/gpu.shared': '1' }],
+  // What asks for a GPU elsewhere, or shows a pod all of them, is taken for meant.
+  [{ resources: { limits: { 'example.com/gpu': 1 } } }, { 'example.com/gpu': 1 }],
+  [{ runtimeClassName: 'nvidia' }, {}],
+])('a class with %j asks for the GPU %j', async (values, resources) => {
+  const file = path.join(folder, 'values.yaml');
+  writeFileSync(file, JSON.stringify({ workers: { a: { devices: 'cuda:0', ...values } } }));
+  const yaml = await renderText('--values', file);
+  expect(await admit(yaml, definitions)).toMatch(/^\d+ objects would be accepted$/);
+  const worker = find(parseObjects(yaml), 'Deployment', 'up-pisa-serve-worker-a');
+  const { limits } = worker?.spec.template.spec.containers[0].resources ?? {};
+  expect(limits).toEqual({ cpu: '2', memory: '4Gi', ...resources });
 });
 
 test('numbers of `config` reach the pods as they were written', async () => {
@@ -235,7 +301,7 @@ test.each([
   ['10Gi', [], '9126'],
   ['500M', [], '425'],
   ['2e9', [], '1700'],
-  ['4000000000', ['workers.cpu.devices=cpu\\,cuda:0'], '1700'],
+  ['4000000000', ['workers.cpu.devices=cpu\\,cuda:0', 'workers.cpu.gpus=1'], '1700'],
   ['128Mi', [], '256'],
   ['10Gi', ['config.DEVICE_MAX_RSS_MEGABYTES=700'], '700'],
   ['10Gi', ['workers.cpu.config.DEVICE_MAX_RSS_MEGABYTES=800'], '800'],
@@ -358,6 +424,50 @@ describe('downloads take the place of the models in the image', () => {
   });
 });
 
+describe('downloads on a claim', () => {
+  const [a, b, c] = ['a', 'b', 'c'].map((digit) => digit.repeat(64));
+  const bundle = (sha256 = '', host = 'models.example.com') => ({
+    url: `https://${host}/${sha256[0]}`,
+    sha256,
+  });
+
+  /** The folder of a pod's models, which the downloads make and the worker only reads. */
+  const folderOf = async (...download: object[]): Promise<string> => {
+    const file = path.join(folder, 'values.yaml');
+    const cache = { kind: 'claim', existingClaim: 'upscale-models' };
+    writeFileSync(file, JSON.stringify({ models: { default: 'x', download, cache } }));
+    const worker = find(await render('--values', file), 'Deployment', 'up-pisa-serve-worker-cpu');
+    const { initContainers, containers } = worker?.spec.template.spec ?? {};
+    expect(initContainers).toHaveLength(download.length);
+    const folders = [...initContainers, ...containers].map(
+      ({ env }) => env.find(({ name }: { name: string }) => name === 'MODELS_DIR').value,
+    );
+    expect(new Set(folders).size).toBe(1);
+    for (const { args, volumeMounts } of initContainers) {
+      expect(args).not.toContain('--replace');
+      expect(volumeMounts).toContainEqual({ name: 'models', mountPath: '/models' });
+    }
+    const mount = { name: 'models', mountPath: '/models', readOnly: true };
+    expect(containers[0].volumeMounts).toContainEqual(mount);
+    return folders[0];
+  };
+
+  test('of another set lie in another folder, which old workers never look into', async () => {
+    const sets = [[a], [b], [c], [a, b], [a, c], [a, b, c]];
+    const folders: string[] = [];
+    for (const set of sets) folders.push(await folderOf(...set.map((digest) => bundle(digest))));
+    expect(new Set(folders).size).toBe(sets.length);
+    // The page looks for folders that look so.
+    for (const each of folders) expect(each).toMatch(/^\/models\/[0-9a-f]{16}$/);
+  });
+
+  test('of the same set lie in the same folder, wherever they come from', async () => {
+    const expected = await folderOf(bundle(a), bundle(b));
+    expect(await folderOf(bundle(b), bundle(a))).toBe(expected);
+    expect(await folderOf(bundle(a, 'mirror.example.com'), bundle(b))).toBe(expected);
+  });
+});
+
 test.each([
   ['12Gi', '3gb'],
   ['12884901888', '3gb'],
@@ -369,6 +479,13 @@ test.each([
   const redis = find(await render('--values', file), 'StatefulSet', 'up-pisa-serve-redis');
   const [claim] = redis?.spec.volumeClaimTemplates ?? [];
   expect(Number.parseFloat(claim.spec.resources.requests.storage)).toBe(Number.parseFloat(size));
+});
+
+test.each([
+  ['without a limit', 'redis.internal.resources.limits.memory=null'],
+  ['with one and a half times its memory', 'redis.internal.resources.limits.memory=4608Mi'],
+])('a Redis %s is taken', async (_name, set) => {
+  expect(find(await render('--set', set), 'StatefulSet', 'up-pisa-serve-redis')).toBeDefined();
 });
 
 test('the page enlarges the claim that the chart makes, to the size that it has', async () => {
@@ -478,7 +595,7 @@ test('an external Redis: address, database, TLS with a private authority, for us
     });
   }
   const { triggers } = find(objects, 'ScaledObject', 'up-pisa-serve-worker-gpu')?.spec ?? {};
-  expect(triggers).toHaveLength(3);
+  expect(triggers).toHaveLength(4);
   for (const { metadata } of triggers) {
     expect(metadata).toMatchObject({ address: 'redis.example.com:6380', enableTLS: 'true' });
   }
@@ -543,6 +660,53 @@ test.each([
   });
 });
 
+describe('S3 and models without ranges of their own', () => {
+  const s3 = { kind: 's3', s3: { bucket: 'b' } };
+  const download = [{ url: 'https://models.example.com:8443/a', sha256: '0'.repeat(64) }];
+  const egressOf = async (values: object) => {
+    const file = path.join(folder, 'values.yaml');
+    writeFileSync(file, JSON.stringify(values));
+    const yaml = await renderText('--values', file);
+    expect(await admit(yaml, definitions)).toMatch(/^\d+ objects would be accepted$/);
+    const [api, workers] = ['api', 'workers'].map(
+      (name) => find(parseObjects(yaml), 'NetworkPolicy', `up-pisa-serve-${name}`)?.spec.egress,
+    );
+    return { api, workers };
+  };
+  const to = [
+    { ipBlock: { cidr: '0.0.0.0/0', except: ['10.0.0.0/8'] } },
+    { ipBlock: { cidr: '2000::/3' } },
+  ];
+
+  test('are reached in the public network alone', async () => {
+    const { api, workers } = await egressOf({
+      storage: s3,
+      models: { default: 'x', download },
+      networkPolicy: { blockedRanges: ['10.0.0.0/8'] },
+    });
+    const ports = [{ port: 443 }];
+    expect(api[2]).toEqual({ ports, to });
+    expect(workers.slice(2)).toEqual([
+      { ports, to },
+      { ports: [{ port: 8443 }], to },
+    ]);
+    // Nothing else of the API but DNS goes anywhere.
+    const anywhere = api.filter((rule: { to?: unknown }) => rule.to === undefined);
+    expect(anywhere).toHaveLength(1);
+  });
+
+  test('may be pods of the cluster that rules of one’s own name', async () => {
+    const rule = { to: [{ podSelector: {} }], ports: [{ port: 9000 }] };
+    const endpoint = 'http://minio.storage.svc.cluster.local:9000';
+    const { api, workers } = await egressOf({
+      storage: { ...s3, s3: { ...s3.s3, endpoint } },
+      networkPolicy: { apiEgress: [rule], workerEgress: [rule] },
+    });
+    expect(api.at(-1)).toEqual(rule);
+    expect(workers.at(-1)).toEqual(rule);
+  });
+});
+
 test('blocked ranges of IPv6 are taken out of the public network of IPv6', async () => {
   const set = 'networkPolicy.blockedRanges={10.0.0.0/8,2001:db8::/32}';
   const policy = find(await render('--set', set), 'NetworkPolicy', 'up-pisa-serve-api');
@@ -551,6 +715,108 @@ test('blocked ranges of IPv6 are taken out of the public network of IPv6', async
     { ipBlock: { cidr: '0.0.0.0/0', except: ['10.0.0.0/8'] } },
     { ipBlock: { cidr: '2000::/3', except: ['2001:db8::/32'] } },
   ]);
+});
+
+test('an API pod starts when Redis is there, and stays ready when it goes', async () => {
+  const api = find(await render(), 'Deployment', 'up-pisa-serve-api')?.spec;
+  const { startupProbe, readinessProbe, livenessProbe } = api.template.spec.containers[0];
+  expect(startupProbe.httpGet.path).toBe('/readyz?exclude=devices');
+  expect(readinessProbe.httpGet.path).toBe('/readyz?exclude=devices,redis');
+  expect(livenessProbe.httpGet.path).toBe('/healthz');
+  // A roll-out to a wrong address of Redis ends, by Kubernetes' default of ten minutes, with all that served before.
+  expect(startupProbe.periodSeconds * startupProbe.failureThreshold).toBe(600);
+  expect(api.strategy.rollingUpdate.maxUnavailable).toBe(0);
+});
+
+test('nodes may be removed under pods whose folders on them hold nothing to keep', async () => {
+  const key = 'cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes';
+  const sha256 = '0'.repeat(64);
+  const file = path.join(folder, 'values.yaml');
+  const named = async (values: object) => {
+    writeFileSync(file, JSON.stringify(values));
+    const objects = await render('--values', file);
+    return ['api', 'worker-cpu'].map((name) => {
+      const { metadata, spec } = find(objects, 'Deployment', `up-pisa-serve-${name}`)?.spec
+        .template ?? { metadata: {}, spec: {} };
+      const local = spec.volumes.filter(({ emptyDir }: { emptyDir?: object }) => emptyDir);
+      const names = local.map(({ name: volume }: { name: string }) => volume).join(',');
+      expect(metadata.annotations?.[key] ?? '').toBe(names);
+      return metadata.annotations?.[key];
+    });
+  };
+  const download = [{ url: 'https://models.example.com/a', sha256 }];
+  const models = { default: 'x', download };
+  expect(await named({})).toEqual(['tmp', 'tmp']);
+  expect(await named({ models })).toEqual(['tmp', 'tmp,models']);
+  const cache = { kind: 'claim', existingClaim: 'models' };
+  expect(await named({ models: { ...models, cache } })).toEqual(['tmp', 'tmp']);
+  const workerDefaults = { temporaryStorageClass: 'fast' };
+  expect(await named({ workerDefaults })).toEqual(['tmp', undefined]);
+
+  writeFileSync(file, JSON.stringify({ api: { podAnnotations: { [key]: '', note: 'mine' } } }));
+  const api = find(await render('--values', file), 'Deployment', 'up-pisa-serve-api');
+  expect(api?.spec.template.metadata.annotations).toEqual({ [key]: '', note: 'mine' });
+});
+
+test('pods start from none when there are more jobs than is said, with whatever weight', async () => {
+  const file = path.join(folder, 'values.yaml');
+  const modifiers = async (scaling: object) => {
+    writeFileSync(file, JSON.stringify({ workerDefaults: { scaling } }));
+    const objects = await render('--values', file);
+    const scaler = find(objects, 'ScaledObject', 'up-pisa-serve-worker-cpu');
+    const { formula, activationTarget } = scaler?.spec.advanced.scalingModifiers ?? {};
+    const weight = Number(/\* ([\d.e-]+)$/.exec(formula)?.[1]);
+    // KEDA computes with numbers of this kind.
+    const active = (jobs: number) => jobs * weight > Number(activationTarget);
+    return { formula, active };
+  };
+  const { formula, active } = await modifiers({});
+  expect(formula).toBe('(waiting + prioritized + delayed + active) * 1');
+  expect([0, 1].map(active)).toEqual([false, true]);
+  const other = await modifiers({ activationJobs: 3, secondsPerJob: 0.1 });
+  expect([0, 3, 4].map(other.active)).toEqual([false, false, true]);
+});
+
+describe('rules and dashboards of a release', () => {
+  const set = ['--set', 'monitoring.rules=true,monitoring.dashboards=true'];
+  const texts = async (...more: string[]) =>
+    (await render(...set, ...more)).filter(
+      ({ kind, metadata }) => kind === 'PrometheusRule' || /-dashboard-/.test(metadata.name),
+    );
+  const expressions = (objects: KubernetesObject[]): string[] =>
+    objects.flatMap(({ spec }) =>
+      (spec?.groups ?? []).flatMap(({ rules }: { rules: { expr: string }[] }) =>
+        rules.map(({ expr }) => expr),
+      ),
+    );
+
+  test('have the target of waits of the release', async () => {
+    const usual = JSON.stringify(await texts());
+    const other = JSON.stringify(await texts('--set', 'monitoring.queueWaitTargetSeconds=120'));
+    const counted = (text: string, what: RegExp) => text.match(what)?.length ?? 0;
+    expect(counted(usual, /30\(\[\.\]0\)\?/g)).toBe(counted(other, /120\(\[\.\]0\)\?/g));
+    for (const [text, seconds] of [
+      [usual, 30],
+      [other, 120],
+    ] as const) {
+      expect(text).toContain(`interactive jobs wait for more than ${seconds} s`);
+      expect(text).toContain(`the last day waited for more than ${seconds} s`);
+      expect(text).toContain(`Start within ${seconds} s`);
+    }
+    expect(other).not.toMatch(/30\(\[\.\]|\b30 s\b/);
+  });
+
+  test('an API that is away is missed beside those of other releases', async () => {
+    const all = expressions(await texts());
+    expect(all.map((expr) => expr.trim())).toContain('absent(pisa_redis_up{namespace="photos"})');
+    expect(all.join('')).not.toContain('=~".*"');
+  });
+
+  test('a release records and judges the waits of its own namespace, as each has a target', async () => {
+    const waits = expressions(await texts()).filter((expr) => expr.includes('pisa_queue_wait'));
+    expect(waits).toHaveLength(11);
+    for (const expr of waits) expect(expr).toContain('{namespace="photos"');
+  });
 });
 
 describe('planted faults', () => {

@@ -4,6 +4,8 @@ import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect, test } from 'vitest';
+import { type ErrorCode, errorCatalogue, errorCodes } from '../../src/errors.ts';
+import { waitBuckets } from '../../src/metrics.ts';
 import {
   root,
   ruleFiles,
@@ -73,3 +75,59 @@ test.each(alerts)(
     expect(readFileSync(path.join(root, page), 'utf8')).toContain(`\n### ${alert}\n`);
   },
 );
+
+test('PisaJobsFailing counts every fault of ours that a job can end with', () => {
+  // Answers to requests, and faults that end a process or a command at its start.
+  const neverOfJobs: ErrorCode[] = [
+    ...(['not_ready', 'redis_unavailable', 'too_many_fetches', 'too_many_uploads'] as const),
+    ...(['shutting_down', 'invalid_config', 'bundle_not_added'] as const),
+    ...(['invalid_bundle', 'device_unavailable'] as const),
+  ];
+  const ours = errorCodes.filter(
+    (code) => errorCatalogue[code].status >= 500 && !neverOfJobs.includes(code),
+  );
+  const { expr = '' } = rules.find(({ name }) => name.includes('jobs_failed_by_us')) ?? {};
+  const [, codes = ''] = /code=~"([^"]+)"/.exec(expr) ?? [];
+  // The API takes the names of bundles that it knows, so a worker without one is no fault of the client.
+  expect(codes.split('|').sort()).toEqual([...ours, 'unknown_model'].sort());
+});
+
+test('named a namespace, as by the chart, PisaApiAbsent fires beside another deployment', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'pisa-rules-'));
+  try {
+    const text = readFileSync(path.join(rulesFolder, 'alerts.yaml'), 'utf8');
+    const named = text.replaceAll('namespace=~".*"', 'namespace="prod"');
+    writeFileSync(path.join(folder, 'alerts.yaml'), named);
+    const other = {
+      series: 'pisa_redis_up{namespace="other",instance="api-0"}',
+      values: '1x30',
+    };
+    const fires = {
+      expr: 'count by (namespace) (ALERTS{alertname="PisaApiAbsent",alertstate="firing"})',
+      eval_time: '15m',
+      exp_samples: [{ labels: '{namespace="prod"}', value: 1 }],
+    };
+    const one = { interval: '1m', input_series: [other], promql_expr_test: [fires] };
+    const file = path.join(folder, 'test.yaml');
+    writeFileSync(
+      file,
+      JSON.stringify({ rule_files: ['alerts.yaml'], evaluation_interval: '1m', tests: [one] }),
+    );
+    expect(promtool('test', 'rules', file)).toMatchObject({ status: 0 });
+    writeFileSync(path.join(folder, 'alerts.yaml'), text);
+    expect(promtool('test', 'rules', file)).toMatchObject({ status: 1 });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test('the target of waits is a bucket, and so is every one that the chart takes', () => {
+  const schema = JSON.parse(
+    readFileSync(path.join(root, 'helm/pisa-serve/values.schema.json'), 'utf8'),
+  ) as { properties: { monitoring: { properties: Record<string, { enum?: number[] }> } } };
+  const targets = schema.properties.monitoring.properties.queueWaitTargetSeconds?.enum ?? [];
+  expect(targets).toEqual(waitBuckets.filter((bound) => bound >= 1 && Number.isInteger(bound)));
+  const bounds = rules.flatMap(({ expr }) => [...expr.matchAll(/le=~"([^"]+)"/g)]);
+  expect(bounds.length).toBeGreaterThan(5);
+  for (const [, bound] of bounds) expect(bound).toBe('30([.]0)?');
+});

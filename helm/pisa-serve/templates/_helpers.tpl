@@ -46,6 +46,30 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- divf (include "pisa.bytes" . | float64) 1e6 | floor | int64 -}}
 {{- end -}}
 
+{{/* maxMemory of Redis, such as 3gb, in bytes: 1024 to the step, as Redis has it. */}}
+{{- define "pisa.redisBytes" -}}
+{{- $number := regexFind "^[0-9]+" . -}}
+{{- mulf (float64 $number) (index (dict "" 1 "kb" 1024 "mb" 1048576 "gb" 1073741824) (trimPrefix $number .)) | printf "%.0f" -}}
+{{- end -}}
+
+{{/*
+Refuses a memory limit that Redis would exceed. To rewrite its append-only file it forks, and until the new file is there each
+page of memory that is written to is there twice; buffers of clients and of the rewrite come on top. The kernel ends what is
+over the limit.
+*/}}
+{{- define "pisa.redisMemory" -}}
+{{- $redis := .Values.redis.internal -}}
+{{- with (default dict $redis.resources.limits).memory -}}
+{{- $memory := include "pisa.redisBytes" $redis.maxMemory | float64 -}}
+{{- $limit := include "pisa.bytes" . | float64 -}}
+{{- if lt $limit (mulf $memory 1.5) -}}
+{{- $least := divf (mulf $memory 1.5) 1048576 | ceil | int64 -}}
+{{- $most := divf $limit 1572864 | floor | int64 -}}
+{{- fail (printf "redis.internal.resources.limits.memory (%v) must be at least one and a half times redis.internal.maxMemory (%s): while Redis rewrites its append-only file, what is written meanwhile is in memory twice, and the kernel ends a Redis that is over its limit. Set redis.internal.resources.limits.memory to %dMi or more, or redis.internal.maxMemory to %dmb or less." . $redis.maxMemory $least $most) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/*
 Refuses a volume that Redis would fill. Its append-only file is rewritten when it has grown by half (redis.yaml), and
 until the new file is there, the old one, what has been written meanwhile and the new one lie beside each other: two and
@@ -53,8 +77,7 @@ a half times the data, and more when much is written. A full volume refuses writ
 */}}
 {{- define "pisa.redisVolume" -}}
 {{- $redis := .Values.redis.internal -}}
-{{- $number := regexFind "^[0-9]+" $redis.maxMemory -}}
-{{- $memory := mulf (float64 $number) (index (dict "" 1 "kb" 1024 "mb" 1048576 "gb" 1073741824) (trimPrefix $number $redis.maxMemory)) -}}
+{{- $memory := include "pisa.redisBytes" $redis.maxMemory | float64 -}}
 {{- $size := include "pisa.bytes" $redis.size | float64 -}}
 {{- if lt $size (mulf $memory 4.0) -}}
 {{- $least := divf (mulf $memory 4.0) 1048576 | ceil | int64 -}}
@@ -73,6 +96,35 @@ middle of a job. Empty without a limit. Call with the class.
 {{- $devices := len (splitList "," $.devices) -}}
 {{- divf (mulf (include "pisa.megabytes" . | float64) 0.85) $devices | floor | int64 | max 256 -}}
 {{- end -}}
+{{- end -}}
+
+{{/*
+Refuses CUDA devices that a pod would not have: it sees the GPUs that it asks for, numbered from 0. Without `gpus` they may come
+from elsewhere: a resource that the limits name, or a RuntimeClass that shows a pod all of them. Call with (dict "name" "gpu"
+"worker" <the class>).
+*/}}
+{{- define "pisa.checkGpus" -}}
+{{- $worker := .worker -}}
+{{- $gpus := int $worker.gpus -}}
+{{- $needed := 0 -}}
+{{- range splitList "," $worker.devices }}{{ if hasPrefix "cuda:" . }}{{ $needed = max $needed (add1 (trimPrefix "cuda:" . | int)) }}{{ end }}{{ end -}}
+{{- $elsewhere := $worker.runtimeClassName | default "" -}}
+{{- range $resource, $_ := $worker.resources.limits }}{{ if contains "/" $resource }}{{ $elsewhere = $resource }}{{ end }}{{ end -}}
+{{- if and (gt $needed $gpus) (or (gt $gpus 0) (not $elsewhere)) -}}
+{{- fail (printf "workers.%s.devices (%s) needs gpus: %d, but workers.%s.gpus is %d: a pod has the GPUs that it asks for, and they are cuda:0, cuda:1 and so on. Where it gets them without asking for %s, leave gpus at 0 and set runtimeClassName, or name the resource in resources.limits." .name $worker.devices $needed .name $gpus $worker.gpuResource) -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Annotations of a pod: those of the values, and which of its folders on the node's disk hold nothing to keep, as the cluster
+autoscaler removes no node with others. Call with (dict "annotations" <from the values> "volumes" (list "tmp")).
+*/}}
+{{- define "pisa.podAnnotations" -}}
+{{- $ours := dict -}}
+{{- with .volumes }}{{ $_ := set $ours "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes" (join "," .) }}{{ end -}}
+{{- with mustMergeOverwrite $ours (default dict .annotations) }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- define "pisa.redisSecret" -}}
@@ -188,6 +240,17 @@ redis
 {{- end -}}
 
 {{/*
+Where downloaded models are. Each set of them has a folder of its own, named after its digests: on a claim, old and new
+workers run side by side while they are replaced, and neither may change the files of the other. It is below the mount,
+not a subPath, which the kubelet would make as root; the first init container makes it, as our own user.
+*/}}
+{{- define "pisa.modelsDir" -}}
+{{- $digests := list -}}
+{{- range .Values.models.download }}{{ $digests = append $digests .sha256 }}{{ end -}}
+/models/{{ $digests | uniq | sortAlpha | join " " | sha256sum | trunc 16 }}
+{{- end -}}
+
+{{/*
 Settings that the user chose by name. Later maps win. Call with a list of maps. As JSON a number stays as it was
 written: 0.1 is not cut to 0, and 67108864 does not become 6.7108864e+07, as in text it would.
 */}}
@@ -290,6 +353,42 @@ to:
 {{- end }}
 {{- end -}}
 
+{{/* The public network, and nothing of the cluster's. Call with the values of networkPolicy. */}}
+{{- define "pisa.publicNetwork" -}}
+to:
+{{- $blocked := .blockedRanges }}
+{{- range $cidr, $colon := dict "0.0.0.0/0" false "2000::/3" true }}
+  - ipBlock:
+      cidr: {{ $cidr | quote }}
+      {{- $except := list }}
+      {{- range $blocked }}{{ if eq (contains ":" .) $colon }}{{ $except = append $except . }}{{ end }}{{ end }}
+      {{- with $except }}
+      except: {{- toYaml . | nindent 8 }}
+      {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Where S3 and model downloads are. Call with the values of networkPolicy. */}}
+{{- define "pisa.storageNetwork" -}}
+{{- if .storageRanges -}}
+{{- include "pisa.anyOf" .storageRanges -}}
+{{- else -}}
+{{- include "pisa.publicNetwork" . -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Refuses an address of S3 or of a model that is not public, where no policy opens the way to it. A private address that has
+a public name is not known as such. Call with (dict "name" <of the value> "url" … "opened" <whether rules of one's own may>).
+*/}}
+{{- define "pisa.checkReachable" -}}
+{{- $host := (urlParse .url).hostname | default "" -}}
+{{- $private := "^[^.:]+$|[.](svc|local|internal)$|[.]svc[.]|^(10|127|169[.]254|192[.]168|172[.](1[6-9]|2[0-9]|3[01]))[.][0-9.]+$" -}}
+{{- if and (regexMatch $private $host) (not .opened) -}}
+{{- fail (printf "%s (%s) is no public address, and the NetworkPolicies open those only: set networkPolicy.storageRanges to its addresses (in the cluster those of its pods), or let networkPolicy.workerEgress and, for S3, networkPolicy.apiEgress name its pods and port." .name .url) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "pisa.sharedEgress" -}}
 {{- include "pisa.dnsEgress" . }}
 {{- if .Values.redis.internal.enabled }}
@@ -304,7 +403,7 @@ to:
 {{- end }}
 {{- if eq .Values.storage.kind "s3" }}
 - ports: [{ port: {{ include "pisa.urlPort" .Values.storage.s3.endpoint }} }]
-  {{- include "pisa.anyOf" .Values.networkPolicy.storageRanges | nindent 2 }}
+  {{- include "pisa.storageNetwork" .Values.networkPolicy | nindent 2 }}
 {{- end }}
 {{- end -}}
 
