@@ -24,7 +24,7 @@ export interface AutoscalerSettings {
   /** 0: KEDA removes the last worker when nothing has been in the queue for `cooldownMs`. */
   minWorkers: number;
   maxWorkers: number;
-  /** KEDA's `threshold`, as an average value: jobs (waiting, prioritized and active) for each worker. */
+  /** KEDA's `threshold`, as an average value: jobs (waiting, prioritized, delayed and active) for each worker. */
   jobsPerWorker: number;
   /** KEDA's `pollingInterval`: how often it looks whether there is work at all. */
   pollMs: number;

@@ -1,11 +1,21 @@
 /** What the metrics say of jobs that have ended. */
 import { type ErrorCode, errorCatalogue, errorCodes } from '../errors.ts';
-import { stages, type UpscaleJobResult } from '../jobs/job.ts';
+import { jobPriorities, stages, type UpscaleJobResult } from '../jobs/job.ts';
 import type { UpscaleJob } from '../jobs/job-snapshot.ts';
 import { metrics, modeOf } from '../metrics.ts';
 
-/** From 0 on, so that the first failure is an increase like any other: a rate ignores a counter's first value. */
+/** Models whose waits are counted from 0 on: a device that starts again says its models again. */
+const waitsBegun = new Set<string>();
+
+/**
+ * From 0 on, so that the first failure, or the first job that has waited for this worker to start, is an increase like
+ * any other: a rate ignores a counter's first value.
+ */
 export function countFromZero(model: string): void {
+  if (!waitsBegun.has(model)) {
+    for (const priority of jobPriorities) metrics.queueWaitSeconds.zero({ model, priority });
+  }
+  waitsBegun.add(model);
   metrics.jobs.inc({ status: 'succeeded', code: '', model }, 0);
   for (const code of errorCodes.filter((each) => errorCatalogue[each].status >= 500)) {
     metrics.jobs.inc({ status: 'failed', code, model }, 0);

@@ -167,6 +167,13 @@ describe('values that helm refuses, and says where', () => {
         networkPolicy: { apiEgress: [{ ports: [{ port: 443 }] }] } }`,
       /endpoint \(https:\/\/minio\) is no public address/,
     ],
+    ...['http://MinIO.storage.SVC:9000', 'http://[fd00::5]:9000', 'http://100.64.1.2:9000'].map(
+      (endpoint): [string, string, RegExp] => [
+        `S3 at ${endpoint}`,
+        `storage: { kind: s3, s3: { bucket: b, endpoint: "${endpoint}" } }`,
+        /is no public address/,
+      ],
+    ),
     [
       'a model of a private address',
       `models: { download: [{ url: "https://172.20.0.9/x", sha256: "${'0'.repeat(64)}" }] }`,

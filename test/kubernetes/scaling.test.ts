@@ -151,7 +151,7 @@ async function endPod({ metadata }: KubernetesObject): Promise<void> {
 /** Read apart from KEDA, from the Deployment and the queue. */
 async function sample(startedAt: number): Promise<Sample> {
   const { spec } = await cluster.get('Deployment', namespace, cluster.nameOf('worker-cpu'));
-  const jobs = await queue.getJobCountByTypes('waiting', 'prioritized', 'active');
+  const jobs = await queue.getJobCountByTypes('waiting', 'prioritized', 'delayed', 'active');
   const asked = Math.ceil((jobs * scaling.secondsPerJob) / scaling.latencyTargetSeconds);
   const wanted = Math.min(scaling.maxReplicas, asked);
   return { seconds: (Date.now() - startedAt) / 1000, jobs, wanted, pods: spec.replicas };

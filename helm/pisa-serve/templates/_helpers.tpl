@@ -382,10 +382,10 @@ Refuses an address of S3 or of a model that is not public, where no policy opens
 a public name is not known as such. Call with (dict "name" <of the value> "url" … "opened" <whether rules of one's own may>).
 */}}
 {{- define "pisa.checkReachable" -}}
-{{- $host := (urlParse .url).hostname | default "" -}}
-{{- $private := "^[^.:]+$|[.](svc|local|internal)$|[.]svc[.]|^(10|127|169[.]254|192[.]168|172[.](1[6-9]|2[0-9]|3[01]))[.][0-9.]+$" -}}
+{{- $host := (urlParse .url).hostname | default "" | lower -}}
+{{- $private := "^[^.:]+$|[.](svc|local|internal)$|[.]svc[.]|^(10|127|169[.]254|192[.]168|172[.](1[6-9]|2[0-9]|3[01])|100[.](6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7]))[.][0-9.]+$|^(::1|f[cde][0-9a-f]*:.*)$" -}}
 {{- if and (regexMatch $private $host) (not .opened) -}}
-{{- fail (printf "%s (%s) is no public address, and the NetworkPolicies open those only: set networkPolicy.storageRanges to its addresses (in the cluster those of its pods), or let networkPolicy.workerEgress and, for S3, networkPolicy.apiEgress name its pods and port." .name .url) -}}
+{{- fail (printf "%s (%s) is no public address, and the NetworkPolicies open those only: set networkPolicy.storageRanges to its addresses, whatever blockedRanges leaves open (in the cluster those of its pods), or let networkPolicy.workerEgress and, for S3, networkPolicy.apiEgress name its pods and port." .name .url) -}}
 {{- end -}}
 {{- end -}}
 

@@ -2,7 +2,7 @@ import { beforeEach, expect, test } from 'vitest';
 import { stages, type UpscaleJobResult } from '../../../src/jobs/job.ts';
 import type { UpscaleJob } from '../../../src/jobs/job-snapshot.ts';
 import { metrics, registry } from '../../../src/metrics.ts';
-import { observeFailure, observeSuccess } from '../../../src/worker/observe-jobs.ts';
+import { countFromZero, observeFailure, observeSuccess } from '../../../src/worker/observe-jobs.ts';
 
 beforeEach(() => {
   metrics.jobs.reset();
@@ -39,4 +39,16 @@ test.each([
   const labels = `model="m",priority="${label}"`;
   expect(text).toContain(`pisa_queue_wait_seconds_bucket{le="30",${labels}} 0`);
   expect(text).toContain(`pisa_queue_wait_seconds_bucket{le="60",${labels}} 1`);
+});
+
+test('waits are counted from 0 on, and a device that starts again takes none of them away', async () => {
+  const count = async () =>
+    /pisa_queue_wait_seconds_count\{model="m",priority="interactive"\} (\d+)/.exec(
+      await registry.getSingleMetricAsString('pisa_queue_wait_seconds'),
+    )?.[1];
+  countFromZero('m');
+  expect(await count()).toBe('0');
+  metrics.queueWaitSeconds.observe({ model: 'm', priority: 'interactive' }, 1);
+  countFromZero('m');
+  expect(await count()).toBe('1');
 });
