@@ -60,7 +60,7 @@ export async function findJob(
   queue: UpscaleQueue,
   { ownJob, params }: JobRequest,
 ): Promise<JobSnapshot> {
-  const job = ownJob ?? (await queue.get(params.id));
+  const job = ownJob === undefined ? await queue.get(params.id) : ownJob;
   if (!job) throw jobNotFound(params.id);
   return job;
 }

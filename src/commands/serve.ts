@@ -37,7 +37,7 @@ export async function serve(config: Config): Promise<void> {
     const redisUrl = isPrivate ? await ownRedis(config, logger, closers) : config.REDIS_URL;
     const store = storeLocation(config, redisUrl, isPrivate);
     const worker = await startWorker({ config, redisUrl, store, logger, software });
-    // Closers run in reverse: first the api, so that nothing new comes in, then the worker, then Redis.
+    // Closers run in reverse: api and worker, then Redis. This one is for an api that does not start.
     closers.push(() => worker.close());
     const api = await startApi(config, redisUrl, store, logger, closers);
     // Transfers and jobs under way have the same grace: one after the other, they would take twice as long.

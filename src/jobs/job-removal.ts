@@ -37,6 +37,9 @@ export interface JobRemovalOptions {
 const removalLimitMs = 30_000;
 const lookAgainMs = 50;
 
+const isQueued = (state: string): boolean =>
+  state === 'waiting' || state === 'prioritized' || state === 'delayed';
+
 export class JobRemoval {
   readonly #options: JobRemovalOptions;
 
@@ -94,11 +97,13 @@ export class JobRemoval {
     if (await this.#takeOut(job)) {
       metrics.jobs.inc({ status: 'canceled', code: 'canceled', model: job.data.params.model });
       await deleteObjects(store, sideKeys(id));
-    } else if ((await bull.get().getJobState(id)) === 'active') {
-      await publishCancel(redis, id);
     } else {
+      const stateNow = await bull.get().getJobState(id);
+      // A worker had it for a moment, and has left it to others (src/worker/absent-model.ts).
+      if (isQueued(stateNow)) return this.#cancel(id, job, stateNow);
       // It ended while we looked: then this was the removal of a finished job.
-      return this.#delete(canceled);
+      if (stateNow !== 'active') return this.#delete(canceled);
+      await publishCancel(redis, id);
     }
     onRemoved(id);
     return { outcome: 'canceled', job: canceled };
@@ -106,8 +111,7 @@ export class JobRemoval {
 
   /** @returns false when a worker holds the job or it has ended, so that it cannot be taken out of the queue */
   async #takeOut(job: UpscaleJob): Promise<boolean> {
-    const state = await job.getState();
-    if (state !== 'waiting' && state !== 'prioritized' && state !== 'delayed') return false;
+    if (!isQueued(await job.getState())) return false;
     try {
       await job.remove();
       return true;
@@ -136,6 +140,8 @@ export class JobRemoval {
     const isHeld = (await queue.remove(id)) === 0;
     // Back in the queue when it was canceled, and taken meanwhile: the record is the flag that stops it.
     if (isHeld && ended.status === 'canceled') return { outcome: 'canceled', job: ended };
+    // One that was asked for while the images went.
+    await this.remove(heatmap);
     // One that has not been delivered yet keeps its record, which says what to deliver.
     if (delivery?.finishedOn) await delivery.remove();
     if (ended.result) await forgetResult(redis, id, ended.data, ended.result);

@@ -313,11 +313,18 @@ export class UpscaleQueue {
     { expiresAt, keepMaxBytes }: { expiresAt: number; keepMaxBytes: number },
   ): Promise<KeptObject[]> {
     if (keepMaxBytes === 0) return [];
-    const stored = await this.#storeUploads(uploads, data, data.ttlSeconds);
-    const kept = stored.map((object) => ({ ...object, expiresAt }));
     const owner = { redis: this.#redis, store: this.#store };
-    await keepObjects(owner, kept, { maxBytes: keepMaxBytes });
-    return kept;
+    try {
+      const stored = await this.#storeUploads(uploads, data, data.ttlSeconds);
+      const kept = stored.map((object) => ({ ...object, expiresAt }));
+      await keepObjects(owner, kept, { maxBytes: keepMaxBytes });
+      return kept;
+    } catch {
+      // The image is there: what fails costs later requests their source, not this one its answer.
+      const keys = [data.input.key, ...Object.values(data.maps ?? {})];
+      await deleteObjects(this.#store, keys).catch(() => {});
+      return [];
+    }
   }
 
   /** The job as it stands, or undefined when it is unknown. */
@@ -348,7 +355,7 @@ export class UpscaleQueue {
     return orUnavailable(() => this.#removal.remove(id));
   }
 
-  /** Removes the record of a job that has ended, so that its id is free; never one that was entered since. */
+  /** Removes a job that has ended, with its images, so that its id is free; never one that was entered since. */
   async removeEnded(ended: JobSnapshot): Promise<void> {
     return orUnavailable(() => this.#removal.removeEnded(ended));
   }

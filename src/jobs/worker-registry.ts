@@ -62,11 +62,15 @@ export async function reportWorker(redis: Redis, report: WorkerReport): Promise<
     .multi()
     .sadd(workersKey, report.id)
     .set(workerKey(report.id), JSON.stringify(report), 'EX', reportTtlSeconds);
-  for (const model of report.models) {
+  // A worker whose devices are down for long must not keep jobs of its models waiting for ever (locateModel).
+  for (const model of canWork(report) ? report.models : []) {
     transaction.hset(modelsKey, model.name, JSON.stringify({ ...model, seenAt }));
   }
   await transaction.exec();
 }
+
+const canWork = ({ devices }: WorkerReport): boolean =>
+  devices.some(({ status }) => status === 'ready');
 
 /** A worker that ends in order says so, so that `/readyz` knows at once. */
 export async function withdrawWorker(redis: Redis, id: string): Promise<void> {
@@ -91,14 +95,17 @@ export async function findModel(redis: Redis, name: string): Promise<ModelSummar
 
 /**
  * Where a model is to be had.
- * @returns `available`: a live worker has it; `seenAt`: when a worker last said that it has, epoch ms, 0 for never
+ * @returns `available`: a live worker with a device that is up has it; `seenAt`: when one last said so, epoch ms, 0 for
+ *   never
  */
 export async function locateModel(
   redis: Redis,
   name: string,
 ): Promise<{ available: boolean; seenAt: number }> {
   const [workers, text] = await Promise.all([listWorkers(redis), redis.hget(modelsKey, name)]);
-  const available = workers.some(({ models }) => models.some((model) => model.name === name));
+  const available = workers
+    .filter(canWork)
+    .some(({ models }) => models.some((model) => model.name === name));
   const seenAt = text === null ? 0 : (JSON.parse(text) as { seenAt: number }).seenAt;
   return { available, seenAt };
 }

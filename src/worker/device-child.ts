@@ -36,7 +36,8 @@ export interface DeviceChildOptions {
 export class DeviceChild {
   /**
    * The models, once the default one is loaded and warmed up.
-   * Rejects with device_unavailable | out_of_device_memory | invalid_bundle when the process ends before that.
+   * Rejects with device_unavailable | out_of_device_memory | model_too_large | invalid_bundle when the process ends
+   * before that.
    */
   readonly ready: Promise<ModelSummary[]>;
   readonly exited: Promise<ChildExit>;

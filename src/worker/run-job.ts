@@ -71,11 +71,9 @@ export async function runJob(
   const key = outputKey(id);
   const expiresAt = Date.now() + ttlSeconds * 1000;
   const keptUntil = data.source?.expiresAt ?? expiresAt;
-  await Promise.all([
-    store.put(key, made.image, ttlSeconds),
-    keeper.written(),
-    ...(keeps ? keepUploads(keeper, data, { lowRes, maps }, keptUntil) : []),
-  ]);
+  await Promise.all([store.put(key, made.image, ttlSeconds), keeper.written()]);
+  // Not before the result is there: another attempt needs them, and may come after they have ended.
+  if (keeps) await Promise.all(keepUploads(keeper, data, { lowRes, maps }, keptUntil));
   return {
     output: {
       key,

@@ -18,5 +18,7 @@ export function runsAlone({
   failedReason,
 }: Pick<UpscaleJob, 'attemptsMade' | 'stalledCounter' | 'failedReason'>): boolean {
   if (stalledCounter > 0) return true;
+  // Of several faults only the last one is known.
+  if (attemptsMade > 1) return true;
   return attemptsMade > 0 && faultsOfSharing.has(fromFailureText(failedReason).code);
 }

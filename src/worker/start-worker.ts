@@ -40,7 +40,7 @@ interface WorkerTimes extends LockTimes, Pick<DeviceLimits, 'restartDelayMs'> {
 export interface RunningWorker {
   /**
    * Resolves when every device is warmed up and jobs are being taken. Rejects when a device cannot start
-   * (`device_unavailable`, `invalid_bundle`): the command then ends the process with that text.
+   * (as `Device.start`): the command then ends the process with that text.
    */
   readonly ready: Promise<void>;
   /** Takes no more jobs, lets running ones finish for SHUTDOWN_GRACE_SECONDS, hands the rest back, ends the devices. */

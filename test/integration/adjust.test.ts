@@ -488,6 +488,26 @@ test('a job that was answered from a stored result is a source of its own, maps 
   }
 });
 
+test('a job is answered from a stored result even where its upload cannot be kept', async () => {
+  const service = await start('folder', { RESULT_CACHE: 'on' });
+  try {
+    const { bench, upscaleForm } = service;
+    const bytes = await testImage(30);
+    const parts = [{ name: 'image', fileName: 'photo.png', type: 'image/png', bytes }];
+    await upscaleForm(parts);
+    await expect.poll(() => bench.redis.client.keys('pisa:made:*')).toHaveLength(1);
+    // The index of what is kept is broken.
+    await bench.redis.client.del('pisa:kept:bytes');
+    await bench.redis.client.rpush('pisa:kept:bytes', 'no hash');
+    const hit = json<JobObject>(await upscaleForm(parts));
+    expect(hit).toMatchObject({ status: 'succeeded', reused: true });
+    expect(await bench.store.has(outputKey(hit.id))).toBe(true);
+    expect(await bench.store.has(inputKey(hit.id))).toBe(false);
+  } finally {
+    await service.stop();
+  }
+});
+
 test('over the size limit the least recently used latents go first, uploads last', async () => {
   const service = await start('folder', { KEEP_MAX_MEGABYTES: '1' });
   try {

@@ -9,6 +9,7 @@ import { UpscaleQueue } from '../../src/jobs/queue.ts';
 import { connectRedis, redisOptions } from '../../src/jobs/redis.ts';
 import {
   listWorkers,
+  locateModel,
   reportWorker,
   type WorkerReport,
   withdrawWorker,
@@ -420,6 +421,16 @@ describe('the worker registry', () => {
     expect(await queue.workers()).toEqual([]);
     expect(await redis.client.smembers('pisa:workers')).toEqual([]);
     expect(await queue.models()).toEqual([{ ...report.models[0], available: false }]);
+  });
+
+  test('knows of a worker whose devices are down that it does no job', async () => {
+    await reportWorker(redis.client, report);
+    const up = await locateModel(redis.client, 'tiny');
+    expect(up.available).toBe(true);
+    const down = { name: 'cpu', status: 'restarting', jobs: 0 } as const;
+    await reportWorker(redis.client, { ...report, devices: [down] });
+    // Not seen since: who waits for the model does not wait for ever.
+    expect(await locateModel(redis.client, 'tiny')).toEqual({ ...up, available: false });
   });
 
   test('forgets at once a worker that says good-bye', async () => {

@@ -17,8 +17,11 @@ import { type Client, checkPriority, identify } from './client.ts';
 declare module 'fastify' {
   interface FastifyRequest {
     client: Client;
-    /** The job of the path, as it was when it was found to be the client's. Undefined where no keys are asked for. */
-    ownJob: JobSnapshot | undefined;
+    /**
+     * The job of the path, as it was when it was found to be the client's; null when there was none. Undefined where no
+     * keys are asked for.
+     */
+    ownJob: JobSnapshot | null | undefined;
   }
 }
 
@@ -66,7 +69,10 @@ export function registerClients(
     const job = namesJob ? await queue.get(id) : undefined;
     // A retry whose job is there needs the one of the path no more, and by its Idempotency-Key it is the client's.
     const isPost = request.method === 'POST';
-    if (namesJob && !job && isPost && (await isRepeated(queue, request))) return;
+    if (namesJob && !job && isPost && (await isRepeated(queue, request))) {
+      request.ownJob = null;
+      return;
+    }
     // As if it did not exist: an id tells nothing to whom it does not belong.
     if (namesJob && job?.data.client !== request.client.name) throw jobNotFound(id);
     request.ownJob = job;

@@ -29,3 +29,7 @@ test('one whose worker died does, whatever failed before', () => {
   expect(runsAlone({ ...first, stalledCounter: 1 })).toBe(true);
   expect(runsAlone({ ...after('storage_unavailable'), stalledCounter: 1 })).toBe(true);
 });
+
+test('a third attempt does: what failed before the last one is not known', () => {
+  expect(runsAlone({ ...after('storage_unavailable'), attemptsMade: 2 })).toBe(true);
+});
