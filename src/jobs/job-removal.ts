@@ -140,8 +140,9 @@ export class JobRemoval {
     const isHeld = (await queue.remove(id)) === 0;
     // Back in the queue when it was canceled, and taken meanwhile: the record is the flag that stops it.
     if (isHeld && ended.status === 'canceled') return { outcome: 'canceled', job: ended };
-    // One that was asked for while the images went.
-    await this.remove(heatmap);
+    // One that was asked for while the images went; one that was stopped keeps the record that says so.
+    const late = await lookup.get(heatmap);
+    if (late && late.status !== 'canceled') await this.remove(heatmap);
     // One that has not been delivered yet keeps its record, which says what to deliver.
     if (delivery?.finishedOn) await delivery.remove();
     if (ended.result) await forgetResult(redis, id, ended.data, ended.result);

@@ -92,11 +92,9 @@ describe('a job that succeeds', () => {
   test('is observed in every histogram: its times by mode, its wait by priority', async () => {
     const count = async (name: string, label: string) => {
       const lines = (await registry.getSingleMetricAsString(name)).split('\n');
-      return Number(
-        lines
-          .find((line) => line.startsWith(`${name}_count`) && line.includes(label))
-          ?.split(' ')[1] ?? 0,
-      );
+      return lines
+        .filter((line) => line.startsWith(`${name}_count`) && line.includes(label))
+        .reduce((sum, line) => sum + Number(line.split(' ')[1]), 0);
     };
     const counts = () =>
       Promise.all([
