@@ -194,8 +194,8 @@ export const metrics = {
 };
 
 /**
- * The state of queues, kept objects, workers and Redis, which the api reads at each scrape. Every api says the same: take the
- * maximum, not the sum. Absent where nobody looks (a worker) or nothing is known (Redis is away).
+ * The state of queues, kept objects, workers and Redis, which the api reads at each scrape. Every api says the same:
+ * take the maximum, not the sum. Absent where nobody looks (a worker) or nothing is known (Redis is away).
  */
 export const queueMetrics = {
   /** `state` is queued or processing. */

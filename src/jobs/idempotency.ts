@@ -13,7 +13,10 @@ export interface IdempotencyClaim {
   key: string;
   /** Digest of all that the request asks. */
   fingerprint: string;
-  /** Digest of the parameters in its path and query, for one that asks in terms of another job, which may be gone at a retry. */
+  /**
+   * Digest of the parameters in its path and query, for one that asks in terms of another job, which may be gone at a
+   * retry.
+   */
   wording?: string;
 }
 

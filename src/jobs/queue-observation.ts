@@ -5,7 +5,7 @@ import type { JobPriority, UpscaleJobData, UpscaleJobResult } from './job.ts';
 import { sumKept } from './kept-objects.ts';
 import type { PutOffDeliveries } from './put-off-deliveries.ts';
 import type { DeliveryJob, DeliveryQueue } from './webhook.ts';
-import { listWorkers } from './worker-registry.ts';
+import { isReady, listWorkers } from './worker-registry.ts';
 
 export interface QueueCounts {
   /** Waiting, or delayed before a retry. */
@@ -98,7 +98,7 @@ export async function observeQueue(observed: Observed): Promise<QueueObservation
     const waiting = nextOne ? [nextOne, ...others] : others;
     return Math.max(0, ...waiting.map(({ timestamp }) => now - timestamp));
   };
-  const ready = workers.filter(({ devices }) => devices.some(({ status }) => status === 'ready'));
+  const ready = workers.filter(isReady).length;
   return {
     ...counts,
     oldestWaitMs: {
@@ -110,7 +110,7 @@ export async function observeQueue(observed: Observed): Promise<QueueObservation
     ).length,
     webhooks: { pending, oldestDueMs },
     keptBytes,
-    workers: { ready: ready.length, notReady: workers.length - ready.length },
+    workers: { ready, notReady: workers.length - ready },
     redis: redisState,
   };
 }

@@ -63,13 +63,14 @@ export async function reportWorker(redis: Redis, report: WorkerReport): Promise<
     .sadd(workersKey, report.id)
     .set(workerKey(report.id), JSON.stringify(report), 'EX', reportTtlSeconds);
   // A worker whose devices are down for long must not keep jobs of its models waiting for ever (locateModel).
-  for (const model of canWork(report) ? report.models : []) {
+  for (const model of isReady(report) ? report.models : []) {
     transaction.hset(modelsKey, model.name, JSON.stringify({ ...model, seenAt }));
   }
   await transaction.exec();
 }
 
-const canWork = ({ devices }: WorkerReport): boolean =>
+/** True: it has a device that takes jobs. */
+export const isReady = ({ devices }: WorkerReport): boolean =>
   devices.some(({ status }) => status === 'ready');
 
 /** A worker that ends in order says so, so that `/readyz` knows at once. */
@@ -104,7 +105,7 @@ export async function locateModel(
 ): Promise<{ available: boolean; seenAt: number }> {
   const [workers, text] = await Promise.all([listWorkers(redis), redis.hget(modelsKey, name)]);
   const available = workers
-    .filter(canWork)
+    .filter(isReady)
     .some(({ models }) => models.some((model) => model.name === name));
   const seenAt = text === null ? 0 : (JSON.parse(text) as { seenAt: number }).seenAt;
   return { available, seenAt };

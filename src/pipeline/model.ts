@@ -36,8 +36,9 @@ export interface Model {
   readonly sha256: string;
   /**
    * Elsewhere than on a CPU each new shape costs tuning, so images that are more than a tile are cut into one shape,
-   * that of `warmUp`, unless they are narrower than it. Whatever the device, an image is padded to a multiple of the step and no further:
-   * padding up to a tile would cost the work of a tile, and change what normalisation and attention see.
+   * that of `warmUp`, unless they are narrower than it. Whatever the device, an image is padded to a multiple of the
+   * step and no further: padding up to a tile would cost the work of a tile, and change what normalisation and attention
+   * see.
    */
   readonly tilePolicy: TilePolicy;
   /** pixels [1,3,H,W] RGB in [−1,1] → latents [1,C,h,w], scaled. */

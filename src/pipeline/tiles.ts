@@ -24,8 +24,8 @@ export interface TilePolicy {
   /** Tile positions and edges are multiples of it, so that a graph that downsamples stays in phase. */
   readonly step: number;
   /**
-   * Of an image that is more than one tile. True: its tiles are squares of the manifest's size, one shape for
-   * all such images but the narrowest. False: they have the shape of the same area or less that computes the fewest cells.
+   * Of an image that is more than one tile. True: its tiles are squares of the manifest's size, one shape for all such
+   * images but the narrowest. False: they have the shape of the same area or less that computes the fewest cells.
    */
   readonly fixed: boolean;
 }

@@ -27,7 +27,8 @@ export interface JobTools {
 /**
  * Running it twice for the same job leaves one result: the output's key is the job's, and the same input gives
  * the same bytes.
- * @throws input_expired, unknown_model, model_too_large, model_failed, whatever the pipeline throws, or the signal's reason
+ * @throws input_expired, unknown_model, model_too_large, model_failed, whatever the pipeline throws, or the signal's
+ *   reason
  */
 export async function runJob(
   id: string,
@@ -73,7 +74,7 @@ export async function runJob(
   const keptUntil = data.source?.expiresAt ?? expiresAt;
   await Promise.all([store.put(key, made.image, ttlSeconds), keeper.written()]);
   // Not before the result is there: another attempt needs them, and may come after they have ended.
-  if (keeps) await Promise.all(keepUploads(keeper, data, { lowRes, maps }, keptUntil));
+  if (keeps) await keepUploads(keeper, data, { lowRes, maps }, keptUntil);
   return {
     output: {
       key,
@@ -138,19 +139,14 @@ async function readMaps(store: JobStore, data: UpscaleJobData): Promise<Strength
 }
 
 /** From now on they live as long as the result, and count as what is kept. */
-function keepUploads(
+async function keepUploads(
   keeper: ObjectKeeper,
   { input, maps: mapKeys = {}, source }: UpscaleJobData,
   { lowRes, maps }: { lowRes: Uint8Array; maps: StrengthMaps },
   expiresAt: number,
-): Promise<void>[] {
-  const uploads: [string | undefined, Uint8Array | undefined][] = [
-    [mapKeys.pix, maps.pix],
-    [mapKeys.sem, maps.sem],
-  ];
+): Promise<void> {
   if (source) keeper.note(input.key, lowRes);
-  else uploads.push([input.key, lowRes]);
-  return uploads.flatMap(([key, bytes]) =>
-    key && bytes ? [keeper.keepUpload(key, bytes, expiresAt)] : [],
-  );
+  else await keeper.keepUpload(input.key, lowRes, expiresAt);
+  if (mapKeys.pix && maps.pix) await keeper.keepUpload(mapKeys.pix, maps.pix, expiresAt);
+  if (mapKeys.sem && maps.sem) await keeper.keepUpload(mapKeys.sem, maps.sem, expiresAt);
 }

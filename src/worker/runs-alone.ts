@@ -1,6 +1,6 @@
 /**
- * Which jobs get a device for themselves: those whose earlier attempt ended as one does that shared its device with too much.
- * Whoever is tried again because the store was away shares it as before.
+ * Which jobs get a device for themselves: those whose earlier attempt ended as one does that shared its device with too
+ * much. Whoever is tried again because the store was away shares it as before.
  */
 import { type ErrorCode, fromFailureText } from '../errors.ts';
 import type { UpscaleJob } from '../jobs/job-snapshot.ts';

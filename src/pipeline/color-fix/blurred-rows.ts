@@ -2,9 +2,7 @@
 
 /** An image [C,H,W] from top to bottom. */
 export interface RowSource {
-  /**
-   * @returns the next row [C,W], valid until the next call
-   */
+  /** @returns the next row [C,W], valid until the next call */
   next(): Float32Array;
 }
 

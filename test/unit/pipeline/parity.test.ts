@@ -116,21 +116,25 @@ describe('colour fix', () => {
     });
   }
 
-  it('wavelet in many bands equals wavelet in one', async () => {
-    // Wide enough for several bands; the same rows again, transposed, are a single band.
-    const [height, width] = [300, 1100];
-    const wide = new Planar(1, height, width);
-    const source = new Planar(1, height, width);
+  it('wavelet is the same along rows as along columns, over several bands', async () => {
+    // Transposed, the bands begin elsewhere, and the blurs along rows and across them change places.
+    const [channels, height, width] = [2, 300, 1100];
+    const wide = new Planar(channels, height, width);
+    const source = new Planar(channels, height, width);
     for (let i = 0; i < wide.data.length; i++) {
       wide.data[i] = 0.5 + 0.5 * Math.sin(i * 0.37);
       source.data[i] = 0.5 + 0.5 * Math.cos(i * 0.0021);
     }
     const transpose = (image: Planar) => {
-      const flipped = new Planar(1, image.width, image.height);
-      for (let y = 0; y < image.height; y++) {
-        for (let x = 0; x < image.width; x++) {
-          flipped.data[x * image.height + y] = image.data[y * image.width + x] as number;
-        }
+      const flipped = new Planar(channels, image.width, image.height);
+      const plane = image.width * image.height;
+      for (let i = 0; i < image.data.length; i++) {
+        const [c, y, x] = [
+          Math.floor(i / plane),
+          Math.floor((i % plane) / image.width),
+          i % image.width,
+        ];
+        flipped.data[c * plane + x * image.height + y] = image.data[i] as number;
       }
       return flipped;
     };
