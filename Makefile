@@ -36,6 +36,7 @@ serve: $(BUILD_STAMP) ## All set-up, then the service on port 8080
 
 test: $(BUILD_STAMP) ## All set-up, then the checks and every test of the service
 	@scripts/setup.sh redis always
+	@scripts/setup.sh curl
 	@scripts/setup.sh webgpu
 	@scripts/setup.sh browser
 	@$(MAKE) --no-print-directory check
@@ -102,12 +103,13 @@ scaling: bench-tools ## Workers follow the queue as the chart has it (a quarter 
 tools: $(TOOLS_STAMP)
 
 $(TOOLS_STAMP): test/tools/requirements.txt
-	@python3 -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }
+	@scripts/setup.sh python
 	@test -x .venv-tools/bin/python || python3 -m venv .venv-tools
 	@.venv-tools/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 bench-fresh: ## Time a fresh clone: first image, second start
+	@scripts/setup.sh curl
 	@bench/fresh-clone.sh
 
 openapi: $(NODE_STAMP) ## Write openapi.yaml from the route schemas

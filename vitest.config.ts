@@ -1,10 +1,20 @@
 import { defineConfig } from 'vitest/config';
 
+/** On a busy machine a step may take seconds. Vitest's own limit is one. */
+const expectLimits = { poll: { timeout: 30_000 } };
+
 // Four levels (docs/development.md). Integration and e2e start real processes, so they run one file at a time.
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 60_000 } },
+      {
+        test: {
+          name: 'unit',
+          include: ['test/unit/**/*.test.ts'],
+          testTimeout: 60_000,
+          expect: expectLimits,
+        },
+      },
       {
         test: {
           name: 'service',
@@ -16,6 +26,7 @@ export default defineConfig({
           testTimeout: 180_000,
           hookTimeout: 180_000,
           fileParallelism: false,
+          expect: expectLimits,
         },
       },
       {
@@ -26,6 +37,7 @@ export default defineConfig({
           testTimeout: 180_000,
           hookTimeout: 180_000,
           fileParallelism: false,
+          expect: expectLimits,
         },
       },
     ],

@@ -16,9 +16,10 @@ import { photo } from '../test/support/hostile-images.ts';
 import { hostileHosts, hostileUrls } from '../test/support/hostile-urls.ts';
 import { residentMegabytes } from '../test/support/processes.ts';
 import { startCountingProxy } from './counting-proxy.ts';
+import { describe, grows, growsMeans, verdict } from './memory.ts';
 import { table, writeResult } from './results.ts';
 import { root } from './service.ts';
-import { type Point, trend } from './statistics.ts';
+import type { Point } from './statistics.ts';
 
 const wanted = Number(process.env.REQUESTS ?? 10_000);
 const rounds = Number(process.env.ROUNDS ?? 4);
@@ -162,16 +163,19 @@ for (let round = 0; round < rounds; round += 1) {
 const total = proxy.total();
 clearInterval(looking);
 /** The first round is warming up. */
-const growth = roles.map((role) => ({
-  role,
-  ...trend(series[role].filter(({ x }) => x > 1)),
-}));
+const rows = roles.map((role) =>
+  describe(
+    role,
+    series[role].filter(({ x }) => x > 1),
+    0,
+  ),
+);
 const replaced = pids().join() === pidsBefore.join() ? 0 : 1;
 proxy.close();
 await deployment.stop();
 
 const allFaults = [...proxy.faults, ...faults];
-const isFlat = !growth.some(({ slope, halfWidth }) => slope > halfWidth);
+const isFlat = !rows.some(grows);
 writeResult(
   'fuzz',
   `# Hostile requests
@@ -204,15 +208,11 @@ ${table(
   ]),
 )}
 
-Looked at every second after the first round, which is warming up (95 % confidence):
+Looked at every second after the first round, which is warming up. The slope is over medians of six seconds, with its 95 % confidence interval; ${growsMeans}.
 
 ${table(
   ['process', 'slope, MB a round', 'grows'],
-  growth.map(({ role, slope, halfWidth }) => [
-    role,
-    `${slope.toFixed(1)} ± ${halfWidth.toFixed(1)}`,
-    slope > halfWidth ? 'yes' : 'no',
-  ]),
+  rows.map((row) => [row.name, ...verdict(row)]),
 )}
 `,
 );

@@ -1,6 +1,6 @@
 /** Memory over time, and whether it grows. */
 import { table } from './results.ts';
-import { median, type Point, type Trend, trend } from './statistics.ts';
+import { median, type Point, riseOf, type Trend, trend } from './statistics.ts';
 
 export interface MemoryRow {
   name: string;
@@ -9,14 +9,16 @@ export interface MemoryRow {
   warm: number;
   last: number;
   highest: number;
-  /** Megabytes an hour, after warming up. */
+  /** Megabytes per unit of x, after warming up. */
   growth: Trend;
+  /** Megabytes by which the last part lies above the first one after warming up (`riseOf`). */
+  rise: number;
 }
 
 /** One look at everything: megabytes by name. */
 export type Look = () => Record<string, number> | Promise<Record<string, number>>;
 
-/** In hours and megabytes. */
+/** y in megabytes; x in hours, or in what the growth is to be counted by. */
 export type Series = readonly Point[];
 
 /** Node collects garbage every few seconds: a point of the line is the median of so many looks. */
@@ -25,6 +27,8 @@ const looksPerBlock = 6;
 const warmUpShare = 1 / 3;
 /** Blocks of which the table shows a median. */
 const shownBlocks = 3;
+/** Pages that a heap takes once and does not give back: less than that is no leak that anyone could tell. */
+const fewMegabytes = 3;
 const msPerHour = 3_600_000;
 
 export class MemoryLog {
@@ -66,6 +70,7 @@ export function describe(name: string, series: Series, warmUp = warmUpShare): Me
     last: of(line.slice(-shownBlocks)),
     highest: Math.max(...series.map(({ y }) => y)),
     growth: trend(line),
+    rise: riseOf(line),
   };
 }
 
@@ -77,8 +82,22 @@ function inBlocks(series: Series): Point[] {
   });
 }
 
-/** The whole 95 % interval of its slope is above zero. */
-export const grows = ({ growth }: MemoryRow): boolean => growth.slope > growth.halfWidth;
+/** The whole 95 % interval of its slope is above zero, or its last part is clearly above its first one. */
+export const grows = ({ growth, rise }: MemoryRow): boolean =>
+  growth.slope > growth.halfWidth || rise > fewMegabytes;
+
+export const growsMeans = `"grows" means that all of the interval is above zero, or that all of the last sixth lies more than ${fewMegabytes} MB above all of the first third`;
+
+/** For a table: the slope with its interval, and the verdict. */
+export function verdict(row: MemoryRow): [string, string] {
+  const { slope, halfWidth } = row.growth;
+  const isKnown = Number.isFinite(halfWidth);
+  const isTooShort = !isKnown && Number.isNaN(row.rise);
+  return [
+    isKnown ? `${slope.toFixed(1)} ± ${halfWidth.toFixed(1)}` : '',
+    isTooShort ? 'too short to tell' : grows(row) ? 'yes' : 'no',
+  ];
+}
 
 export const memoryTable = (rows: readonly MemoryRow[]): string =>
   table(
@@ -94,11 +113,6 @@ export const memoryTable = (rows: readonly MemoryRow[]): string =>
     rows.map((row) => [
       row.name,
       ...[row.first, row.warm, row.last, row.highest].map((megabytes) => megabytes.toFixed(1)),
-      ...(Number.isFinite(row.growth.halfWidth)
-        ? [
-            `${row.growth.slope.toFixed(1)} ± ${row.growth.halfWidth.toFixed(1)}`,
-            grows(row) ? 'yes' : 'no',
-          ]
-        : ['', 'too short to tell']),
+      ...verdict(row),
     ]),
   );

@@ -13,7 +13,7 @@ import {
 } from '../test/support/deployment.ts';
 import { residentMegabytes } from '../test/support/processes.ts';
 import { startHealthProbe } from './health-probe.ts';
-import { describe, grows, type Look, MemoryLog, memoryTable } from './memory.ts';
+import { describe, grows, growsMeans, type Look, MemoryLog, memoryTable } from './memory.ts';
 import { MixedClients, mixedClientsSettings } from './mixed-clients.ts';
 import { table, writeResult } from './results.ts';
 import { metric, root } from './service.ts';
@@ -160,7 +160,7 @@ ${table(['load', ''], [
 
 ${memoryTable(rows)}
 
-A look every ${lookMs / 1000} s; resident memory unless it says "in use". The slope is of the last two thirds, over medians of half a minute, with its 95 % confidence interval; "grows" means that all of the interval is above zero.
+A look every ${lookMs / 1000} s; resident memory unless it says "in use". The slope is of the last two thirds, over medians of half a minute, with its 95 % confidence interval; ${growsMeans}.
 
 ${table(['clients', 'served'], counts(results.served as Record<string, number>))}
 `,

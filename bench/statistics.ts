@@ -46,6 +46,23 @@ export function trend(points: readonly Point[]): Trend {
   return { slope, halfWidth: student975(independent - 2) * error };
 }
 
+/** With fewer points the parts below overlap by chance only, or do not for the same reason. */
+const fewestForRise = 24;
+
+/**
+ * By how much all of the last sixth of a series lies above all of its first third; negative where they overlap. For
+ * growth that is no straight line, of which `trend` says little: its residuals resemble their neighbours. The tooth of
+ * a saw is in both parts, so that garbage that is collected now and then is no rise.
+ * @returns NaN for a series that is too short to tell
+ */
+export function riseOf(points: readonly Point[]): number {
+  if (points.length < fewestForRise) return Number.NaN;
+  const values = points.map((point) => point.y);
+  const before = values.slice(0, Math.round(values.length / 3));
+  const after = values.slice(-Math.round(values.length / 6));
+  return Math.min(...after) - Math.max(...before);
+}
+
 /** The 97.5 % quantile of Student's distribution (Abramowitz and Stegun 26.7.5). 3 % too small at 2, exact from 5 on. */
 function student975(freedom: number): number {
   const z = 1.959964;

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Everything that `make serve` and `make test` need besides npm packages.
-# Usage: scripts/setup.sh node | redis [always] | webgpu | browser | prometheus | containers
+# Usage: scripts/setup.sh node | redis [always] | curl | python | webgpu | browser | prometheus | containers
 # Installs Debian packages where it may (root with apt-get); else says in one sentence what to install.
 set -euo pipefail
+
+# What tells Debian's packages whether they may start a service (a test has one of its own).
+policy=${POLICY_RC_D:-/usr/sbin/policy-rc.d}
 
 need_node() {
   if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
@@ -27,23 +30,23 @@ can_install() {
 apt_install() {
   echo "Installing $* (Debian packages) …"
   log=$(mktemp)
+  made_policy=
+  # Runs at every end, so that a Ctrl-C in the middle of apt-get leaves the machine able to start its services.
+  trap 'rm -f "$log" ${made_policy:+"$policy"}' EXIT
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
   # Debian starts a packaged server at once; ours is a private one, so keep it from starting.
-  printf '#!/bin/sh\nexit 101\n' >"$log.policy"
-  chmod +x "$log.policy"
-  local policy=/usr/sbin/policy-rc.d made_policy=
   if [ ! -e "$policy" ]; then
-    cp "$log.policy" "$policy"
     made_policy=1
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
   fi
-  local ok=1
-  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } >"$log" 2>&1 || ok=
-  [ -z "$made_policy" ] || rm -f "$policy"
-  if [ -z "$ok" ]; then
+  if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } >"$log" 2>&1; then
     tail -n 15 "$log" >&2
     echo "apt-get could not install $*: see above. Mend that, or install it yourself, then run make again." >&2
     exit 1
   fi
-  rm -f "$log" "$log.policy"
 }
 
 case "${1:-}" in
@@ -59,6 +62,29 @@ case "${1:-}" in
       echo "redis-server is missing: install it (Debian, Ubuntu: sudo apt install redis-server; macOS: brew install redis), or set REDIS_URL to a Redis of your own." >&2
       exit 1
     fi
+    ;;
+  curl)
+    # The tests run the commands of the documentation.
+    command -v curl >/dev/null && exit 0
+    if can_install; then
+      apt_install curl
+    else
+      echo "curl is missing: install it (Debian, Ubuntu: sudo apt install curl), then run make again." >&2
+      exit 1
+    fi
+    ;;
+  python)
+    # For a virtual environment. PYTHON names one other than python3.
+    python=${PYTHON:-python3}
+    has_venv() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
+    has_venv && exit 0
+    # Debian's packages mend Debian's Python only.
+    if can_install && [ "$python" = python3 ]; then
+      apt_install python3-venv
+      has_venv && exit 0
+    fi
+    echo "$python with its venv module is missing: install it (Debian, Ubuntu: sudo apt install python3-venv; macOS: brew install python), then run make again." >&2
+    exit 1
     ;;
   webgpu)
     # Only the test of the WebGPU provider needs these; without them it is skipped and says so.
@@ -104,7 +130,7 @@ case "${1:-}" in
     done
     ;;
   *)
-    echo "Usage: scripts/setup.sh node | redis [always] | webgpu | browser | prometheus | containers" >&2
+    echo "Usage: scripts/setup.sh node | redis [always] | curl | python | webgpu | browser | prometheus | containers" >&2
     exit 2
     ;;
 esac
