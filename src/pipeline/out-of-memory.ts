@@ -17,10 +17,24 @@ const words = [
   /std::bad_alloc|bad allocation/,
 ];
 
+/**
+ * cuBLAS and cuDNN call themselves not initialised when they get no memory for a handle, which every new session asks for;
+ * and when they do not fit the driver, which a process finds at its start.
+ */
+const refusedHandle =
+  /CUBLAS failure 1: .*expr=cublas(?:Lt)?Create|CUDNN failure 1001: .*expr=cudnnCreate/;
+
+const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
 /** @param error what ONNX Runtime threw, when a session was created or run */
 export function isOutOfMemory(error: unknown): boolean {
-  const text = error instanceof Error ? error.message : String(error);
-  return words.some((pattern) => pattern.test(text));
+  const text = textOf(error);
+  return isRefusedHandle(error) || words.some((pattern) => pattern.test(text));
+}
+
+/** Whether it is want of memory only if the device has worked before. */
+export function isRefusedHandle(error: unknown): boolean {
+  return refusedHandle.test(textOf(error));
 }
 
 /** @param device as in DEVICES */

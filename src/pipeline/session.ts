@@ -7,8 +7,9 @@
  */
 import ort from 'onnxruntime-node';
 import { AppError, expected } from '../errors.ts';
+import { brokenDevice, isBrokenDevice } from './broken-device.ts';
 import { float16ToFloat32, float32ToFloat16 } from './float16.ts';
-import { isOutOfMemory, outOfMemory } from './out-of-memory.ts';
+import { isOutOfMemory, isRefusedHandle, outOfMemory } from './out-of-memory.ts';
 
 type ExecutionProvider = 'cpu' | 'webgpu' | { cuda: number };
 
@@ -44,6 +45,9 @@ export interface GraphContract {
   outputs: Signature;
 }
 
+/** A context belongs to the process: what breaks it in one session, breaks it for all. */
+const brokenDevices = new Set<string>();
+
 type Metadata = ort.InferenceSession.ValueMetadata;
 
 const providerName = (provider: ExecutionProvider): string =>
@@ -59,6 +63,10 @@ function nativeOptions({ executionProvider, threads, keepsMemory = true }: Sessi
     interOpNumThreads: 1,
     ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
     executionMode: 'sequential',
+    // With it the second run of a shape asks the arena for all its memory anew, as one block: with what the first one, the
+    // warm-up, has taken that is two to three times as much (microsoft/onnxruntime #14477). On a GPU, whose arena gives nothing
+    // back, tiles are planned without it; for WebGPU ONNX Runtime switches it off itself.
+    enableMemPattern: executionProvider === 'cpu',
     enableCpuMemArena: keepsMemory,
     graphOptimizationLevel: 'all',
     logSeverityLevel: 3,
@@ -72,22 +80,43 @@ const providerAdvice = {
   cpu: 'The CPU provider is part of onnxruntime-node: install the dependencies again with `npm ci`. If only this model fails, see whether its files are whole: `pisa-serve models verify`.',
   webgpu:
     'It needs a Vulkan driver (libvulkan1 and a driver for the graphics card). Set DEVICES=cpu to run without.',
-  cuda: "It needs an NVIDIA GPU of compute capability 7.5 or more, driver 580 or newer, CUDA 13, cuDNN 9 and ONNX Runtime's CUDA provider, which are not in onnxruntime-node: docs/devices.md says where they come from. Set DEVICES=cpu to run without.",
+  cuda: "It needs an NVIDIA GPU of compute capability 7.5, 8.x, 9.0 or 12.x, driver 580 or newer, CUDA 13, cuDNN 9 and ONNX Runtime's CUDA provider, which are not in onnxruntime-node: docs/devices.md says where they come from. Set DEVICES=cpu to run without.",
 };
 
 const reasonOf = (cause: unknown): string =>
   (cause instanceof Error ? cause.message : String(cause)).trim().replace(/\.$/, '');
 
 /** What ONNX Runtime said of a device that cannot start, and what that needs. */
-export function unusableDevice(cause: unknown, provider: ExecutionProvider): AppError {
+function unusableDevice(cause: unknown, provider: ExecutionProvider): AppError {
   const kind = typeof provider === 'string' ? provider : 'cuda';
   const detail = `The device ${providerName(provider)} cannot be used: ${reasonOf(cause)}. ${providerAdvice[kind]}`;
   return new AppError('device_unavailable', detail, { cause });
 }
 
-/** A failure to open a graph: for want of memory, of the file, or of the device. */
+/**
+ * What ONNX Runtime says of a graph may be of one job; said when the first one is loaded and run, it is of the device. So is
+ * a broken one, and one that has no memory for a handle, before they have done anything.
+ * @returns device_unavailable, or the error as it is
+ */
+export function asStartFault(error: unknown, provider: ExecutionProvider): unknown {
+  if (!(error instanceof AppError)) return unusableDevice(error, provider);
+  const isOfDevice = error.code === 'device_lost' || isRefusedHandle(error.cause);
+  return isOfDevice ? unusableDevice(error.cause, provider) : error;
+}
+
+/** A failure of the device that says nothing of the graph: another job, or the same one later, may have more luck. */
+function deviceFault(cause: unknown, device: string): AppError | undefined {
+  if (isBrokenDevice(cause)) {
+    brokenDevices.add(device);
+    return brokenDevice(device, cause);
+  }
+  return isOutOfMemory(cause) ? outOfMemory(device, cause) : undefined;
+}
+
+/** A failure to open a graph: of the device, then or for good, or of the file. */
 function openFailure(cause: unknown, file: string, provider: ExecutionProvider): AppError {
-  if (isOutOfMemory(cause)) return outOfMemory(providerName(provider), cause);
+  const fault = deviceFault(cause, providerName(provider));
+  if (fault) return fault;
   const reason = reasonOf(cause);
   const isFileFault = /load model|protobuf|not supported model|InvalidGraph|ModelProto|opset/i.test(
     reason,
@@ -132,6 +161,18 @@ function faultsOf(side: string, found: readonly Metadata[], contract: GraphContr
 const dtypeOf = ({ dtype, float32 = [] }: GraphContract, name: string) =>
   float32.includes(name) ? 'float32' : dtype;
 
+const mapValues = <T, U>(values: Record<string, T>, to: (value: T, name: string) => U) =>
+  Object.fromEntries(Object.entries(values).map(([name, value]) => [name, to(value, name)]));
+
+function tensorOf({ data, dims }: Values): ort.Tensor {
+  if (data instanceof Float32Array) return new ort.Tensor('float32', data, dims);
+  const tensor = new ort.Tensor('float16', data, dims);
+  // From Node 24 on onnxruntime-common makes a Float16Array of the bits, which its binding takes for an empty one
+  // (microsoft/onnxruntime #32323). It asks the tensor for its data, so it is told the bits.
+  Object.defineProperty(tensor, 'data', { value: data });
+  return tensor;
+}
+
 const countOf = (dims: readonly number[]): number => dims.reduce((a, b) => a * b, 1);
 
 export class GraphSession {
@@ -146,7 +187,7 @@ export class GraphSession {
     this.#device = device;
   }
 
-  /** @throws invalid_bundle | device_unavailable | out_of_device_memory */
+  /** @throws invalid_bundle | device_unavailable | device_lost | out_of_device_memory */
   static async open(contract: GraphContract, options: SessionOptions): Promise<GraphSession> {
     let session: ort.InferenceSession;
     try {
@@ -170,25 +211,22 @@ export class GraphSession {
 
   /**
    * One run. The results are in `outputs[name].data` afterwards.
-   * @throws out_of_device_memory, or what else ONNX Runtime throws
+   * @throws device_lost, out_of_device_memory, or what else ONNX Runtime throws
    * @throws TypeError when names or sizes do not fit: a fault of the caller, not of the user
    */
   async run(feeds: Record<string, Values>, outputs: Record<string, Values>): Promise<void> {
     this.#check('feeds', feeds, this.#contract.inputs);
     this.#check('outputs', outputs, this.#contract.outputs);
-    const native = (values: Record<string, Values>, fill: boolean) =>
-      Object.fromEntries(
-        Object.entries(values).map(([name, value]) => [name, this.#tensor(name, value, fill)]),
-      );
-    const fetches = native(outputs, false);
+    const fed = mapValues(feeds, (value, name) => this.#stored(name, value, true));
+    const fetched = mapValues(outputs, (value, name) => this.#stored(name, value, false));
     const returned = await this.#session
-      .run(native(feeds, true), fetches)
+      .run(mapValues(fed, tensorOf), mapValues(fetched, tensorOf))
       .catch((cause: unknown) => {
-        throw isOutOfMemory(cause) ? outOfMemory(this.#device, cause) : cause;
+        throw deviceFault(cause, this.#device) ?? cause;
       });
     for (const [name, value] of Object.entries(outputs)) {
       // A preallocated output is written in place; the returned tensor is another copy of it.
-      const data = fetches[name]?.data;
+      const data = fetched[name]?.data;
       if (data instanceof Uint16Array && value.data instanceof Float32Array) {
         float16ToFloat32(data, value.data);
       }
@@ -196,15 +234,18 @@ export class GraphSession {
     }
   }
 
+  /** Not on a broken device: CUDA may wait for it without end, and the process ends anyway. */
   async release(): Promise<void> {
-    await this.#session.release();
+    if (!brokenDevices.has(this.#device)) await this.#session.release();
   }
 
-  #tensor(name: string, { data, dims }: Values, fill: boolean): ort.Tensor {
-    if (data instanceof Uint16Array) return new ort.Tensor('float16', data, dims);
-    if (dtypeOf(this.#contract, name) === 'float32') return new ort.Tensor('float32', data, dims);
+  /** As the graph has it: of a float16 tensor the bits. */
+  #stored(name: string, { data, dims }: Values, fill: boolean): Values {
+    if (data instanceof Uint16Array || dtypeOf(this.#contract, name) === 'float32') {
+      return { data, dims };
+    }
     const halves = new Uint16Array(data.length);
-    return new ort.Tensor('float16', fill ? float32ToFloat16(data, halves) : halves, dims);
+    return { data: fill ? float32ToFloat16(data, halves) : halves, dims };
   }
 
   #check(what: string, values: Record<string, Values>, signature: Signature): void {

@@ -12,11 +12,17 @@ import type { DeviceSettings, FromDevice, ToDevice } from './protocol.ts';
 /** Enough for a stack trace or a complaint of the runtime. */
 const keptLines = 20;
 
+/**
+ * After a fault of its GPU a process may wait for the driver where SIGKILL does not reach it (state D), until the machine is
+ * started again. Others end in less, with gigabytes to free; and a shutdown has twice as long for closing.
+ */
+const killMs = 5000;
+
 /** ONNX Runtime also throws what it logs behind time, level and place. */
 const saidIn = (line: string): string => line.replace(/^\S+ \S+ \[E:onnxruntime:[^\]]*\] /, '');
 
 export interface ChildExit {
-  /** In words: "exit code 1", "signal SIGKILL". */
+  /** In words: "exit code 1", "signal SIGKILL", "does not end". */
   how: string;
   lastLines: string[];
 }
@@ -40,12 +46,18 @@ export class DeviceChild {
    * before that.
    */
   readonly ready: Promise<ModelSummary[]>;
+  /** Resolves when the process has ended, or some seconds after it was killed in vain. */
   readonly exited: Promise<ChildExit>;
+  /** Resolves when the process has ended, and what it held is free. */
+  readonly gone: Promise<ChildExit>;
+  isGone = false;
   /** When it last said anything, in `performance.now()` milliseconds. */
   heardAt = performance.now();
   readonly #options: DeviceChildOptions;
   readonly #process: ChildProcess;
   readonly #lastLines: string[] = [];
+  #giveUp = () => {};
+  #killTimer: NodeJS.Timeout | undefined;
   /** Why it cannot start, when it said so itself or we lost patience. */
   #unusable: AppError | undefined;
 
@@ -67,6 +79,7 @@ export class DeviceChild {
     });
     this.#keepLines(this.#process.stdout);
     this.#keepLines(this.#process.stderr);
+    this.gone = this.#untilGone();
     this.exited = this.#untilExit();
     this.ready = this.#untilReady();
     this.send({ type: 'start', settings: options.settings });
@@ -82,10 +95,23 @@ export class DeviceChild {
   }
 
   kill(): void {
+    if (this.isGone) return;
     this.#process.kill('SIGKILL');
+    this.#killTimer ??= setTimeout(this.#giveUp, killMs);
   }
 
   #untilExit(): Promise<ChildExit> {
+    return new Promise((resolve) => {
+      this.#giveUp = () => resolve({ how: 'does not end', lastLines: this.#lastLines });
+      void this.gone.then((exit) => {
+        this.isGone = true;
+        clearTimeout(this.#killTimer);
+        resolve(exit);
+      });
+    });
+  }
+
+  #untilGone(): Promise<ChildExit> {
     return new Promise((resolve) => {
       let how = '';
       this.#process.on('exit', (code, signal) => {

@@ -5,7 +5,7 @@
  */
 import { format } from 'node:util';
 import { AppError, toAppError, toFailure, toldInFull } from '../errors.ts';
-import { unusableDevice } from '../pipeline/session.ts';
+import { asStartFault } from '../pipeline/session.ts';
 import { openStore } from '../storage/open-store.ts';
 import { traceOf } from '../tracing/tracing.ts';
 import { executionProviderOf, type LoadedModels, openModels } from './loaded-models.ts';
@@ -61,16 +61,12 @@ async function start(settings: DeviceSettings): Promise<void> {
   }
 }
 
-/**
- * What ONNX Runtime says of a graph may be of one job; said of the first run of all, it is of the device.
- * @throws as `LoadedModels.preload`, and device_unavailable
- */
+/** @throws as `LoadedModels.preload`, and device_unavailable */
 async function preload(models: LoadedModels, settings: DeviceSettings): Promise<void> {
   try {
     await models.preload([settings.defaultModel, ...settings.preload]);
   } catch (error) {
-    if (error instanceof AppError) throw error;
-    throw unusableDevice(error, executionProviderOf(settings.device));
+    throw asStartFault(error, executionProviderOf(settings.device));
   }
 }
 

@@ -1,6 +1,5 @@
 /** How much memory a device has, and how much of it models may take. */
 import { execFile } from 'node:child_process';
-import { promisify } from 'node:util';
 import type { Config } from '../config.ts';
 import { AppError } from '../errors.ts';
 
@@ -12,19 +11,37 @@ const shareOfProcess = 0.75;
 const nvidiaSmiLimitMs = 10_000;
 
 /**
+ * What a command prints. `execFile`'s own time limit waits for the end of what it killed, which a driver may hold up.
+ * @throws when it cannot be started, fails, or takes too long
+ */
+function output(command: string, args: readonly string[], limitMs: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = execFile(command, args, (error, stdout) => {
+      clearTimeout(tooLong);
+      if (error) reject(error);
+      else resolve(stdout);
+    });
+    const tooLong = setTimeout(() => {
+      child.kill('SIGKILL');
+      reject(new Error(`${command} did not end within ${limitMs / 1000} s`));
+    }, limitMs);
+  });
+}
+
+/**
  * Bytes of memory of a CUDA device as the driver tells; undefined where it does not, or for another device.
  * @param device as in DEVICES
  */
 export async function driverMemory(
   device: string,
   command = 'nvidia-smi',
+  limitMs = nvidiaSmiLimitMs,
 ): Promise<number | undefined> {
   if (!device.startsWith('cuda:')) return undefined;
   const index = device.slice('cuda:'.length);
   const args = ['--query-gpu=memory.total', '--format=csv,noheader,nounits', `--id=${index}`];
   try {
-    const { stdout } = await promisify(execFile)(command, args, { timeout: nvidiaSmiLimitMs });
-    const mebibytes = Number(stdout.trim());
+    const mebibytes = Number((await output(command, args, limitMs)).trim());
     return mebibytes > 0 ? mebibytes * 1_048_576 : undefined;
   } catch {
     return undefined;

@@ -1,11 +1,11 @@
 /**
  * A device as the supervisor sees it: runs jobs, is up or not. Behind it one device process after another:
- * a crashed one is replaced with growing delay, a silent or disobedient one is killed, a bloated one is
- * replaced when idle.
+ * a crashed one is replaced with growing delay, as is one whose device is broken; a silent or disobedient one is
+ * killed, a bloated one is replaced when idle.
  */
 import { EventEmitter } from 'node:events';
 import type { Logger } from 'pino';
-import { AppError, toAppError, toFailure } from '../errors.ts';
+import { AppError, type ErrorCode, toAppError, toFailure } from '../errors.ts';
 import type { Progress, UpscaleJobData } from '../jobs/job.ts';
 import type { DeviceStatus, ModelSummary } from '../jobs/worker-registry.ts';
 import { metrics } from '../metrics.ts';
@@ -42,8 +42,12 @@ export class HandBack extends Error {
   override readonly name = 'HandBack';
 }
 
-const restartReasons = ['crashed', 'hung', 'disobeyed', 'memory'] as const;
+/** Broken: it said itself that its device does nothing more for it. */
+const restartReasons = ['crashed', 'hung', 'broken', 'disobeyed', 'memory'] as const;
 type RestartReason = (typeof restartReasons)[number];
+
+/** Ends of a process that the next one may find the reason of again. */
+const failures: ReadonlySet<RestartReason> = new Set(['crashed', 'hung', 'broken']);
 
 const silenceCheckMs = 1000;
 
@@ -217,10 +221,22 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
       // Told to stop too late: it is done, and whoever stopped it decides what that means.
       this.#end(message.run, () => job.resolve(message.result));
     } else {
-      const { code, detail } = message.failure;
-      const error = job.stopped ?? new AppError(code, detail, { cause: message.cause });
+      const error = job.stopped ?? this.#failureOf(message);
+      this.#noteDeviceFault(message.failure.code);
       this.#end(message.run, () => job.reject(error));
     }
+  }
+
+  /** Once a device is broken every job on it says so, and the first one alone may have been the reason. */
+  #failureOf({ failure, cause }: Extract<MessageOfRun, { type: 'failed' }>): Error {
+    const isBystander = failure.code === 'device_lost' && this.#killedFor !== undefined;
+    return isBystander ? new HandBack() : new AppError(failure.code, failure.detail, { cause });
+  }
+
+  /** What the process cannot mend, its end does: a broken context, and memory that a GPU's allocator keeps for it. */
+  #noteDeviceFault(code: ErrorCode): void {
+    if (code === 'device_lost') this.#kill('broken');
+    if (code === 'out_of_device_memory' && this.name !== 'cpu') this.#bloated = true;
   }
 
   #onHeartbeat(residentBytes: number): void {
@@ -264,30 +280,42 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     }
     metrics.deviceRestarts.inc({ device: this.name, reason });
     const log = { ...exit, reason, jobs: jobs.length };
-    if (reason === 'memory') this.#logger.info(log, 'the device process is replaced');
+    if (!child.isGone) this.#logger.error(log, 'the device process was killed and does not end');
+    else if (reason === 'memory') this.#logger.info(log, 'the device process is replaced');
     else this.#logger.error(log, 'the device process ended and is replaced');
     // First the status, so that none of these jobs comes straight back.
     this.#setStatus('restarting');
     for (const job of jobs) job.reject(job.stopped ?? this.#lossOf(reason));
-    this.#restart(reason === 'crashed' || reason === 'hung');
+    this.#replace(child, failures.has(reason));
   }
 
-  /** Whoever was in the process when another job disobeyed is not at fault. Nobody knows who made it crash. */
+  /**
+   * Whoever was in the process when another job disobeyed, or was the first to find its device broken, is not at fault. Nobody
+   * knows who made it crash.
+   */
   #lossOf(reason: RestartReason): Error {
-    if (reason === 'disobeyed' || reason === 'memory') return new HandBack();
+    if (reason !== 'crashed' && reason !== 'hung') return new HandBack();
     return new AppError(
       'device_lost',
       'The device process stopped during the job, and so it did at every retry. Send the image again; if it fails again, a smaller image may help.',
     );
   }
 
+  /** When it is gone: one that does not end holds the device's memory, and the next one would wait as it does. */
+  #replace(child: DeviceChild | undefined, failed: boolean): void {
+    if (child && !child.isGone) this.#setStatus('failed');
+    void Promise.resolve(child?.gone).then(() => this.#restart(failed));
+  }
+
   #restart(failed: boolean): void {
+    if (this.status === 'stopped') return;
     const delayMs = this.#restartDelay.next(failed, performance.now() - this.#startedAt);
     this.#restartTimer = setTimeout(() => {
+      this.#setStatus('restarting');
       this.#live().catch((error: unknown) => {
         if (this.status === 'stopped') return;
         this.#logFailedStart(error, 'the device could not be restarted; trying again');
-        this.#restart(true);
+        this.#replace(this.#child, true);
       });
     }, delayMs);
   }

@@ -3,9 +3,13 @@
 //   deaf   never ends and does not hear that it is to stop
 //   ending ends at once, and with it all that goes on
 //   large  as busy, and the process says that it has grown to two terabytes
-// With `unusable` as its default model it cannot start, and says so as ONNX Runtime does.
+//   starved  fails for want of the device's memory
+//   broken   finds the device broken
+//   doomed   as busy, and finds it broken after the first one that did
+// With `unusable` as its default model it cannot start, and says so as ONNX Runtime does; with `mute` it says nothing.
 const goingOn = [];
 const deaf = new Set();
+const doomed = [];
 
 process.on('disconnect', () => process.exit(0));
 process.on('message', (message) => {
@@ -20,12 +24,23 @@ process.on('message', (message) => {
   if (message.data.requestId === 'large') {
     process.send({ type: 'heartbeat', residentBytes: 2e12 });
   }
+  if (message.data.requestId === 'doomed') doomed.push(message.run);
+  if (message.data.requestId === 'starved') fail(message.run, 'out_of_device_memory');
+  if (message.data.requestId === 'broken') {
+    for (const run of [message.run, ...doomed]) fail(run, 'device_lost');
+  }
   if (message.data.requestId !== 'ending') return;
   process.send({ type: 'done', run: message.run, result: {} });
   for (const run of goingOn.splice(0)) process.send({ type: 'over', run });
 });
 
+function fail(run, code) {
+  process.send({ type: 'failed', run, failure: { code, detail: 'The device says so.' } });
+  process.send({ type: 'over', run });
+}
+
 function start({ defaultModel }) {
+  if (defaultModel === 'mute') return;
   if (defaultModel !== 'unusable') {
     process.send({ type: 'ready', models: [] });
     return;

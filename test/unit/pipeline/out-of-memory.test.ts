@@ -25,6 +25,8 @@ describe('isOutOfMemory', () => {
     'CudaMempoolArena::Alloc: cudaMallocFromPoolAsync failed: out of memory (2), size=8589934592',
     `CUBLAS failure 3: the resource allocation failed ${place}cublasCreate(&cublas_handle_);`,
     `CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ${place}cublasCreate(&cublas_handle_);`,
+    `CUBLAS failure 1: CUBLAS_STATUS_NOT_INITIALIZED ${place}cublasCreate(&cublas_handle_);`,
+    `CUDNN failure 1001: CUDNN_STATUS_NOT_INITIALIZED ${place}cudnnCreate(&cudnn_handle_);`,
     `CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ${place}cudnnCreate(&cudnn_handle_);`,
     `CUDNN failure 4004: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ${place}cudnnCreate(&cudnn_handle_);`,
     'vkAllocateMemory failed with VK_ERROR_OUT_OF_DEVICE_MEMORY\n - While calling [Device].CreateBuffer([BufferDescriptor]).',
@@ -36,6 +38,7 @@ describe('isOutOfMemory', () => {
     `CUDA failure 209: no kernel image is available for execution on the device ${place}cudaGetLastError();`,
     `CUDA failure 701: too many resources requested for launch ${place}cudaGetLastError();`,
     `CUBLAS failure 13: the function failed to launch on the GPU ${place}cublasGemmEx();`,
+    `CUBLAS failure 1: the library was not initialized ${place}cublasGemmEx();`,
     `${node} CUDNN_FE failure 11: CUDNN_BACKEND_API_FAILED ${place}s_.cudnn_fe_graph->validate()`,
     'OrtSessionOptionsAppendExecutionProvider_Cuda: Failed to load shared library',
     'libjemalloc.so.2: cannot allocate memory in static TLS block',
@@ -94,6 +97,19 @@ describe('a graph', () => {
     await expect(run()).rejects.toMatchObject(expected);
   });
 
+  it('lays memory out in one block on a CPU alone: elsewhere its second run would need more than it has', async () => {
+    const open = async (provider: 'cpu' | 'webgpu' | { cuda: number }) => {
+      const spy = vi.spyOn(ort.InferenceSession, 'create').mockRejectedValue(new Error('no'));
+      await expect(GraphSession.open(contract, { executionProvider: provider })).rejects.toThrow();
+      const [, options] = spy.mock.lastCall ?? [];
+      spy.mockRestore();
+      return options;
+    };
+    expect(await open('cpu')).toMatchObject({ enableMemPattern: true });
+    expect(await open('webgpu')).toMatchObject({ enableMemPattern: false });
+    expect(await open({ cuda: 0 })).toMatchObject({ enableMemPattern: false });
+  });
+
   it('that cannot be opened for another reason says that the device cannot be used', async () => {
     stub('opened', 'CUDA failure 100: no CUDA-capable device is detected');
     await expect(run()).rejects.toMatchObject({
@@ -103,8 +119,8 @@ describe('a graph', () => {
   });
 
   it('that cannot be run for another reason says that one', async () => {
-    stub('run', 'CUDA failure 700: an illegal memory access was encountered');
-    await expect(run()).rejects.toThrow(/^CUDA failure 700/);
+    stub('run', 'CUDA failure 701: too many resources requested for launch');
+    await expect(run()).rejects.toThrow(/^CUDA failure 701/);
   });
 
   it('of one stage, opened for one image, is no device without a driver either', async () => {

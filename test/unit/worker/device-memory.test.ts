@@ -45,6 +45,15 @@ describe('the memory of a device', () => {
     expect(await driverMemory('cuda:0', await driver('na', 'echo "[N/A]"'))).toBeUndefined();
   });
 
+  it('is unknown where the driver does not answer, and does not end when it is told to', async () => {
+    // What it has begun holds its output open, as long as the folder is there.
+    const deaf = await driver(
+      'deaf',
+      `trap '' TERM\n(while [ -e "$0" ]; do sleep 1; done) &\nwait`,
+    );
+    expect(await driverMemory('cuda:0', deaf, 50)).toBeUndefined();
+  });
+
   it('is what the setting says, and never that of a CPU', async () => {
     const settings = { DEVICE_MEMORY_GIGABYTES: 12 };
     expect(await deviceMemory('cuda:0', settings)).toBe(12e9);

@@ -1,13 +1,15 @@
 /** How long a device waits for a run that it has told to stop, and when there is room for another. */
+import { ChildProcess } from 'node:child_process';
 import path from 'node:path';
 import pino from 'pino';
-import { afterEach, expect, test, vi } from 'vitest';
+import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { AppError } from '../../../src/errors.ts';
 import type { UpscaleJobData } from '../../../src/jobs/job.ts';
 import { metrics } from '../../../src/metrics.ts';
 import { Device, type DeviceLimits, HandBack } from '../../../src/worker/device.ts';
 import { DeviceChild } from '../../../src/worker/device-child.ts';
 import type { DeviceSettings } from '../../../src/worker/protocol.ts';
+import { RestartDelay } from '../../../src/worker/restart-delay.ts';
 import { deviceLimits } from '../../../src/worker/start-worker.ts';
 import { jobData } from '../../support/worker.ts';
 
@@ -21,12 +23,15 @@ afterEach(() => {
 /** Every line that the device logged as an error. */
 let errors: Record<string, unknown>[] = [];
 
-async function start(limits: Partial<DeviceLimits> = {}, defaultModel = ''): Promise<void> {
+async function start(
+  limits: Partial<DeviceLimits> = {},
+  { defaultModel = '', device: name = 'cpu' } = {},
+): Promise<void> {
   errors = [];
   const write = (line: string) => errors.push(JSON.parse(line) as Record<string, unknown>);
   device = new Device({
     program: path.resolve(import.meta.dirname, '../../support/fake-device.mjs'),
-    settings: { device: 'cpu', defaultModel } as DeviceSettings,
+    settings: { device: name, defaultModel } as DeviceSettings,
     logger: pino({ level: 'error' }, { write }),
     limits: {
       startMs: 30_000,
@@ -42,7 +47,10 @@ async function start(limits: Partial<DeviceLimits> = {}, defaultModel = ''): Pro
 }
 
 /** @param does see test/support/fake-device.mjs */
-function run(does: 'busy' | 'deaf' | 'ending' | 'large', more: Partial<UpscaleJobData> = {}) {
+function run(
+  does: 'busy' | 'deaf' | 'ending' | 'large' | 'starved' | 'broken' | 'doomed',
+  more: Partial<UpscaleJobData> = {},
+) {
   const abort = new AbortController();
   const data = { ...jobData('id', Buffer.alloc(1)), requestId: does, ...more };
   return { ...device.run('id', data, abort.signal, () => {}), abort };
@@ -55,10 +63,13 @@ function changes(): [boolean, number][] {
   return told;
 }
 
-const kills = async (): Promise<number> => {
+const restarts = async (reason: string): Promise<number> => {
   const { values } = await metrics.deviceRestarts.get();
-  return values.find(({ labels }) => labels.reason === 'disobeyed')?.value ?? 0;
+  const isOurs = ({ labels }: (typeof values)[number]) =>
+    labels.reason === reason && labels.device === device.name;
+  return values.find(isOurs)?.value ?? 0;
 };
+const kills = () => restarts('disobeyed');
 
 /** What a promise came to by now. */
 const outcome = (promise: Promise<unknown>): Promise<string> =>
@@ -161,8 +172,118 @@ test('a process that has grown too large tells that it takes no more jobs, and o
   await expect.poll(() => told.at(-1), { timeout: 10_000 }).toEqual([true, 0]);
 });
 
+test('a process whose device is broken is replaced, later each time; another job loses no attempt', async () => {
+  const delay = vi.spyOn(RestartDelay.prototype, 'next');
+  onTestFinished(() => delay.mockRestore());
+  await start({}, { device: 'cuda:0' });
+  const before = await restarts('broken');
+  const told = changes();
+  const [busy, broken] = [run('busy'), run('broken')];
+  await expect(broken.result).rejects.toMatchObject({ code: 'device_lost', retryable: true });
+  expect(device.accepting).toBe(false);
+  await expect(busy.result).rejects.toBeInstanceOf(HandBack);
+  await expect.poll(() => told.at(-1), { timeout: 10_000 }).toEqual([true, 0]);
+  expect(await restarts('broken')).toBe(before + 1);
+  expect(delay).toHaveBeenCalledExactlyOnceWith(true, expect.any(Number));
+});
+
+test('nor does one that finds the device broken after that', async () => {
+  await start({}, { device: 'cuda:0' });
+  // The moment before the process ends, held.
+  const kill = vi.spyOn(DeviceChild.prototype, 'kill').mockImplementation(() => {});
+  onTestFinished(() => kill.mockRestore());
+  const [doomed, broken] = [run('doomed'), run('broken')];
+  await expect(broken.result).rejects.toMatchObject({ code: 'device_lost' });
+  await expect(doomed.result).rejects.toBeInstanceOf(HandBack);
+  kill.mockRestore();
+});
+
+test('a process whose GPU ran out of memory is replaced when its jobs have ended', async () => {
+  await start({}, { device: 'cuda:0' });
+  const before = await restarts('memory');
+  const told = changes();
+  const [busy, starved] = [run('busy'), run('starved')];
+  await expect(starved.result).rejects.toMatchObject({ code: 'out_of_device_memory' });
+  expect(told).toEqual([[false, 1]]);
+  busy.abort.abort(canceled);
+  await expect(busy.result).rejects.toBe(canceled);
+  await expect.poll(() => told.at(-1), { timeout: 10_000 }).toEqual([true, 0]);
+  expect(await restarts('memory')).toBe(before + 1);
+});
+
+test('a CPU keeps its process: its allocator is that of the process', async () => {
+  await start();
+  await expect(run('starved').result).rejects.toMatchObject({ code: 'out_of_device_memory' });
+  expect(device.accepting).toBe(true);
+});
+
+describe('a process that SIGKILL does not end', () => {
+  /** From now on nothing is killed. What it returns ends the processes that should have been. */
+  function holdKills() {
+    const kill = vi.spyOn(ChildProcess.prototype, 'kill').mockReturnValue(true);
+    const endThem = () => {
+      const children = [...(kill.mock.contexts as ChildProcess[])];
+      kill.mockRestore();
+      for (const child of children) child.kill('SIGKILL');
+    };
+    onTestFinished(endThem);
+    return endThem;
+  }
+  const useFakeTimers = () => vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+
+  test('gives its jobs back, and is followed by another when it has ended', async () => {
+    await start({ hangMs: 1e9 });
+    const endIt = holdKills();
+    useFakeTimers();
+    const [deaf, bystander] = [run('deaf'), run('busy')];
+    deaf.abort.abort(canceled);
+    const ended = Promise.all([
+      expect(deaf.result).rejects.toBe(canceled),
+      expect(bystander.result).rejects.toBeInstanceOf(HandBack),
+    ]);
+    await vi.advanceTimersByTimeAsync(65_000);
+    await Promise.all([ended, deaf.over, bystander.over]);
+    await vi.advanceTimersByTimeAsync(3_600_000);
+    expect(device.status).toBe('failed');
+    expect(errors).toEqual([
+      expect.objectContaining({
+        msg: 'the device process was killed and does not end',
+        how: 'does not end',
+      }),
+    ]);
+    endIt();
+    const later = async () => {
+      await vi.advanceTimersByTimeAsync(10);
+      return device.status;
+    };
+    await expect.poll(later, { timeout: 10_000 }).toBe('ready');
+  });
+
+  test('fails a start that takes too long all the same', async () => {
+    holdKills();
+    useFakeTimers();
+    const starting = expect(start({ startMs: 1000 }, { defaultModel: 'mute' })).rejects.toThrow(
+      'was not ready within 1 s',
+    );
+    await vi.advanceTimersByTimeAsync(6000);
+    await starting;
+    expect(device.status).toBe('failed');
+  });
+
+  test('does not hold up a shutdown', async () => {
+    await start();
+    holdKills();
+    useFakeTimers();
+    const { result } = run('busy');
+    const handedBack = expect(result).rejects.toBeInstanceOf(HandBack);
+    const stopped = device.stop();
+    await vi.advanceTimersByTimeAsync(5000);
+    await Promise.all([stopped, handedBack]);
+  });
+});
+
 test('a process that cannot start is told of in full: what it said, and what it wrote besides', async () => {
-  const starting = start({}, 'unusable');
+  const starting = start({}, { defaultModel: 'unusable' });
   const detail = `The device cannot be used: Failed to load shared library. It needs a GPU. The last words of its process:
 2026-11-30 14:15:14.286273077 [E:onnxruntime:, provider_bridge_ort.cc:2146 Create] libcublasLt.so.13: cannot open shared object file`;
   await expect(starting).rejects.toMatchObject({ code: 'device_unavailable', message: detail });
