@@ -4,8 +4,10 @@
  */
 import type { Metadata } from 'sharp';
 import { AppError } from '../errors.ts';
+import { checkProfile } from './icc-profile.ts';
+import { withoutText } from './png-text.ts';
 import { sharp, untrusted } from './sharp-policy.ts';
-import { contentTypes, type ImageFormat, saysAnimated, sniffFormat } from './sniff.ts';
+import { contentTypes, type ImageFormat, isHeic, saysAnimated, sniffFormat } from './sniff.ts';
 import { holdsPlainYCbCr } from './tiff.ts';
 
 export interface ImageLimits {
@@ -46,6 +48,8 @@ function severalFrames(format: ImageFormat, pages: number): AppError {
 
 export interface ImageHeader {
   inspected: InspectedImage;
+  /** What is to be decoded: the file, without what in it would only cost memory. */
+  bytes: Uint8Array;
   metadata: Metadata;
 }
 
@@ -56,15 +60,19 @@ export interface ImageHeader {
 export async function readHeader(bytes: Uint8Array, limits: ImageLimits): Promise<ImageHeader> {
   const format = sniffFormat(bytes);
   if (format === undefined) {
-    const detail = `The bytes are not those of an allowed image type. ${allowed}`;
+    const fault = isHeic(bytes)
+      ? 'This is HEIC, as iPhones save it: convert it to JPEG first.'
+      : 'The bytes are not those of an allowed image type.';
+    const detail = `${fault} ${allowed}`;
     throw new AppError('unsupported_media_type', detail);
   }
   if (saysAnimated(bytes, format)) throw severalFrames(format, 1);
+  const lean = format === 'png' ? await withoutText(bytes) : bytes;
   let metadata: Metadata;
   try {
     // sharp's own, larger limit here, so that the fault below can name the size.
     const { limitInputPixels: _, ...options } = untrusted(limits.maxPixels);
-    metadata = await sharp(bytes, options).metadata();
+    metadata = await sharp(lean, options).metadata();
   } catch (cause) {
     throw imageFault(cause, limits);
   }
@@ -82,8 +90,10 @@ export async function readHeader(bytes: Uint8Array, limits: ImageLimits): Promis
       'The TIFF holds luma and chroma (YCbCr) without JPEG compression. Save it as RGB.';
     throw new AppError('unsupported_media_type', detail);
   }
+  if (metadata.icc) checkProfile(metadata.icc);
   const { width, height } = metadata.autoOrient;
-  return { inspected: { format, contentType: contentTypes[format], width, height }, metadata };
+  const inspected = { format, contentType: contentTypes[format], width, height };
+  return { inspected, bytes: lean, metadata };
 }
 
 /** The proof that a file decodes need not keep its pixels: they are shrunk while they are read. */
@@ -98,9 +108,10 @@ export async function inspectImage(
   bytes: Uint8Array,
   limits: ImageLimits,
 ): Promise<InspectedImage> {
-  const { inspected, metadata } = await readHeader(bytes, limits);
+  const { inspected, metadata, bytes: lean } = await readHeader(bytes, limits);
   try {
-    await sharp(bytes, untrusted(limits.maxPixels))
+    // Colours prove nothing: what a profile makes of them is left to who needs them.
+    await sharp(lean, { ...untrusted(limits.maxPixels), ignoreIcc: true })
       .resize({
         width: Math.ceil(metadata.width / proofShrink),
         height: Math.ceil(metadata.height / proofShrink),

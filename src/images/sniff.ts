@@ -2,16 +2,12 @@
  * Which allowed format some bytes claim to be, by their signature, and whether they say that they are
  * animated. Needed because libvips would open more than we allow, and ignores the animation of a PNG.
  */
+import { contentTypeOf, type OutputFormat } from '../jobs/params.ts';
 
-export type ImageFormat = 'png' | 'jpeg' | 'webp' | 'avif' | 'tiff';
+/** What comes in: all that goes out, and TIFF. */
+export type ImageFormat = OutputFormat | 'tiff';
 
-export const contentTypes: Record<ImageFormat, string> = {
-  png: 'image/png',
-  jpeg: 'image/jpeg',
-  webp: 'image/webp',
-  avif: 'image/avif',
-  tiff: 'image/tiff',
-};
+export const contentTypes: Record<ImageFormat, string> = { ...contentTypeOf, tiff: 'image/tiff' };
 
 const ascii = (bytes: Uint8Array, from: number, to: number): string =>
   String.fromCharCode(...bytes.subarray(from, to));
@@ -40,8 +36,18 @@ export function sniffFormat(bytes: Uint8Array): ImageFormat | undefined {
   return undefined;
 }
 
+/**
+ * Brands of HEIF images (ISO/IEC 23008-12, annex B and the registry of MP4RA): compressed by HEVC, or of any codec.
+ * An AVIF may name the last two as well.
+ */
+const heifBrands = ['heic', 'heix', 'heim', 'heis', 'hevc', 'hevx', 'mif1', 'msf1'];
+
+/** True for what phones save as .heic, which our libvips cannot read. */
+export const isHeic = (bytes: Uint8Array): boolean =>
+  sniffFormat(bytes) === undefined && isoBrands(bytes).some((brand) => heifBrands.includes(brand));
+
 /** The name of a chunk or box as the number that its four bytes are: a hostile file may have millions of them. */
-const fourCC = (name: string): number => view(Buffer.from(name, 'latin1')).getUint32(0);
+export const fourCC = (name: string): number => view(Buffer.from(name, 'latin1')).getUint32(0);
 const acTL = fourCC('acTL');
 const IDAT = fourCC('IDAT');
 const moov = fourCC('moov');

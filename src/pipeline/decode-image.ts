@@ -1,6 +1,7 @@
 /** Stage 1: bytes of an allowed format → upright sRGB planes in [0,1], alpha apart. */
 import type { Metadata } from 'sharp';
 import { AppError } from '../errors.ts';
+import { isRgbOutputProfile } from '../images/icc-profile.ts';
 import {
   type ImageHeader,
   type ImageLimits,
@@ -9,7 +10,6 @@ import {
   readHeader,
 } from '../images/inspect-image.ts';
 import { sharp, untrusted } from '../images/sharp-policy.ts';
-import { isRgbOutputProfile } from './icc-profile.ts';
 import type { InputMetadata } from './keep-metadata.ts';
 import { Planar } from './planar.ts';
 import type { RunControl } from './run-control.ts';
@@ -32,12 +32,14 @@ interface Samples {
   maximum: 255 | 65535;
 }
 
+type DecodedSamples = Samples & Pick<ImageHeader, 'inspected' | 'metadata'>;
+
 /**
  * The interleaved samples, upright and in sRGB. libvips converts an embedded profile; CMYK without one
  * goes through libvips' own CMYK profile. Grey and palette become RGB.
  */
-async function readSamples(bytes: Uint8Array, limits: ImageLimits): Promise<Samples & ImageHeader> {
-  const { inspected, metadata } = await readHeader(bytes, limits);
+async function readSamples(file: Uint8Array, limits: ImageLimits): Promise<DecodedSamples> {
+  const { inspected, metadata, bytes } = await readHeader(file, limits);
   const { depth, space, icc } = metadata;
   const is16Bit = depth === 'ushort' && (space === 'rgb16' || space === 'grey16');
   // sharp brings tagged 16-bit RGB to Display P3, clipped, before anything else. With `ignoreIcc` it does

@@ -30,6 +30,27 @@ describe('inspectImage', () => {
     );
   });
 
+  it.each([
+    ['heic', 'mif1heic'],
+    ['mif1', 'mif1heix'],
+    ['msf1', 'hevcmsf1'],
+  ])('says what a HEIC of the brand %s is', async (major, compatible) => {
+    const box = `ftyp${major}\0\0\0\0${compatible}`;
+    const file = Buffer.concat([Buffer.of(0, 0, 0, 4 + box.length), Buffer.from(box)]);
+    await expect(inspectImage(file, limits)).rejects.toMatchObject({
+      code: 'unsupported_media_type',
+      message: expect.stringMatching(
+        /^This is HEIC, as iPhones save it: convert it to JPEG first\./,
+      ),
+    });
+  });
+
+  it('takes an AVIF that names the brand of all HEIF images too', async () => {
+    const avif = await samples.avif();
+    expect(avif.subarray(0, 64).toString('latin1')).toContain('mif1');
+    expect(await inspectImage(avif, limits)).toMatchObject({ format: 'avif' });
+  });
+
   it.each(named(animated))('refuses an %s as animated_image', async (_, make) => {
     const refused = inspectImage(await make(), limits);
     await expect(refused).rejects.toMatchObject({ code: 'animated_image' });

@@ -55,15 +55,27 @@ export function tiffOfPages(pages: number, bits = 8): Buffer {
   return file;
 }
 
-/** Adds a chunk behind the header of a PNG. */
-export function withPngChunk(png: Buffer, type: string, data: Uint8Array): Buffer {
+/** A whole chunk of a PNG. */
+export function pngChunk(type: string, data: Uint8Array): Buffer {
   const chunk = Buffer.alloc(12 + data.length);
   chunk.writeUInt32BE(data.length, 0);
   chunk.write(type, 4, 'latin1');
   chunk.set(data, 8);
   chunk.writeUInt32BE(zlib.crc32(chunk.subarray(4, 8 + data.length)), 8 + data.length);
-  return Buffer.concat([png.subarray(0, 33), chunk, png.subarray(33)]);
+  return chunk;
 }
+
+/** Adds a chunk behind the header of a PNG. */
+export const withPngChunk = (png: Buffer, type: string, data: Uint8Array): Buffer =>
+  Buffer.concat([png.subarray(0, 33), pngChunk(type, data), png.subarray(33)]);
+
+/** The profile as a PNG holds it. */
+export const withProfile = (png: Buffer, profile: Uint8Array): Buffer =>
+  withPngChunk(
+    png,
+    'iCCP',
+    Buffer.concat([Buffer.from('icc\0\0', 'latin1'), zlib.deflateSync(profile)]),
+  );
 
 const box = (type: string, content: Buffer) => {
   const head = Buffer.alloc(8);
@@ -78,7 +90,9 @@ export const samples = {
   'grey PNG': () => rgb().greyscale().toColourspace('b-w').png().toBuffer(),
   'RGBA PNG': () => rgb().ensureAlpha(0.5).png().toBuffer(),
   '16-bit PNG': () => rgb().toColourspace('rgb16').png().toBuffer(),
+  'tagged PNG': () => rgb().withIccProfile('p3').png().toBuffer(),
   jpeg: () => rgb().jpeg().toBuffer(),
+  'tagged JPEG': () => rgb().withIccProfile('p3').jpeg().toBuffer(),
   'progressive JPEG': () => rgb().jpeg({ progressive: true }).toBuffer(),
   'CMYK JPEG': () => rgb().toColourspace('cmyk').jpeg().toBuffer(),
   webp: () => rgb().webp().toBuffer(),

@@ -1,0 +1,59 @@
+/** The first directory of a TIFF, classic or big: of a file, or of a block of EXIF (TIFF 6.0, section 2). */
+
+/** One that is whole inside the bytes. */
+interface TiffEntry {
+  readonly tag: number;
+  readonly type: number;
+  /** Values, not bytes. */
+  readonly count: number;
+  /** Where the value is, or, if it is too long for its place, the offset of it. */
+  readonly valueAt: number;
+}
+
+export interface TiffDirectory {
+  /** All bytes. */
+  readonly words: DataView;
+  /** The byte order of `words`. */
+  readonly little: boolean;
+  readonly entries: readonly TiffEntry[];
+  /** Where the offset of the next directory is, which may be outside. */
+  readonly nextAt: number;
+}
+
+/** In bytes: where the header says where the directory is, and where in an entry its value is; sizes of the rest. */
+const classic = { startAt: 4, header: 8, count: 2, entry: 12, valueAt: 8 };
+/** BigTIFF has offsets and counts of 64 bits. */
+const big = { startAt: 8, header: 16, count: 8, entry: 20, valueAt: 12 };
+
+/** As many as a classic TIFF can have: a hostile big one may have millions. */
+const mostEntries = 65_535;
+
+/**
+ * @param bytes may be damaged: entries that are not whole are left out
+ * @returns undefined when there is no directory inside the bytes
+ */
+export function firstDirectory(bytes: Uint8Array): TiffDirectory | undefined {
+  const words = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const inside = (at: number, length: number): boolean => at + length <= bytes.byteLength;
+  if (!inside(0, classic.header)) return undefined;
+  const little = words.getUint16(0) === 0x4949;
+  const layout = words.getUint16(2, little) === 43 ? big : classic;
+  if (!inside(0, layout.header)) return undefined;
+  const offset = (at: number): number =>
+    layout === big ? Number(words.getBigUint64(at, little)) : words.getUint32(at, little);
+  const start = offset(layout.startAt);
+  if (start < layout.header || !inside(start, layout.count)) return undefined;
+  const count = layout === big ? offset(start) : words.getUint16(start, little);
+  const first = start + layout.count;
+  const whole = Math.floor((bytes.byteLength - first) / layout.entry);
+  const entries = Array.from({ length: Math.min(count, whole, mostEntries) }, (_, i) => {
+    const at = first + layout.entry * i;
+    return {
+      tag: words.getUint16(at, little),
+      type: words.getUint16(at + 2, little),
+      count: offset(at + 4),
+      valueAt: at + layout.valueAt,
+    };
+  });
+  return { words, little, entries, nextAt: first + layout.entry * count };
+}
