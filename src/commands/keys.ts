@@ -1,9 +1,14 @@
-/** `pisa-serve keys create`: a new API key. The key goes to stdout, once; the file gets its digest. */
+/**
+ * `pisa-serve keys create`: a new API key. The key goes to stdout, once; the file gets its digest.
+ * `pisa-serve keys webhook-secret`: what a client verifies its webhooks with.
+ */
 import { randomBytes } from 'node:crypto';
 import { existsSync, type Stats } from 'node:fs';
 import { chmod, chown, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { type ApiKey, digestOfKey, readKeys } from '../api/clients/api-keys.ts';
+import type { Config } from '../config.ts';
 import { AppError } from '../errors.ts';
+import { clientSecrets } from '../webhooks/signing-keys.ts';
 
 interface KeyLimits {
   requestsPerMinute?: number;
@@ -68,4 +73,35 @@ async function giveTo({ uid, gid }: Stats, temporary: string, file: string): Pro
       { cause },
     );
   });
+}
+
+/**
+ * Prints the webhook secret of a client, of the newest WEBHOOK_SECRET.
+ * @throws invalid_config when the settings are not those of a service that signs for clients; invalid_parameter when
+ *   the key file has no such client
+ */
+export async function printWebhookSecret(name: string, config: Config): Promise<void> {
+  const { API_KEYS_FILE: file } = config;
+  const [secret] = clientSecrets(config, name);
+  if (secret === undefined) {
+    throw new AppError(
+      'invalid_config',
+      'The secrets of clients are made from WEBHOOK_SECRET, which is not set. Run this with the settings of the service.',
+    );
+  }
+  if (file === '') {
+    throw new AppError(
+      'invalid_config',
+      'API_KEYS_FILE is not set. Run this with the settings of the service; one without API keys signs with WEBHOOK_SECRET itself.',
+    );
+  }
+  const names = [...new Set((await readKeys(file)).map((key) => key.name))];
+  if (!names.includes(name)) {
+    throw new AppError(
+      'invalid_parameter',
+      `${file} has no client ${name}. It has ${names.join(', ')}.`,
+    );
+  }
+  process.stderr.write(`${name} verifies its webhooks with:\n`);
+  process.stdout.write(`${secret}\n`);
 }

@@ -1,5 +1,5 @@
 /**
- * Deliveries that are due and wait for a slot of their host. In BullMQ they are delayed, as those that wait for their
+ * Deliveries that are due and wait for a slot. In BullMQ they are delayed, as those that wait for their
  * next attempt are; this index tells them apart, for the metrics.
  */
 import type { Redis } from 'ioredis';

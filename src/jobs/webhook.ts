@@ -5,6 +5,7 @@
  */
 import type { Job, Queue } from 'bullmq';
 import { AppError, type Failure, toFailure } from '../errors.ts';
+import type { UpscaleJobData } from './job.ts';
 import type { JobSnapshot } from './job-snapshot.ts';
 
 export const webhookQueueName = 'webhooks';
@@ -29,6 +30,8 @@ interface FailedAttempt {
 /** BullMQ data of a delivery. Its id is that of the upscale job. */
 export interface DeliveryData {
   url: string;
+  /** Whose job it is. Absent in deliveries of older versions. */
+  client?: string;
   /** The job as it ended; from the first attempt on, so that every attempt says the same. */
   ended?: EndedJob;
   lastFailure?: FailedAttempt;
@@ -78,6 +81,12 @@ export interface DeliveryState {
   /** When it will be tried again. */
   nextAttemptAt?: number;
 }
+
+/** The data that a delivery begins with. */
+export const deliveryData = (
+  { url }: Webhook,
+  { client }: Pick<UpscaleJobData, 'client'>,
+): DeliveryData => ({ url, ...(client === undefined ? {} : { client }) });
 
 export const newDelivery = ({ url }: Webhook): DeliveryState => ({
   url,

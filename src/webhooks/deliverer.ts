@@ -18,15 +18,15 @@ import {
   recordEnd,
   webhookQueueName,
 } from '../jobs/webhook.ts';
-import { within } from '../jobs/within.ts';
 import { metrics } from '../metrics.ts';
 import { AddressPolicy } from '../net/address-policy.ts';
 import { startSpan, traceOf } from '../tracing/tracing.ts';
+import { within } from '../waits.ts';
 import { type AttemptOptions, attemptDelivery, attemptOutcomes } from './attempt.ts';
 import { eventBody } from './delivery-event.ts';
-import { HostSlots } from './host-slots.ts';
+import { DeliverySlots } from './delivery-slots.ts';
 import { retryDelayMs } from './retry-schedule.ts';
-import { parseSecret } from './signature.ts';
+import { signingKeys } from './signing-keys.ts';
 
 export interface DelivererOptions {
   config: Config;
@@ -63,8 +63,9 @@ export class Deliverer {
   readonly #queue: UpscaleQueue;
   readonly #logger: Logger;
   readonly #worker: Worker<DeliveryData, DeliveryResult>;
-  readonly #hosts: HostSlots;
-  readonly #attempt: Omit<AttemptOptions, 'signal'>;
+  readonly #slots: DeliverySlots;
+  readonly #keysOf: (client: string) => readonly Buffer[];
+  readonly #attempt: Omit<AttemptOptions, 'signal' | 'keys'>;
   readonly #waitsSeconds: readonly number[];
   readonly #publicUrl: string;
   readonly #closing = new AbortController();
@@ -73,11 +74,11 @@ export class Deliverer {
   constructor({ config, redisUrl, queue, logger, times = defaultTimes }: DelivererOptions) {
     this.#queue = queue;
     this.#logger = logger;
-    this.#hosts = new HostSlots(config.WEBHOOKS_IN_FLIGHT_PER_HOST);
+    this.#slots = new DeliverySlots(config);
+    this.#keysOf = signingKeys(config);
     this.#waitsSeconds = config.WEBHOOK_RETRY_SECONDS;
     this.#publicUrl = config.PUBLIC_URL;
     this.#attempt = {
-      keys: config.WEBHOOK_SECRET.flatMap((secret) => parseSecret(secret) ?? []),
       policy: new AddressPolicy(config.WEBHOOK_ALLOWED_HOSTS),
       timeoutMs: config.WEBHOOK_TIMEOUT_SECONDS * 1000,
     };
@@ -122,11 +123,11 @@ export class Deliverer {
   /** Every way in which an attempt can end, in BullMQ's words. */
   async #process(delivery: DeliveryJob, token: string): Promise<DeliveryResult> {
     const { id = '', data } = delivery;
-    const release = this.#hosts.take(data.url);
+    const room = this.#slots.take(data);
     try {
-      if (!release) {
+      if ('putOffMs' in room) {
         await this.#queue.putOff.add(id);
-        return await this.#later(delivery, token, this.#hosts.putOffMs(data.url));
+        return await this.#later(delivery, token, room.putOffMs);
       }
       await this.#queue.putOff.remove(id);
       const body = await this.#bodyOf(delivery);
@@ -139,7 +140,7 @@ export class Deliverer {
       await delivery.moveToWait(token);
       throw new WaitingError();
     } finally {
-      release?.();
+      if ('release' in room) room.release();
     }
   }
 
@@ -147,8 +148,9 @@ export class Deliverer {
     const id = delivery.id ?? '';
     const { data, attemptsMade } = delivery;
     const at = Date.now();
-    const options = { ...this.#attempt, signal: this.#closing.signal };
-    const { requestId: request, traceparent } = data.ended?.data ?? {};
+    const { client = '', requestId: request, traceparent } = data.ended?.data ?? {};
+    const keys = this.#keysOf(client);
+    const options = { ...this.#attempt, keys, signal: this.#closing.signal };
     // Of the URL only where it leads: the rest may be a secret.
     const to = new URL(data.url).origin;
     const span = startSpan('deliver webhook', {

@@ -20,6 +20,9 @@ export function parseSecret(secret: string): Buffer | undefined {
   return key.length >= 24 && key.length <= 64 ? key : undefined;
 }
 
+/** The reverse of `parseSecret`. */
+export const formatSecret = (key: Buffer): string => prefix + key.toString('base64');
+
 /**
  * @param keys newest first
  * @param id the same for every attempt of one event

@@ -1,4 +1,7 @@
-/** More events for one host than it takes: they are put off, and the metric says for how long. A real Redis, no worker. */
+/**
+ * More events for one host, or of one client, than there is room for: they are put off, and the metric says for how long.
+ * A real Redis, no worker.
+ */
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { ServerResponse } from 'node:http';
 import path from 'node:path';
@@ -32,14 +35,19 @@ beforeEach(async () => {
   const connection = connectRedis(redis.url, 'consumer');
   deliveries = new Queue(webhookQueueName, { connection });
   held = [];
-  receiver = await startReceiver((_request, response) => {
-    if (held) held.push(response);
-    else response.writeHead(204).end();
-  });
+  // Of all addresses of this machine: each is a host of its own.
+  receiver = await startReceiver(
+    (_request, response) => {
+      if (held) held.push(response);
+      else response.writeHead(204).end();
+    },
+    { host: '0.0.0.0' },
+  );
   deliverer = new Deliverer({
     config: workerConfig({
       WEBHOOK_SECRET: `whsec_${randomBytes(32).toString('base64')}`,
-      WEBHOOK_ALLOWED_HOSTS: '127.0.0.1',
+      API_KEYS_FILE: 'keys.json',
+      WEBHOOK_ALLOWED_HOSTS: '127.0.0.0/8',
       WEBHOOK_TIMEOUT_SECONDS: '60',
       WEBHOOKS_IN_FLIGHT: '20',
       WEBHOOKS_IN_FLIGHT_PER_HOST: '2',
@@ -64,10 +72,15 @@ afterEach(async () => {
 });
 
 /** A delivery of a job that ended then, and whose last attempt, if there was one, set the next one to `nextAt`. */
-async function addDelivery(completedAt: number, nextAt?: number): Promise<string> {
+async function addDelivery(
+  completedAt: number,
+  nextAt?: number,
+  { host = '127.0.0.1', client = 'shop' } = {},
+): Promise<string> {
   const id = randomUUID();
   const data: DeliveryData = {
-    url: receiver.url,
+    url: `http://${host}:${receiver.port}/`,
+    client,
     ended: {
       id,
       status: 'failed',
@@ -131,7 +144,29 @@ test('one that waits for its next attempt is not due, and one that is gone is fo
   // Not in the moment in which it asks for a slot.
   await expect.poll(() => deliveries.remove(id), { timeout: 10_000 }).toBe(1);
   expect(await oldestDueMs()).toBe(0);
-  await deliveries.add('deliver', { url: receiver.url }, { jobId: randomUUID(), delay: minuteMs });
+  const data = { url: `http://127.0.0.1:${receiver.port}/` };
+  await deliveries.add('deliver', data, { jobId: randomUUID(), delay: minuteMs });
   await untilDelayed(1);
   expect(await oldestDueMs()).toBe(0);
+});
+
+test('a client whose hosts are all slow keeps only its own events waiting', async () => {
+  const hosts = Array.from({ length: 12 }, (_, i) => `127.0.0.${i + 2}`);
+  for (const host of hosts) await addDelivery(Date.now(), undefined, { host, client: 'evil' });
+  // Of 20 in flight a quarter is its own.
+  await untilDelayed(7);
+  expect(receiver.received).toHaveLength(5);
+  held = undefined;
+  const id = await addDelivery(Date.now());
+  await expect
+    .poll(async () => (await deliveries.getJob(id))?.finishedOn, { timeout: 10_000, interval: 5 })
+    .toBeTypeOf('number');
+});
+
+test('a delivery says whose it is', async () => {
+  const id = randomUUID();
+  const image = Buffer.from('image');
+  const webhook = { url: 'https://hooks.example/', attempts: 1 };
+  await queue.submit(id, { image }, { ...jobData(id, image), client: 'shop', webhook });
+  expect((await deliveries.getJob(id))?.data).toEqual({ url: webhook.url, client: 'shop' });
 });

@@ -1,37 +1,38 @@
 /**
- * How many deliveries go to one host at once: a host that is slow keeps only its own waiting. Those that find no slot
- * come back one after the other, however many they are, so that a long backlog does not turn in circles.
+ * How many deliveries there are at once to one host, or of one client: who is slow keeps only its own waiting. Those
+ * that find no slot come back one after the other, however many they are, so that a long backlog does not turn in
+ * circles.
  */
 
-/** A host's slots are asked for this seldom at least; it is also what the first ones are put off by. */
+/** Slots of one owner are asked for this seldom at least; it is also what the first ones are put off by. */
 const shortestPutOffMs = 200;
 const longestPutOffMs = 15_000;
 
-interface HostLoad {
+interface Load {
   taken: number;
   /** Epoch ms by which those that are put off are back. */
   allBackAt: number;
 }
 
-export class HostSlots {
+export class Slots {
   readonly #limit: number;
-  /** Of hosts with a delivery under way. */
-  readonly #loads = new Map<string, HostLoad>();
+  /** Of owners with a delivery under way. */
+  readonly #loads = new Map<string, Load>();
 
+  /** @param limit of each owner */
   constructor(limit: number) {
     this.#limit = limit;
   }
 
-  /** @returns what gives the slot back, or undefined when the host has none left */
-  take(url: string): (() => void) | undefined {
-    const { host } = new URL(url);
-    const load = this.#loads.get(host) ?? { taken: 0, allBackAt: 0 };
+  /** @returns what gives the slot back, or undefined when the owner has none left */
+  take(owner: string): (() => void) | undefined {
+    const load = this.#loads.get(owner) ?? { taken: 0, allBackAt: 0 };
     if (load.taken >= this.#limit) return undefined;
     load.taken += 1;
-    this.#loads.set(host, load);
+    this.#loads.set(owner, load);
     return () => {
       load.taken -= 1;
-      if (load.taken === 0) this.#loads.delete(host);
+      if (load.taken === 0) this.#loads.delete(owner);
     };
   }
 
@@ -42,8 +43,8 @@ export class HostSlots {
    * @param random uniform in [0, 1)
    * @returns milliseconds until it asks again
    */
-  putOffMs(url: string, nowMs: number = Date.now(), random: number = Math.random()): number {
-    const load = this.#loads.get(new URL(url).host) ?? { taken: 0, allBackAt: 0 };
+  putOffMs(owner: string, nowMs: number = Date.now(), random: number = Math.random()): number {
+    const load = this.#loads.get(owner) ?? { taken: 0, allBackAt: 0 };
     const apartMs = shortestPutOffMs / this.#limit;
     load.allBackAt = Math.min(Math.max(load.allBackAt, nowMs) + apartMs, nowMs + longestPutOffMs);
     return Math.ceil(Math.max(load.allBackAt - nowMs, shortestPutOffMs) * (1 - random / 2));
