@@ -6,7 +6,8 @@ import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { ConnectionError, FastifyError, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
-import { AppError, toAppError, toProblem } from '../errors.ts';
+import { AppError, type ErrorCode, toAppError, toProblem } from '../errors.ts';
+import { metrics } from '../metrics.ts';
 import { problemContentType } from './problem-schema.ts';
 import type { App } from './services.ts';
 
@@ -49,9 +50,21 @@ function logFault(log: FastifyRequest['log'], error: AppError): void {
   else log.error({ ...fields, err: error.cause ?? error }, 'request failed');
 }
 
+/** For what a client's key does not allow, or is above its own limits. */
+const refusals: ReadonlySet<ErrorCode> = new Set([
+  'unauthorized',
+  'forbidden',
+  'rate_limited',
+  'too_many_jobs',
+  'too_much_at_once',
+]);
+
 function answerFault(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
   const appError = error instanceof AppError ? error : fromFastify(error as FastifyError);
   logFault(request.log, appError);
+  if (refusals.has(appError.code)) {
+    metrics.requestsRefused.inc({ code: appError.code, client: request.client.name });
+  }
   sendProblem(reply, appError);
 }
 

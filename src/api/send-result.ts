@@ -5,11 +5,15 @@ import { AppError } from '../errors.ts';
 import { orUnavailable } from '../jobs/redis.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import { type FinishedJob, matchesEtag, resultEtag, resultHeaders } from './result-headers.ts';
+import type { Services } from './services.ts';
+import { whenClosed } from './when-closed.ts';
+
+type ResultServices = Pick<Services, 'store' | 'results'>;
 
 /** To a client that may have it: 304 then. It never changes, so that needs no look at the store. */
 export async function sendUnlessHeld(
+  services: ResultServices,
   reply: FastifyReply,
-  store: ObjectStore,
   job: FinishedJob,
 ): Promise<FastifyReply> {
   const isLive = job.result.output.expiresAt > Date.now();
@@ -17,15 +21,18 @@ export async function sendUnlessHeld(
   if (isLive && matchesEtag(reply.request.headers['if-none-match'], etag)) {
     return reply.code(304).header('etag', etag).send();
   }
-  return sendResult(reply, store, job);
+  return sendResult(services, reply, job);
 }
 
-/** @throws result_expired | redis_unavailable | storage_unavailable */
+/** @throws too_much_at_once | result_expired | redis_unavailable | storage_unavailable */
 export async function sendResult(
+  { store, results }: ResultServices,
   reply: FastifyReply,
-  store: ObjectStore,
   job: FinishedJob,
 ): Promise<FastifyReply> {
+  const { client } = reply.request;
+  results.take(client);
+  whenClosed(reply.raw, () => results.giveBack(client));
   const bytes = await openResult(store, job, reply.request.method === 'HEAD');
   // From here on the head has gone out: all that is left is to cut the connection, which Fastify does.
   bytes.once('error', (err) => reply.log.warn({ err, job: job.id }, 'result broken off'));

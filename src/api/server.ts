@@ -31,7 +31,7 @@ export async function startServer(options: AppOptions): Promise<ApiServer> {
   const app = await buildApp({ ...options, leaving: leaving.signal });
   const connections = new Connections(app.server);
   try {
-    await app.listen({ host, port });
+    await app.listen({ host: oneAddress(host), port });
   } catch (error) {
     await app.close();
     throw error;
@@ -67,6 +67,12 @@ export async function startServer(options: AppOptions): Promise<ApiServer> {
     },
   };
 }
+
+/**
+ * For `localhost` Fastify would listen on ::1 too, with a second server that its `close` does not wait for: what is under
+ * way there would be cut.
+ */
+const oneAddress = (host: string): string => (host === 'localhost' ? '127.0.0.1' : host);
 
 /** "Every address" is one to listen on, not one to call. */
 function urlHost(host: string): string {

@@ -10,6 +10,7 @@ import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
+import type { ClientShare } from './clients/client-share.ts';
 import type { ImageFetches } from './image-fetches.ts';
 import type { UploadBudget } from './upload-budget.ts';
 
@@ -18,6 +19,8 @@ export interface Services {
   readonly queue: UpscaleQueue;
   /** Where results are read from; the queue writes the uploads. */
   readonly store: ObjectStore;
+  /** Those that are on their way. */
+  readonly results: ClientShare;
   /** Fetches what `image_url` names. */
   readonly imageFetches: ImageFetches;
   /** Memory for the uploads of all requests. */

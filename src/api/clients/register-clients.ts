@@ -3,11 +3,9 @@
  * that a client sees no job but its own.
  */
 import type { FastifyRequest } from 'fastify';
-import { AppError } from '../../errors.ts';
 import type { JobPriority } from '../../jobs/job.ts';
 import type { JobSnapshot } from '../../jobs/job-snapshot.ts';
 import type { UpscaleQueue } from '../../jobs/queue.ts';
-import { metrics } from '../../metrics.ts';
 import { isRepeated } from '../enter-job.ts';
 import { jobNotFound } from '../find-job.ts';
 import type { App, Services } from '../services.ts';
@@ -52,14 +50,14 @@ export function registerClients(
     const path = request.routeOptions.url;
     // A path that does not exist is 404 to anybody.
     if (path === undefined || openPaths.test(path)) return;
-    request.client = counted(request, () => identify(keys, request.headers, request.ip, config));
+    request.client = identify(keys, request.headers, request.ip, config);
     if (request.method !== 'POST') return;
     const { client } = request;
     await takeRequest(queue, client);
     if (client.concurrentJobs === 0) return;
     // It may be the retry of a job that counts already. One that has no job yet is counted when it is submitted.
     if (await isRepeated(queue, request)) return;
-    await queue.limits.checkJobs(client.countedAs, client.concurrentJobs).catch(count(client));
+    await queue.limits.checkJobs(client.countedAs, client.concurrentJobs);
   });
 
   if (!keys) return;
@@ -79,7 +77,7 @@ export function registerClients(
     if (!isPost) return;
     const { priority } = request.query as { priority?: JobPriority };
     const asked = priority ?? job?.data.priority ?? 'interactive';
-    counted(request, () => checkPriority(request.client, asked));
+    checkPriority(request.client, asked);
   });
 }
 
@@ -88,23 +86,5 @@ export function registerClients(
  * @throws rate_limited | redis_unavailable
  */
 export async function takeRequest({ limits }: UpscaleQueue, client: Client): Promise<void> {
-  await limits.takeRequest(client.countedAs, client.requestsPerMinute).catch(count(client));
+  await limits.takeRequest(client.countedAs, client.requestsPerMinute);
 }
-
-function counted<T>(request: FastifyRequest, check: () => T): T {
-  try {
-    return check();
-  } catch (error) {
-    return count(request.client)(error);
-  }
-}
-
-/** Counts a refusal, and lets it go on its way. */
-const count =
-  (client: Client) =>
-  (error: unknown): never => {
-    if (error instanceof AppError && error.status < 500) {
-      metrics.requestsRefused.inc({ code: error.code, client: client.name });
-    }
-    throw error;
-  };

@@ -3,6 +3,7 @@ import type { ServerResponse } from 'node:http';
 import type { FastifyReply } from 'fastify';
 import { isFinal, type JobSnapshot } from '../../jobs/job-snapshot.ts';
 import { metrics } from '../../metrics.ts';
+import { ClientShare, streamsOf } from '../clients/client-share.ts';
 import { findJob, jobParamsSchema, noQuerySchema } from '../find-job.ts';
 import { decodeTold, eventsSince, frame, type Told, toldBy } from '../job-stream-events.ts';
 import { problemResponses } from '../problem-schema.ts';
@@ -42,11 +43,17 @@ const schema = {
       content: { 'text/event-stream': { schema: { description: 'See docs/http-api.md.' } } },
     },
     204: { description: 'All has been told already: the job has ended.', type: 'null' },
-    ...problemResponses('job_not_found', 'invalid_parameter', 'redis_unavailable'),
+    ...problemResponses(
+      'job_not_found',
+      'invalid_parameter',
+      'too_much_at_once',
+      'redis_unavailable',
+    ),
   },
 };
 
 export function getUpscaleEvents(app: App, { config, queue, closing }: Services): void {
+  const share = new ClientShare(streamsOf(config), 'streams of events open');
   const open = new Set<ServerResponse>();
   // One timer for all streams. A stream that has something to send anyway needs no sign of life.
   const heartbeat = setInterval(() => {
@@ -61,6 +68,8 @@ export function getUpscaleEvents(app: App, { config, queue, closing }: Services)
     if (isFinal(job.status) && told?.status === job.status) {
       return reply.code(204).header('cache-control', 'no-store').send();
     }
+    const { client } = request;
+    share.take(client);
     const raw = openStream(reply);
     open.add(raw);
     metrics.eventStreams.inc();
@@ -76,6 +85,7 @@ export function getUpscaleEvents(app: App, { config, queue, closing }: Services)
       closing.removeEventListener('abort', end);
       stop();
       open.delete(raw);
+      share.giveBack(client);
       metrics.eventStreams.dec();
     });
     if (closing.aborted) end();
