@@ -1,8 +1,6 @@
 /** Before and after in one frame, with a divider between them, whole or pixel by pixel. */
 import { element } from './element.js';
 
-const scale = 4;
-
 const drop = element('drop', HTMLElement);
 const scroller = element('scroller', HTMLElement);
 const picture = element('picture', HTMLElement);
@@ -19,9 +17,10 @@ let high = element('after', HTMLImageElement);
 /**
  * The photo, enlarged by the browser to the size that the result will have.
  * @param {Blob} photo
+ * @param {number} scale
  * @param {IsCurrent} isCurrent
  */
-export async function showBefore(photo, isCurrent) {
+export async function showBefore(photo, scale, isCurrent) {
   const shown = await decoded(low, photo);
   if (!isCurrent()) return release(shown);
   high = swap(high, blank(high));
@@ -123,6 +122,7 @@ function moveDivider() {
   divider.style.left = `${x - frame.left}px`;
   divider.style.top = `${top - frame.top}px`;
   divider.style.height = `${bottom - top}px`;
+  split.ariaValueText = `${Math.round(split.valueAsNumber)} % before`;
 }
 
 /** @param {PointerEvent} event */
@@ -133,7 +133,7 @@ function drag({ pointerId, clientX }) {
   moveDivider();
 }
 
-/** @param {boolean} isActual one pixel of the result on one pixel of the page */
+/** @param {boolean} isActual one pixel of the result on one pixel of the screen */
 function zoom(isActual) {
   scroller.classList.toggle('actual', isActual);
   // So that the arrow keys reach all of it.
@@ -147,6 +147,15 @@ function zoom(isActual) {
   moveDivider();
 }
 
+/** Pixels of the screen for each of the page: they change with the browser's zoom, and from screen to screen. */
+function measureScreen() {
+  picture.style.setProperty('--screen-pixels', String(devicePixelRatio));
+  const same = matchMedia(`(resolution: ${devicePixelRatio}dppx)`);
+  same.addEventListener('change', measureScreen, { once: true });
+  moveDivider();
+}
+
+measureScreen();
 split.addEventListener('input', moveDivider);
 scroller.addEventListener('scroll', moveDivider, { passive: true });
 new ResizeObserver(moveDivider).observe(scroller);

@@ -1,4 +1,4 @@
-/** The two dials and the model. */
+/** The two dials, the scale and the model. */
 import { element } from './element.js';
 
 /** @import { Settings } from './jobs.js' */
@@ -8,12 +8,17 @@ const settleMs = 200;
 
 const pix = element('pix', HTMLInputElement);
 const sem = element('sem', HTMLInputElement);
+const scale = element('scale', HTMLSelectElement);
 const model = element('model', HTMLSelectElement);
+
+/** The choice of a photo that is too large for what was chosen, and what that was. */
+const lowered = { option: new Option(), before: '' };
 
 /** @returns {Settings} */
 export const readSettings = () => ({
   pix: pix.value,
   sem: sem.value,
+  scale: scale.value,
   ...(model.value ? { model: model.value } : {}),
 });
 
@@ -21,10 +26,11 @@ export const readSettings = () => ({
  * @param {Settings} a
  * @param {Settings} b
  */
-export const areEqual = (a, b) => a.pix === b.pix && a.sem === b.sem && a.model === b.model;
+export const areEqual = (a, b) =>
+  a.pix === b.pix && a.sem === b.sem && a.scale === b.scale && a.model === b.model;
 
-/** @param {{ onMove: () => void, onSettled: () => void, onModel: () => void }} handlers */
-export function watchDials({ onMove, onSettled, onModel }) {
+/** @param {{ onMove: () => void, onSettled: () => void, onChoice: () => void }} handlers onChoice: of scale or model */
+export function watchDials({ onMove, onSettled, onChoice }) {
   /** @type {number | undefined} */
   let timer;
   for (const dial of [pix, sem]) {
@@ -36,7 +42,30 @@ export function watchDials({ onMove, onSettled, onModel }) {
       timer = setTimeout(onSettled, settleMs);
     });
   }
-  model.addEventListener('change', onModel);
+  for (const choice of [scale, model]) choice.addEventListener('change', onChoice);
+}
+
+/**
+ * Chooses the largest scale that this photo can have; larger ones cannot be chosen until there is another photo.
+ * @param {number} fitting
+ */
+export function lowerScale(fitting) {
+  const before = scale.value;
+  restoreScale();
+  lowered.before = before;
+  lowered.option = new Option(`×${fitting} (largest)`, String(fitting));
+  for (const option of scale.options) option.disabled = Number(option.value) > fitting;
+  // Largest first.
+  scale.add(lowered.option, [...scale.options].find(({ disabled }) => !disabled) ?? null);
+  scale.value = lowered.option.value;
+}
+
+/** All can be chosen again; what was, is, unless another choice was made meanwhile. */
+export function restoreScale() {
+  for (const option of scale.options) option.disabled = false;
+  const isChosen = lowered.option.selected && lowered.option.isConnected;
+  lowered.option.remove();
+  if (isChosen) scale.value = lowered.before;
 }
 
 /**

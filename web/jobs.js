@@ -4,6 +4,7 @@ import { Problem, Unreachable } from './problem.js';
 import { reached, request } from './request.js';
 import { wait } from './wait.js';
 
+/** @import { ProblemObject } from './problem.js' */
 /** @import { Waiting } from './request.js' */
 
 /**
@@ -17,10 +18,10 @@ import { wait } from './wait.js';
  * @property {{ fraction: number } | null} progress
  * @property {number | null} queue_position
  * @property {{ total: number } | null} timings_ms
- * @property {{ title: string, detail: string } | null} error
+ * @property {ProblemObject & { status: number } | null} error
  */
 
-/** @typedef {{ pix: string, sem: string, model?: string }} Settings */
+/** @typedef {{ pix: string, sem: string, scale: string, model?: string }} Settings */
 
 /**
  * @typedef {object} Staying for who stays until something has come
@@ -31,12 +32,12 @@ import { wait } from './wait.js';
 
 /** Between two connections, as browsers do with an EventSource. */
 const reconnectMs = 2000;
-/** In a row: 18 s, for a service that is being started anew. */
-const eventConnections = 10;
+/** In a row: 30 s, for a service that ends (SHUTDOWN_GRACE_SECONDS: 25) and is started anew. */
+const eventConnections = 16;
 /** Few: each begins at the first byte of what may be a large file. */
 const resultConnections = 4;
 
-/** @param {Settings} settings */
+/** @param {Partial<Settings>} settings */
 export const toQuery = (settings) => new URLSearchParams({ ...settings }).toString();
 
 const asynchronously = { method: 'POST', headers: { prefer: 'respond-async' } };

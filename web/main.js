@@ -1,11 +1,18 @@
 /** The playground: from a photo and the dials to the picture. Read from here. */
 import { showAfter, showBefore } from './compare.js';
 import { showCurl } from './curl.js';
-import { areEqual, offerModels, readSettings, watchDials } from './dials.js';
+import {
+  areEqual,
+  lowerScale,
+  offerModels,
+  readSettings,
+  restoreScale,
+  watchDials,
+} from './dials.js';
 import { element } from './element.js';
 import { adjust, follow, listModels, readResult, upscale } from './jobs.js';
 import { watchPhotoInput } from './photo-input.js';
-import { Problem, Unreachable } from './problem.js';
+import { fittingScale, Problem, Unreachable } from './problem.js';
 import * as report from './report.js';
 
 /** @import { Job, Settings } from './jobs.js' */
@@ -14,7 +21,7 @@ import * as report from './report.js';
  * @typedef {object} Photo
  * @property {File} file
  * @property {string} [source] id of the job that has kept what every other position of the dials is made from
- * @property {{ settings: Settings, job: Job }} [unread] has succeeded, but its picture did not come through
+ * @property {{ settings: Settings, job: Job }} [accepted] what was asked for last, until its picture is there
  */
 
 /** @type {Photo | undefined} */
@@ -30,6 +37,8 @@ let busy;
  * @type {Settings | undefined}
  */
 let asked;
+/** The button starts again what was canceled. */
+let isCanceled = false;
 /** Ends when what was asked for before has been canceled. */
 let running = Promise.resolve();
 const cancel = element('cancel', HTMLButtonElement);
@@ -61,8 +70,10 @@ function stop() {
 /** @param {AbortSignal | undefined} signal */
 function setBusy(signal) {
   busy = signal;
+  if (busy) isCanceled = false;
+  cancel.textContent = isCanceled ? 'Start again' : 'Cancel';
   // Not `disabled`: it would take the focus from who has just used it.
-  cancel.ariaDisabled = String(!busy);
+  cancel.ariaDisabled = String(!busy && !isCanceled);
 }
 
 /**
@@ -75,40 +86,76 @@ async function make(wanted, signal) {
   report.hideProblem();
   report.showProgress(Number.NaN);
   try {
-    const job = takeUnread(wanted, settings) ?? (await finish(wanted, settings, signal));
+    const job = await finish(wanted, settings, signal);
     wanted.source ??= job.id;
     await show(wanted, settings, job, signal);
+    delete wanted.accepted;
   } catch (error) {
     asked = undefined;
-    if (!signal.aborted) {
-      report.say('');
-      report.showProblem(error);
-    }
+    // Of a service that is out of reach nobody knows: the job may go on there, and is looked for first.
+    if (!(error instanceof Unreachable)) delete wanted.accepted;
+    if (!signal.aborted) answerFault(wanted, settings, error);
   }
   // The dials were moved while a first job of the photo ran; an adjust would have been stopped.
   if (asked && !signal.aborted && !areEqual(settings, readSettings())) start();
 }
 
 /**
- * Once: where it still does not come through, it is kept again.
+ * A photo that is too large for the scale gets the largest that it can have.
  * @param {Photo} wanted
  * @param {Settings} settings
+ * @param {unknown} error
  */
-function takeUnread(wanted, settings) {
-  const { unread } = wanted;
-  delete wanted.unread;
-  return unread && areEqual(unread.settings, settings) ? unread.job : undefined;
+function answerFault(wanted, settings, error) {
+  const fitting = fittingScale(error);
+  if (fitting !== undefined && fitting < Number(settings.scale)) {
+    lowerScale(fitting);
+    startAnew(wanted);
+    return;
+  }
+  report.say('');
+  report.showProblem(error);
+}
+
+/**
+ * What a photo has kept is of one scale and one model.
+ * @param {Photo | undefined} wanted
+ */
+function startAnew(wanted) {
+  updateCurl();
+  if (!wanted) return;
+  delete wanted.source;
+  start();
 }
 
 /**
  * @param {Photo} wanted
  * @param {Settings} settings
  * @param {AbortSignal} signal
+ * @returns {Promise<Job>} one that has succeeded
  */
 async function finish(wanted, settings, signal) {
-  const accepted = await accept(wanted, settings, signal);
-  return follow(accepted, { signal, ...staying, onChange: report.showJob });
+  /** @param {Job} job */
+  const keep = (job) => {
+    wanted.accepted = { settings, job };
+    return job;
+  };
+  /** @param {Job} job */
+  const toItsEnd = async (job) =>
+    keep(await follow(keep(job), { signal, ...staying, onChange: report.showJob }));
+  const { accepted } = wanted;
+  if (accepted && areEqual(accepted.settings, settings)) {
+    try {
+      return await toItsEnd(accepted.job);
+    } catch (error) {
+      if (!isGone(error)) throw error;
+    }
+  }
+  return toItsEnd(await accept(wanted, settings, signal));
 }
+
+/** @param {unknown} error */
+const isGone = (error) => error instanceof Problem && [404, 410].includes(error.status);
 
 /**
  * From the kept latents if there are any; a photo of which nothing is kept any more is sent again.
@@ -123,7 +170,7 @@ async function accept(wanted, settings, signal) {
     try {
       return await adjust(wanted.source, settings, waiting);
     } catch (error) {
-      if (!(error instanceof Problem && [404, 410].includes(error.status))) throw error;
+      if (!isGone(error)) throw error;
       delete wanted.source;
     }
   }
@@ -139,10 +186,7 @@ async function accept(wanted, settings, signal) {
  */
 async function show(wanted, settings, job, signal) {
   const onReceive = report.showReceiving;
-  const result = await readResult(job.id, { signal, ...staying, onReceive }).catch((error) => {
-    if (error instanceof Unreachable) wanted.unread = { settings, job };
-    throw error;
-  });
+  const result = await readResult(job.id, { signal, ...staying, onReceive });
   if (!job.output) return;
   const url = await showAfter(result, job.output, () => photo === wanted);
   if (url === undefined) return;
@@ -159,8 +203,8 @@ async function show(wanted, settings, job, signal) {
  * @param {string} name of the photo
  * @param {Settings} settings
  */
-const resultName = (name, { pix, sem }) =>
-  `${name.replace(/\.[^.]*$/, '')}-x4-pix${pix}-sem${sem}.png`;
+const resultName = (name, { pix, sem, scale }) =>
+  `${name.replace(/\.[^.]*$/, '')}-x${scale}-pix${pix}-sem${sem}.png`;
 
 function updateCurl() {
   const name = photo?.file.name ?? 'photo.jpg';
@@ -180,8 +224,9 @@ watchPhotoInput(async (file) => {
   const wanted = { file };
   photo = wanted;
   report.hideResult();
+  restoreScale();
   updateCurl();
-  await showBefore(file, () => photo === wanted);
+  await showBefore(file, Number(readSettings().scale), () => photo === wanted);
   if (photo === wanted) start();
 });
 watchDials({
@@ -192,15 +237,14 @@ watchDials({
     const isFirst = busy && !busy.aborted && !photo?.source;
     if (!isFirst) start();
   },
-  onModel: () => {
-    updateCurl();
-    if (!photo) return;
-    delete photo.source;
-    start();
-  },
+  onChoice: () => startAnew(photo),
 });
 cancel.addEventListener('click', () => {
-  if (!busy) return;
+  if (!busy) {
+    if (isCanceled) start();
+    return;
+  }
+  isCanceled = true;
   stop();
   report.say('Canceled.');
 });

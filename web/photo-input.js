@@ -12,6 +12,8 @@ export function watchPhotoInput(onPhoto) {
     input.value = '';
   });
 
+  element('another', HTMLButtonElement).addEventListener('click', () => input.click());
+
   document.addEventListener('dragover', (event) => {
     if (!event.dataTransfer?.types.includes('Files')) return;
     event.preventDefault();

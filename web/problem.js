@@ -1,14 +1,42 @@
 /** What went wrong, in the words of the API (RFC 9457). */
 
+/**
+ * What this page reads of a problem object.
+ * @typedef {object} ProblemObject
+ * @property {string} title
+ * @property {string} [detail]
+ * @property {string} [code]
+ * @property {{ pointer: string, maximum?: number }[]} [errors]
+ */
+
+/** What the API finds wrong with a photo stays wrong with it. */
+const photoStatuses = [400, 413, 415, 422];
+
 export class Problem extends Error {
-  /** @param {{ title: string, detail?: string, status?: number }} problem */
-  constructor({ title, detail = '', status = 0 }) {
+  /** @param {ProblemObject & { status?: number }} problem */
+  constructor({ title, detail = '', status = 0, code = '', errors = [] }) {
     super(title);
     this.title = title;
     this.detail = detail;
     /** Of the answer; 0 where there was none. */
     this.status = status;
+    this.code = code;
+    this.errors = errors;
   }
+
+  /** True where the same photo would meet it again. */
+  get isOfThePhoto() {
+    return photoStatuses.includes(this.status) && this.code !== 'unknown_model';
+  }
+}
+
+/**
+ * @param {unknown} error
+ * @returns {number | undefined} the largest scale that would do, where the photo is too large for the one asked for
+ */
+export function fittingScale(error) {
+  if (!(error instanceof Problem)) return undefined;
+  return error.errors.find(({ pointer }) => pointer === '#/query/scale')?.maximum;
 }
 
 /** No answer, or one that broke off. */

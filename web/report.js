@@ -59,6 +59,9 @@ export function showProblem(error) {
     error instanceof Problem ? error : { title: 'This page has a fault', detail: String(error) };
   element('problem-title', HTMLElement).textContent = title;
   element('problem-detail', HTMLElement).textContent = detail;
+  const isOfThePhoto = error instanceof Problem && error.isOfThePhoto;
+  element('again', HTMLButtonElement).hidden = isOfThePhoto;
+  element('another', HTMLButtonElement).hidden = !isOfThePhoto;
   problemBox.hidden = false;
 }
 
@@ -73,7 +76,8 @@ export function hideProblem() {
 export function showResult({ input, output, params, timings_ms: timings }, { url, fileName }) {
   const time = timings ? `${(timings.total / 1000).toFixed(2)} s` : 'none: a stored result';
   facts({
-    size: `${input.width} × ${input.height} → ${output?.width} × ${output?.height}, ${toKilobytes(output?.bytes ?? 0)}`,
+    size: `${input.width} × ${input.height} → ${output?.width} × ${output?.height}`,
+    bytes: toKilobytes(output?.bytes ?? 0),
     time,
     'model-name': params.model,
   });
@@ -84,7 +88,7 @@ export function showResult({ input, output, params, timings_ms: timings }, { url
 }
 
 export function hideResult() {
-  facts({ size: '–', time: '–', 'model-name': '–' });
+  facts({ size: '–', bytes: '–', time: '–', 'model-name': '–' });
   download.removeAttribute('href');
   download.setAttribute('aria-disabled', 'true');
 }

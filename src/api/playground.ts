@@ -6,7 +6,7 @@ import { matchesEtag } from './result-headers.ts';
 import type { App } from './services.ts';
 
 /** At the root of the package, beside `src/` and `dist/`. */
-const folder = path.resolve(import.meta.dirname, '../../web');
+export const webFolder = path.resolve(import.meta.dirname, '../../web');
 
 const contentTypes: Record<string, string> = {
   '.html': 'text/html; charset=utf-8',
@@ -34,10 +34,10 @@ const headers = {
 
 /** A route for each file, read once: no path of a request ever reaches the file system. */
 export async function registerPlayground(app: App): Promise<void> {
-  for (const name of await readdir(folder)) {
+  for (const name of await readdir(webFolder)) {
     const type = contentTypes[path.extname(name)];
     if (type === undefined) continue;
-    const bytes = await readFile(path.join(folder, name));
+    const bytes = await readFile(path.join(webFolder, name));
     // Of the content, so that all instances of the API agree.
     const etag = `"${createHash('sha256').update(bytes).digest('base64url')}"`;
     const url = name === 'index.html' ? '/' : `/playground/${name}`;

@@ -10,6 +10,9 @@ import { escapePointer } from './validation.ts';
 /** Room for boundaries and part headers around the file. */
 export const formOverheadBytes = 65_536;
 
+/** Every field that there can be, empty, and some to spare. */
+const maxParts = 8;
+
 /** Throws when a body may not have so many bytes. */
 export type CheckBytes = (bytes: number) => void;
 
@@ -69,13 +72,14 @@ function openForm(headers: BusboyHeaders, maxBytes: number, files: number): Busb
       headers,
       // Kept whole so that a path in it is seen and refused.
       preservePath: true,
-      // A field is refused on sight, and so is a file too many: the counts need room for one.
+      // A file too many is refused on sight, and so is a field that says something.
       limits: {
         fileSize: maxBytes,
         files,
-        fields: 1,
+        // As many as parts: what came after a lower limit would be dropped in silence.
+        fields: maxParts,
         fieldSize: 1024,
-        parts: 8,
+        parts: maxParts,
         headerPairs: 32,
         headerSize: 8192,
       },
@@ -118,7 +122,9 @@ function collectParts(
     else if (seen.has(name ?? '')) tooMany();
     seen.add(name ?? '');
   });
-  form.on('field', (name: string | undefined) => fail(fieldFault(name, names)));
+  form.on('field', (name: string | undefined, text: string) => {
+    if (!isLeftEmpty(name, text, names)) fail(fieldFault(name, names));
+  });
   form.on('filesLimit', tooMany);
   form.on('partsLimit', tooMany);
   return files;
@@ -153,6 +159,10 @@ function nameFault(name: string, names: readonly FormFile[]): AppError {
     errors: [{ pointer: `#/form/${escapePointer(name)}`, detail }],
   });
 }
+
+/** What Swagger UI sends for an optional file that nobody chose. */
+const isLeftEmpty = (name: string | undefined, text: string, names: readonly FormFile[]): boolean =>
+  text === '' && name !== fileField && names.includes(name as FormFile);
 
 function fieldFault(name = '', names: readonly FormFile[] = []): AppError {
   if (name === fileField && names.includes(fileField)) {

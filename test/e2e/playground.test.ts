@@ -95,7 +95,8 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     const result = await shown();
     expect(await sharp(result).metadata()).toMatchObject({ width: 512, height: 512 });
     expect((await pixels(result)).equals(await pixels(await fromApi('1', '1')))).toBe(true);
-    expect(await text('#size')).toMatch(/^128 × 128 → 512 × 512, \d+ kB$/);
+    expect(await text('#size')).toBe('128 × 128 → 512 × 512');
+    expect(await text('#bytes')).toMatch(/^\d+ kB$/);
     expect(await text('#time')).toMatch(/ s$/);
     expect(await text('#model-name')).toBe('pisa-tiny');
     const file = await page.$eval('#download', (link) => link.getAttribute('download'));
@@ -115,7 +116,7 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     await seen.says('Done: pix 1, sem 0.8.');
     const after = await pixels(await seen.shown());
     expect(posts(seen)).toEqual([
-      'POST /upscale?pix=1&sem=1',
+      'POST /upscale?pix=1&sem=1&scale=4',
       'POST /upscale/{id}/adjust?pix=1&sem=0.8',
     ]);
     expect(after.equals(before)).toBe(false);
@@ -138,9 +139,9 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     await seen.press('#pix', 'ArrowRight');
     await seen.says('Done: pix 1.1, sem 1.');
     expect(posts(seen)).toEqual([
-      'POST /upscale?pix=1&sem=1',
+      'POST /upscale?pix=1&sem=1&scale=4',
       'POST 404 /upscale/{id}/adjust?pix=1.1&sem=1',
-      'POST /upscale?pix=1.1&sem=1',
+      'POST /upscale?pix=1.1&sem=1&scale=4',
     ]);
   });
 
@@ -162,7 +163,7 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     await seen.says('Done: pix 1, sem 0.7.');
     expect(deletes(seen)).toEqual([expect.stringMatching(/^DELETE 200 /)]);
     expect(posts(seen)).toEqual([
-      'POST /upscale?pix=1&sem=1',
+      'POST /upscale?pix=1&sem=1&scale=4',
       'POST /upscale/{id}/adjust?pix=1&sem=0.9',
       'POST /upscale/{id}/adjust?pix=1&sem=0.8',
       'POST /upscale/{id}/adjust?pix=1&sem=0.7',
@@ -181,16 +182,74 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     expect(seen.faults).toEqual([]);
   });
 
-  test('Cancel ends a job, and the dials start another', async () => {
+  test('Cancel ends a job, its button starts it again, and so does another photo', async () => {
     const seen = await playground();
     await seen.choose(await resized(640));
     await seen.says('Upscaling');
     await seen.page.click('#cancel');
     await seen.says('Canceled.');
-    await seen.page.waitForSelector('#cancel[aria-disabled=true]');
-    await expect.poll(() => deletes(seen)).toEqual([expect.stringMatching(/^DELETE 200 /)]);
+    await seen.page.waitForSelector('#cancel[aria-disabled=false]::-p-text(Start again)');
+    expect(deletes(seen)).toEqual([expect.stringMatching(/^DELETE 200 /)]);
+    await seen.page.click('#cancel');
+    await seen.page.waitForSelector('#cancel::-p-text(Cancel)');
+    await seen.says('Upscaling');
+    expect(posts(seen)).toHaveLength(2);
     await seen.choose(cat);
     await seen.says('Done: pix 1, sem 1.');
+    await seen.page.waitForSelector('#cancel[aria-disabled=true]::-p-text(Cancel)');
+    expect(await seen.layoutShift()).toBe(0);
+  });
+
+  test('another scale is another job, also in the command and the name of the file', async () => {
+    const seen = await playground();
+    await seen.choose(cat);
+    await seen.says('Done: pix 1, sem 1.');
+    await seen.page.select('#scale', '2');
+    await seen.page.waitForSelector('#size::-p-text(256 × 256)');
+    expect(await sharp(await seen.shown()).metadata()).toMatchObject({ width: 256, height: 256 });
+    expect(posts(seen)).toEqual([
+      'POST /upscale?pix=1&sem=1&scale=4',
+      'POST /upscale?pix=1&sem=1&scale=2',
+    ]);
+    expect(await seen.text('#curl')).toContain('scale=2');
+    const file = await seen.page.$eval('#download', (link) => link.getAttribute('download'));
+    expect(file).toBe('cat-128-x2-pix1-sem1.png');
+  });
+
+  test('a photo too large for its scale gets the largest that fits; the next one what was chosen', async () => {
+    const small = await startService({ env: { MAX_OUTPUT_PIXELS: '90000' } });
+    try {
+      const seen = await playground(`${small.url}/`);
+      const scale = () =>
+        seen.page.$eval('#scale', (select) => (select as { value: string }).value);
+      const choices = () =>
+        seen.page.$$eval('#scale option:enabled', (options) =>
+          options.map(({ textContent }) => textContent),
+        );
+      await seen.choose(cat);
+      await seen.says('Done: pix 1, sem 1.');
+      expect(await seen.text('#size')).toBe('128 × 128 → 300 × 300');
+      expect(posts(seen)).toEqual([
+        'POST 413 /upscale?pix=1&sem=1&scale=4',
+        'POST /upscale?pix=1&sem=1&scale=2.34',
+      ]);
+      expect(await choices()).toEqual(['×2.34 (largest)', '×2', '×1 (same size)']);
+      expect(await seen.text('#curl')).toContain('scale=2.34');
+      // A TIFF, which the page cannot measure either.
+      const tiff = path.join(scratch, 'cat.tiff');
+      writeFileSync(tiff, await sharp(cat).resize(150, 150).tiff().toBuffer());
+      await seen.choose(tiff);
+      await seen.page.waitForSelector('#size::-p-text(150 × 150 → 300 × 300)');
+      expect(await scale()).toBe('2');
+      await seen.choose(await resized(75));
+      await seen.page.waitForSelector('#size::-p-text(75 × 75 → 300 × 300)');
+      expect(await choices()).toEqual(['×4', '×3', '×2', '×1 (same size)']);
+      // Not even the photo as it is.
+      await seen.choose(await resized(310));
+      expect((await seen.problem()).detail).toMatch(/Send a smaller image/);
+    } finally {
+      await small.stop();
+    }
   });
 
   test('what is no photo is refused in the words of the API', async () => {
@@ -203,6 +262,11 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     const answer = await fetch(`${service.url}/upscale`, { method: 'POST', body });
     expect(answer.status).toBe(415);
     expect(await answer.json()).toMatchObject(await seen.problem());
+    // Again, it would be refused again.
+    expect(await seen.page.$('#again:not([hidden])')).toBeNull();
+    const chooser = seen.page.waitForFileChooser();
+    await seen.page.click('#another');
+    await (await chooser).cancel();
     expect(await seen.page.$('#drop[hidden]')).toBeNull();
     expect(await seen.layoutShift()).toBe(0);
     // The browser's own line about the status; nothing of ours.
@@ -233,9 +297,13 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
         Number.parseFloat(picture.computedStyleMap().get('--cut')?.toString() ?? ''),
       );
     const middle = await cut();
+    const spoken = () =>
+      page.$eval('#split', (slider) => slider.getAttribute('aria-valuetext') ?? '');
+    expect(await spoken()).toBe('50 % before');
     await press('#split', 'ArrowRight');
     const byKeyboard = await cut();
     expect(byKeyboard).toBeGreaterThan(middle);
+    expect(await spoken()).toMatch(/^5[1-9] % before$/);
     const grip = async () => {
       const box = await (await page.$('#divider'))?.boundingBox();
       if (!box) throw new Error('no divider is shown');
@@ -254,8 +322,13 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     expect(await cut()).toBeCloseTo(byMouse + 100, -1);
     await page.focus('#actual');
     await page.keyboard.press('Enter');
-    const width = await page.$eval('#picture', (picture) => picture.getBoundingClientRect().width);
-    expect(width).toBe(512);
+    const width = () => page.$eval('#picture', (picture) => picture.getBoundingClientRect().width);
+    expect(await width()).toBe(512);
+    // A pixel of the screen for each, not one of the page.
+    await page.setViewport({ width: 390, height: 844, hasTouch: true, deviceScaleFactor: 2 });
+    // The page hears of it with the next frame.
+    await page.screenshot();
+    await expect.poll(width).toBe(256);
   });
 
   test('the curl command that is shown gives the same pixels, whatever the photo is called', async () => {
@@ -308,20 +381,20 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
         "document.querySelector('#model-name').textContent === 'identity'",
       );
       expect(posts(seen)).toEqual([
-        'POST /upscale?pix=1&sem=1&model=blur',
-        'POST /upscale?pix=1&sem=1&model=identity',
+        'POST /upscale?pix=1&sem=1&scale=4&model=blur',
+        'POST /upscale?pix=1&sem=1&scale=4&model=identity',
       ]);
       expect(await seen.layoutShift()).toBe(0);
       expect(seen.faults).toEqual([]);
       // The models are asked for again after a fault, and the choice stays.
-      const file = path.join(scratch, 'no-photo.txt');
-      writeFileSync(file, 'Not a photo.');
-      await seen.choose(file);
+      await seen.page.setOfflineMode(true);
+      await seen.choose(await resized(130));
       await seen.problem();
+      await seen.page.setOfflineMode(false);
       const models = seen.page.waitForResponse((response) => response.url().endsWith('/models'));
       await seen.page.click('#again');
       await (await models).text();
-      await seen.problem();
+      await seen.says('Done: pix 1, sem 1.');
       expect(await seen.page.$eval('#model', (select) => (select as { value: string }).value)).toBe(
         'identity',
       );
@@ -333,7 +406,7 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
 
   test.runIf(picture)('a picture of it', async () => {
     const { page, choose, says } = await playground();
-    await page.setViewport({ width: 1200, height: 720 });
+    await page.setViewport({ width: 1200, height: 840 });
     await choose(cat);
     await says('Done: pix 1, sem 1.');
     // As `make serve` has it, not the free port of this test.
@@ -417,12 +490,46 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     await seen.choose(await resized(300));
     await seen.page.waitForSelector('#problem', { visible: true, timeout: 60_000 });
     expect((await seen.problem()).title).toBe(unreachable);
-    expect(tries).toBe(10);
+    expect(tries).toBe(16);
     // Once, not at each try: it is read out.
     expect((await said()).slice(-2)).toEqual([`${unreachable}. Trying again …`, '']);
     isGone = false;
     await seen.page.click('#again');
     await seen.says('Done: pix 1, sem 1.');
+    // The job had gone on.
+    expect(posts(seen)).toHaveLength(1);
+    proxy.stop();
+  });
+
+  test('a job that the service has lost meanwhile is asked for again', async () => {
+    let isGone = false;
+    let job = '';
+    const proxy = await startProxy(service.url, (url, response) => {
+      if (isGone) response.destroy();
+      else if (url.endsWith('/events') && job === '') {
+        job = url.replace('/photos', '').replace('/events', '');
+        response.once('data', () => {
+          isGone = true;
+          response.destroy();
+        });
+      }
+    });
+    const seen = await playground(`${proxy.url}/photos/`);
+    // What is waited for between two tries.
+    await seen.page.evaluate(`{
+      const { setTimeout } = globalThis;
+      globalThis.setTimeout = (callback, ms) => setTimeout(callback, ms === 2000 ? 20 : ms);
+    }`);
+    await seen.choose(await resized(210));
+    await seen.problem();
+    const status = async () =>
+      ((await (await fetch(`${service.url}${job}`)).json()) as { status: string }).status;
+    await expect.poll(status, { timeout: 60_000 }).toBe('succeeded');
+    expect((await fetch(`${service.url}${job}`, { method: 'DELETE' })).status).toBe(204);
+    isGone = false;
+    await seen.page.click('#again');
+    await seen.says('Done: pix 1, sem 1.');
+    expect(posts(seen)).toHaveLength(2);
     proxy.stop();
   });
 
@@ -452,7 +559,7 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
         'Done: pix 1, sem 1.',
       ]);
       expect(downloads).toBe(2);
-      expect(posts(seen)).toEqual(['POST /photos/upscale?pix=1&sem=1']);
+      expect(posts(seen)).toEqual(['POST /photos/upscale?pix=1&sem=1&scale=4']);
       const onPage = await pixels(await seen.shown());
       expect(onPage.equals(await pixels(await fromApi('1', '1')))).toBe(true);
       proxy.stop();
@@ -517,7 +624,7 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
       await seen.press('#sem', 'ArrowLeft');
       await seen.says('Done: pix 1, sem 0.9.');
       expect(posts(seen)).toEqual([
-        'POST /upscale?pix=1&sem=1',
+        'POST /upscale?pix=1&sem=1&scale=4',
         'POST /upscale/{id}/adjust?pix=1&sem=0.9',
       ]);
     });
@@ -528,7 +635,7 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
       await seen.says('Upscaling');
       await seen.page.click('#cancel');
       await seen.says('Canceled.');
-      await seen.page.waitForSelector('#cancel[aria-disabled=true]');
+      await seen.page.waitForSelector('#cancel::-p-text(Start again)');
       await awayAndBack(seen);
       expect(await seen.text('#status')).toBe('Canceled.');
       await seen.choose(cat);

@@ -48,7 +48,7 @@ test('the page names its own files only, relative to itself', async () => {
     'playground/icon.svg',
     'playground/style.css',
     'playground/main.js',
-    'docs',
+    'docs/',
   ]);
   expect(page).not.toMatch(/\sstyle=|\son[a-z]+=/);
 });
