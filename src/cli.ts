@@ -1,26 +1,13 @@
 #!/usr/bin/env node
 /** The command line. Each command lives in `src/commands`; they are loaded when called, so `--help` is quick. */
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command } from 'commander';
+import { dialOptions, numberIn } from './commands/dial-options.ts';
 import { type Config, loadConfig } from './config.ts';
 import { AppError } from './errors.ts';
-import { colorFixes, outputFormats } from './jobs/params.ts';
 import { description, version } from './package-info.ts';
 
 // ONNX Runtime reports to its makers unless this is set before it is loaded. We call nobody.
 process.env.ORT_DISABLE_TELEMETRY = '1';
-
-const numberIn =
-  (min: number, max: number, whole = false) =>
-  (text: string): number => {
-    const value = Number(text);
-    const fits = text.trim() !== '' && value >= min && value <= max;
-    if (!fits || (whole && !Number.isInteger(value))) {
-      throw new InvalidArgumentError(
-        `Expected a ${whole ? 'whole ' : ''}number from ${min} to ${max}.`,
-      );
-    }
-    return value;
-  };
 
 /** The settings, or a clear end of the process. */
 function settingsOrExit(): Config {
@@ -78,35 +65,15 @@ program
     await serveWorker(settingsOrExit());
   });
 
-program
+const upscale = program
   .command('upscale')
   .description('upscale files on this machine, without queue or service')
   .argument(
     '<input...>',
     'photos, folders or globs, then the output file or folder as the last argument',
-  )
-  .option('--pix <λ>', 'how much degradation to remove, 0 to 2', numberIn(0, 2), 1)
-  .option('--sem <λ>', 'how much detail to add, 0 to 2', numberIn(0, 2), 1)
-  .option('--scale <factor>', 'output size / input size, 1 to 4', numberIn(1, 4), 4)
-  .addOption(
-    new Option(
-      '--format <type>',
-      'output type; default: by the ending of the output, else png',
-    ).choices(outputFormats),
-  )
-  .option('--quality <1-100>', 'quality of jpeg, webp, avif', numberIn(1, 100, true), 90)
-  .addOption(
-    new Option(
-      '--colorfix <kind>',
-      "how colours are held to the input; default: the model's",
-    ).choices(colorFixes),
-  )
-  .addOption(
-    new Option('--metadata <what>', 'keep: re-attach colour profile, EXIF and XMP')
-      .choices(['none', 'keep'])
-      .default('none'),
-  )
-  .option('--model <name>', 'model bundle in MODELS_DIR; default: the MODEL setting')
+  );
+for (const option of dialOptions()) upscale.addOption(option);
+upscale
   .option('--device <device>', 'cpu, webgpu or cuda:N; default: the first of DEVICES')
   .option('--force', 'replace output files that exist')
   .action(async (paths: string[], flags) => {
@@ -174,6 +141,14 @@ keys
     }
     const { createKey } = await import('./commands/keys.ts');
     await createKey(name, file, limits);
+  });
+keys
+  .command('webhook-secret')
+  .description('print what a client verifies its webhooks with (docs/webhooks.md)')
+  .argument('<name>', 'of the client, as in API_KEYS_FILE')
+  .action(async (name: string) => {
+    const { printWebhookSecret } = await import('./commands/keys.ts');
+    await printWebhookSecret(name, settingsOrExit());
   });
 
 program.parseAsync().catch(fail);

@@ -106,6 +106,12 @@ export const settings = {
     0,
     'Jobs that have not ended, of each key that has no limit of its own, or of each address where no keys are asked for. 0: no limit.',
   ),
+  STREAMS_PER_CLIENT: integer(
+    1,
+    1_000_000,
+    500,
+    'Results that are on their way to one API key, and streams of events that it has open: so many of each in one API process. Beyond that requests get 429 with Retry-After.',
+  ),
   WORKER_PORT: integer(
     0,
     65535,
@@ -239,7 +245,7 @@ export const settings = {
     1,
     1_048_576,
     512,
-    'Memory of one API process for uploads that arrive, are fetched by URL or are being stored, by what has come of each. One of MAX_UPLOAD_BYTES always fits. An upload that declares more than is left, or comes to more, gets 503 with Retry-After.',
+    'Memory of one API process for uploads that arrive, are fetched by URL or are being stored, by what has come of each. One of MAX_UPLOAD_BYTES always fits. An upload that declares more than is left, or comes to more, gets 503 with Retry-After. No API key has more than half of it, or one upload of MAX_UPLOAD_BYTES if that is more: beyond that it gets 429.',
   ),
   IMAGE_URL_ALLOWED_HOSTS: allowList(
     'Hosts from which `image_url` may fetch although they are not public.',
@@ -248,7 +254,7 @@ export const settings = {
     1,
     10_000,
     16,
-    'Images that one API process fetches by URL at once; each may take MAX_UPLOAD_BYTES of memory. Beyond that requests get 503 with Retry-After.',
+    'Images that one API process fetches by URL at once; their memory counts in UPLOADS_IN_FLIGHT_MEGABYTES. Beyond that requests get 503 with Retry-After; one API key gets 429 beyond half of them.',
   ),
   IMAGE_URL_TIMEOUT_SECONDS: integer(
     1,
@@ -323,6 +329,12 @@ export const settings = {
     'on or off',
     /^(on|off)$/,
   ),
+  REUSED_MAX_MEGABYTES: integer(
+    1,
+    1_048_576,
+    256,
+    'Size of all results that were copied from stored ones (RESULT_CACHE) and have not expired. No API key has more than half of it. Beyond that a request is not answered from a stored result: it is a job in the queue.',
+  ),
   IDEMPOTENCY_KEY_SECONDS: integer(
     60,
     31_536_000,
@@ -345,6 +357,12 @@ export const settings = {
     secret: true,
     parse: (raw: string) => listOf(raw, (part) => (parseSecret(part) ? part : undefined)),
   }),
+  WEBHOOK_SIGN_WITH: text(
+    'client',
+    'Where API keys are asked for. client: events are signed with the secret of their client (`keys webhook-secret`). both: with WEBHOOK_SECRET itself too, until every receiver knows the secret of its client.',
+    'client or both',
+    /^(client|both)$/,
+  ),
   WEBHOOK_ALLOWED_HOSTS: allowList(
     'Hosts that webhooks may reach although they are not public, or although they take no TLS.',
   ),
@@ -366,7 +384,7 @@ export const settings = {
     1,
     10_000,
     8,
-    'Of these, how many to one host: a slow one leaves room for the others.',
+    'Of these, how many to one host, whatever its ports: a slow one leaves room for the others. With API keys, a client has a quarter of WEBHOOKS_IN_FLIGHT at the most.',
   ),
   SWEEP_MAX_CELLS: integer(1, 1024, 25, 'Most cells of a contact sheet (`sweep`): pix × sem.'),
   SHUTDOWN_DELAY_SECONDS: integer(

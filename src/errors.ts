@@ -49,6 +49,7 @@ export const errorCatalogue = {
   queue_full: entry(429, 'The queue is full', true),
   rate_limited: entry(429, 'Too many requests in a minute', true),
   too_many_jobs: entry(429, 'Too many jobs that have not ended', true),
+  too_much_at_once: entry(429, 'Too much is under way for this client', true),
   headers_too_large: entry(431, 'The request headers are too large'),
   internal: entry(500, 'Something went wrong on our side', true),
   device_lost: entry(500, 'The device process stopped during the job', true),
@@ -79,6 +80,8 @@ export interface FieldError {
   /** JSON pointer or `#/query/name` of the offending value. */
   pointer: string;
   detail: string;
+  /** The largest value that would have been taken in this case, where it is below what the schema says. */
+  maximum?: number;
 }
 
 export interface AppErrorOptions {

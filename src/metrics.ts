@@ -105,7 +105,7 @@ export const metrics = {
   }),
   deviceRestarts: new Counter({
     name: 'pisa_device_restarts_total',
-    help: 'Device processes replaced, by reason: crashed, hung, disobeyed, memory.',
+    help: 'Device processes replaced, by reason: crashed, hung, broken, disobeyed, memory.',
     labelNames: ['device', 'reason'] as const,
     registers,
   }),

@@ -2,9 +2,9 @@
 import type { FastifyReply } from 'fastify';
 import { AppError } from '../errors.ts';
 import { isFinal, type JobSnapshot } from '../jobs/job-snapshot.ts';
-import { contentTypeOf } from '../jobs/params.ts';
 import type { AnswerPlan } from './answer-plan.ts';
 import { enteredHeaderSchemas } from './enter-job.ts';
+import { imageContent } from './image-content.ts';
 import { jobUrl, toJobObject } from './job-object.ts';
 import { sendProblem } from './problems.ts';
 import { isSucceeded, resultHeaderSchemas } from './result-headers.ts';
@@ -12,7 +12,6 @@ import { sendResult } from './send-result.ts';
 import type { Services } from './services.ts';
 import { whenClosed } from './when-closed.ts';
 
-const imageBytes = { schema: { type: 'string', format: 'binary' } };
 const jobContent = { 'application/json': { schema: { $ref: 'Job#' } } };
 const jobHeaders = {
   Location: { type: 'string', description: 'The job.' },
@@ -26,10 +25,7 @@ export const jobResponses = {
   200: {
     description: 'The job has ended: the job object, or the image.',
     headers: { ...jobHeaders, ...resultHeaderSchemas },
-    content: {
-      ...jobContent,
-      ...Object.fromEntries(Object.values(contentTypeOf).map((type) => [type, imageBytes])),
-    },
+    content: { ...jobContent, ...imageContent },
   },
   202: {
     description: 'The job is accepted and has not ended.',
@@ -54,7 +50,7 @@ export async function answerJob(
   });
   if (plan.preferenceApplied) reply.header('preference-applied', plan.preferenceApplied);
   if (plan.waitMs === 0) return answer(services, reply, plan, accepted);
-  const job = await waitForEnd(services, reply, accepted.id, plan.waitMs);
+  const job = await waitForEnd(services, reply, accepted, plan.waitMs);
   return answer(services, reply, plan, job);
 }
 
@@ -62,10 +58,10 @@ export async function answerJob(
 export async function waitForEnd(
   { queue, closing }: Services,
   reply: FastifyReply,
-  id: string,
+  accepted: JobSnapshot,
   waitMs: number,
 ): Promise<JobSnapshot> {
-  const job = await queue.waitFor(id, waitMs, endOfWait(reply, closing));
+  const job = await queue.waitFor(accepted, waitMs, endOfWait(reply, closing));
   if (job) return job;
   throw new AppError('job_not_found', 'The job was deleted while this request waited for it.');
 }
@@ -85,12 +81,12 @@ function endOfWait(reply: FastifyReply, closing: AbortSignal): AbortSignal {
 }
 
 async function answer(
-  { store }: Services,
+  services: Services,
   reply: FastifyReply,
   plan: AnswerPlan,
   job: JobSnapshot,
 ): Promise<FastifyReply> {
-  if (plan.kind === 'image' && isSucceeded(job)) return sendResult(reply, store, job);
+  if (plan.kind === 'image' && isSucceeded(job)) return sendResult(services, reply, job);
   // The worker has logged it; here it is an answer like any other.
   if (plan.kind === 'image' && job.error) return sendProblem(reply, job.error);
   return reply.code(isFinal(job.status) ? 200 : 202).send(toJobObject(job));

@@ -9,6 +9,7 @@ import { AppError } from '../errors.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import { ApiKeys } from './clients/api-keys.ts';
+import { ClientShare, streamsOf } from './clients/client-share.ts';
 import { registerClients } from './clients/register-clients.ts';
 import { registerDocs } from './docs.ts';
 import { ImageFetches } from './image-fetches.ts';
@@ -103,6 +104,7 @@ export async function buildApp({
     config,
     queue,
     store,
+    results: new ClientShare(streamsOf(config), 'results on their way'),
     imageFetches: new ImageFetches(config),
     uploadBudget: new UploadBudget(config),
     leaving,

@@ -12,6 +12,7 @@ import { type AnswerPlan, planAnswer } from './answer-plan.ts';
 import { enterJob, findRepeated, isRepeated } from './enter-job.ts';
 import { findFinishedJob, type JobRequest } from './find-job.ts';
 import { type JobOptions, resolveJobOptions } from './job-options.ts';
+import { jobProblems } from './problem-schema.ts';
 import type { AskedJob } from './request-digest.ts';
 import type { FinishedJob } from './result-headers.ts';
 import type { Services } from './services.ts';
@@ -20,24 +21,9 @@ import type { UploadLoan } from './upload-budget.ts';
 
 /** What every route that makes a job from another can answer. */
 export const derivedJobProblems: readonly ErrorCode[] = [
-  'job_not_found',
   'job_not_finished',
   'job_has_no_result',
-  'canceled',
-  'input_expired',
-  'result_expired',
-  'too_many_pixels',
-  'invalid_parameter',
-  'unknown_model',
-  'queue_full',
-  'redis_unavailable',
-  'storage_unavailable',
-  'device_lost',
-  'model_too_large',
-  'model_failed',
-  'out_of_device_memory',
-  'disk_full',
-  'job_timeout',
+  ...jobProblems,
 ];
 
 /** What the routes that answer as `POST /upscale` does can answer besides. */
@@ -142,7 +128,7 @@ export async function answerDerived(
     await checkRoomAndModel(queue, asked.params.model, config);
   }
   check();
-  const entered = await uploadBudget.lend(async (loan) =>
+  const entered = await uploadBudget.lend(request.client, async (loan) =>
     enterJob(services, request, {
       uploads: { maps: readMaps ? await readMaps(loan) : {} },
       asked: { ...asked, source: data.source, ...options },

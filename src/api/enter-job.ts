@@ -5,21 +5,24 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { FastifyRequest } from 'fastify';
+import type { Config } from '../config.ts';
 import { type ImageFacts, inputKey, mapKeys, type UpscaleJobData } from '../jobs/job.ts';
 import type { JobSnapshot } from '../jobs/job-snapshot.ts';
-import type { UpscaleQueue } from '../jobs/queue.ts';
+import type { JobUploads, ReuseOptions, UpscaleQueue } from '../jobs/queue.ts';
 import { metrics } from '../metrics.ts';
 import { countedFor } from './clients/client.ts';
+import { shareOf } from './clients/client-share.ts';
 import {
   type AskedJob,
   contentKey,
   digestFiles,
   type FileDigests,
-  type JobUploads,
   requestFingerprint,
   requestWording,
 } from './request-digest.ts';
 import type { Services } from './services.ts';
+
+const megabyte = 1_000_000;
 
 export interface EnteredJob {
   job: JobSnapshot;
@@ -132,9 +135,8 @@ export async function enterJob(
     requestId: request.id,
     ...(request.span ? { traceparent: request.span.traceparent } : {}),
   };
-  const keepMaxBytes = config.KEEP_MAX_MEGABYTES * 1_000_000;
   const reused =
-    outcome === 'miss' ? await queue.reuse(id, uploads, data, keepMaxBytes) : undefined;
+    outcome === 'miss' ? await queue.reuse(id, uploads, data, reuseOptions(config)) : undefined;
   const job =
     reused ??
     (await queue.submit(id, uploads, data, {
@@ -147,8 +149,17 @@ export async function enterJob(
   return { job, headers: { 'x-cache': found } };
 }
 
+function reuseOptions(config: Config): ReuseOptions {
+  const maxBytes = config.REUSED_MAX_MEGABYTES * megabyte;
+  return {
+    keepMaxBytes: config.KEEP_MAX_MEGABYTES * megabyte,
+    maxBytes,
+    maxClientBytes: Math.min(maxBytes, shareOf(maxBytes, config)),
+  };
+}
+
 /** Where the strength maps of a job go; nothing when it has none. */
-function mapsOf(id: string, { maps }: JobUploads): Pick<UpscaleJobData, 'maps'> {
+function mapsOf(id: string, { maps = {} }: JobUploads): Pick<UpscaleJobData, 'maps'> {
   if (!maps.pix && !maps.sem) return {};
   const { pix, sem } = mapKeys(id);
   return { maps: { ...(maps.pix ? { pix } : {}), ...(maps.sem ? { sem } : {}) } };

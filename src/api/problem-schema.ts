@@ -24,6 +24,12 @@ export const problemSchema = Type.Object(
           {
             pointer: Type.String({ description: 'Where: `#/query/pix`, `#/form/image`, …' }),
             detail: Type.String(),
+            maximum: Type.Optional(
+              Type.Number({
+                description:
+                  'The largest value that would have been taken: of `scale`, for this image.',
+              }),
+            ),
           },
           { additionalProperties: false },
         ),
@@ -50,7 +56,28 @@ const everywhere: ErrorCode[] = [
 /** Routes that ask for a key, where keys are in use. */
 const guarded: ErrorCode[] = ['unauthorized', 'forbidden'];
 /** Whoever can meet a full queue can meet a client's own limits first. */
-const limits: ErrorCode[] = ['rate_limited', 'too_many_jobs'];
+const limits: ErrorCode[] = ['rate_limited', 'too_many_jobs', 'too_much_at_once'];
+
+/** What every route that makes a job, and may wait for it, can answer. */
+export const jobProblems: readonly ErrorCode[] = [
+  'invalid_parameter',
+  'too_many_pixels',
+  'unknown_model',
+  'queue_full',
+  'redis_unavailable',
+  'storage_unavailable',
+  // Of a job that failed, was canceled, deleted or outlived while the request waited for it.
+  'job_not_found',
+  'canceled',
+  'input_expired',
+  'result_expired',
+  'device_lost',
+  'model_too_large',
+  'model_failed',
+  'out_of_device_memory',
+  'disk_full',
+  'job_timeout',
+];
 
 /**
  * The `response` entries of a route for the problems it can answer, one for each status, its codes listed.

@@ -2,11 +2,8 @@
 import { createHash } from 'node:crypto';
 import { setImmediate as otherWork } from 'node:timers/promises';
 import type { UpscaleJobData } from '../jobs/job.ts';
+import type { JobUploads } from '../jobs/queue.ts';
 import { version } from '../package-info.ts';
-import type { Upload } from './upload.ts';
-
-/** The files of a request. A job from a source has no image of its own. */
-export type JobUploads = Pick<Upload, 'maps'> & Partial<Pick<Upload, 'image'>>;
 
 export type AskedJob = Omit<
   UpscaleJobData,
@@ -20,7 +17,7 @@ export type FileDigests = readonly (string | null)[];
 const sliceBytes = 1 << 20;
 
 /** The one look at the bytes of the files: both digests below are made from what it returns. */
-export async function digestFiles({ image, maps }: JobUploads): Promise<FileDigests> {
+export async function digestFiles({ image, maps = {} }: JobUploads): Promise<FileDigests> {
   const digests: (string | null)[] = [];
   for (const bytes of [image, maps.pix, maps.sem]) {
     digests.push(bytes ? await digestInSlices(bytes) : null);

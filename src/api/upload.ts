@@ -38,7 +38,7 @@ export interface UploadOptions {
  * @returns the bytes of the image, at least one, and of the maps beside it; together at most `maxBytes`
  * @throws missing_image | too_many_files | upload_too_large | unsupported_media_type | malformed_request |
  *   invalid_parameter (a form field beside the image) | url_not_allowed | image_url_failed | too_many_fetches |
- *   too_many_uploads
+ *   too_many_uploads | too_much_at_once
  */
 export async function readUpload(
   request: FastifyRequest,
@@ -64,7 +64,7 @@ export async function readUpload(
 /**
  * The strength maps of a request that has no image: a form with one or both, or no body at all.
  * @throws upload_too_large | unsupported_media_type | malformed_request | too_many_files | invalid_parameter |
- *   too_many_uploads
+ *   too_many_uploads | too_much_at_once
  */
 export async function readMaps(
   request: FastifyRequest,
@@ -95,7 +95,7 @@ interface BodyBounds {
 
 /**
  * The last look before a body is read.
- * @returns what holds the bytes that have come, and throws `fault` or too_many_uploads
+ * @returns what holds the bytes that have come, and throws `fault`, too_many_uploads or too_much_at_once
  * @throws the same of the length that is declared | malformed_request when the client has left
  */
 function admitBody(

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import type { Logger } from 'pino';
-import { within } from '../jobs/within.ts';
+import { within } from '../waits.ts';
 
 /** How it ended; `err`: it could not be started. */
 type RedisEnd = { code: number | null; signal: NodeJS.Signals | null } | { err: unknown };

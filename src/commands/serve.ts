@@ -7,12 +7,12 @@ import { type ApiServer, startServer } from '../api/server.ts';
 import { type Config, otlpProtocol } from '../config.ts';
 import { AppError } from '../errors.ts';
 import { UpscaleQueue } from '../jobs/queue.ts';
-import { within } from '../jobs/within.ts';
 import { createLogger } from '../logging/logger.ts';
 import { registry } from '../metrics.ts';
-import { packageRoot, version } from '../package-info.ts';
+import { packageRoot, software, version } from '../package-info.ts';
 import { openStore, type StoreLocation, storeLocation } from '../storage/open-store.ts';
 import { startTracing } from '../tracing/tracing.ts';
+import { within } from '../waits.ts';
 import { Deliverer } from '../webhooks/deliverer.ts';
 import { startPodDeletionCost } from '../worker/pod-deletion-cost.ts';
 import { startWorker } from '../worker/start-worker.ts';
@@ -26,9 +26,6 @@ const redisStartLimitMs = 15_000;
 /** A collector that is away must not hold up the end. */
 const tracesLimitMs = 2000;
 
-/** Goes into the recipe of every output image, the same as from `pisa-serve upscale`. */
-const software = `pisa-serve ${version}`;
-
 /** Api and worker in one process, with a private Redis unless REDIS_URL is set. Resolves after shutdown. */
 export async function serve(config: Config): Promise<void> {
   const logger = createLogger(config, 'serve');
@@ -36,7 +33,7 @@ export async function serve(config: Config): Promise<void> {
     const isPrivate = config.REDIS_URL === '';
     const redisUrl = isPrivate ? await ownRedis(config, logger, closers) : config.REDIS_URL;
     const store = storeLocation(config, redisUrl, isPrivate);
-    const worker = await startWorker({ config, redisUrl, store, logger, software });
+    const worker = await startWorker({ config, redisUrl, store, logger });
     // Closers run in reverse: api and worker, then Redis. This one is for an api that does not start.
     closers.push(() => worker.close());
     const api = await startApi(config, redisUrl, store, logger, closers);
@@ -67,7 +64,7 @@ export async function serveWorker(config: Config): Promise<void> {
   await run(logger, config, 'pisa-serve-worker', async (closers) => {
     const redisUrl = sharedRedis(config, 'worker');
     const store = storeLocation(config, redisUrl);
-    const worker = await startWorker({ config, redisUrl, store, logger, software });
+    const worker = await startWorker({ config, redisUrl, store, logger });
     closers.push(() => worker.close());
     const health = await listening('WORKER_PORT', config.WORKER_PORT, () =>
       startHealthServer({
@@ -203,11 +200,11 @@ function announce(url: string, config: Config): void {
     ? `\n$KEY is a key that \`pisa-serve keys create\` has printed (docs/api-keys.md).\n`
     : '';
   process.stdout.write(`
-pisa-serve ${version} is ready: ${url} (model ${config.MODEL}, ${config.DEVICES.join(', ')}). API: ${url}/docs
+${software} is ready: ${url} (model ${config.MODEL}, ${config.DEVICES.join(', ')}). API: ${url}/docs
 
 Open it in a browser, or try in another terminal:
   curl -f ${header}-F 'image=@${photo}' -H 'Accept: image/png' '${url}/upscale?pix=1&sem=1' -o cat-512.png
 ${origin}
-Ctrl-C ends it.
+Ctrl-C ends it; jobs that run get up to ${config.SHUTDOWN_GRACE_SECONDS} s to finish. A second Ctrl-C ends it at once.
 `);
 }

@@ -11,8 +11,8 @@ import {
   outputFormats,
   resolveParams,
   type UpscaleQuery,
+  upscaleDefaults,
 } from '../jobs/params.ts';
-import { version } from '../package-info.ts';
 import { loadModel, type Model } from '../pipeline/model.ts';
 import { upscale } from '../pipeline/upscale.ts';
 import { deviceMemory } from '../worker/device-memory.ts';
@@ -70,6 +70,8 @@ export async function upscaleFiles(
   } finally {
     process.off('SIGINT', stop);
     await model.dispose();
+    // A shell ends its loop only when the command has died of the signal, whatever its exit code.
+    if (abort.signal.aborted) process.kill(process.pid, 'SIGINT');
   }
 }
 
@@ -125,7 +127,6 @@ async function upscaleFile(
         maxInputPixels: config.MAX_INPUT_PIXELS,
         maxOutputPixels: config.MAX_OUTPUT_PIXELS,
       },
-      software: `pisa-serve ${version}`,
       onProgress,
     },
   );
@@ -134,9 +135,11 @@ async function upscaleFile(
   return `${lowRes} → ${superRes}  ${input.width}×${input.height} → ${width}×${height}  ${seconds} s`;
 }
 
-/** Writes beside the target and renames, so that a stopped run leaves no half image. */
+/** Beside the target, and renamed once it is whole, so that a stopped run leaves no half image. */
+const partialOf = (file: string): string => `${file}.${process.pid}.partial`;
+
 async function writeWhole(file: string, bytes: Uint8Array): Promise<void> {
-  const partial = `${file}.${process.pid}.partial`;
+  const partial = partialOf(file);
   try {
     await writeFile(partial, bytes);
     await rename(partial, file);
@@ -151,6 +154,12 @@ async function pairFiles(
   format: OutputFormat | undefined,
   force: boolean,
 ): Promise<FilePair[]> {
+  if ([...inputs, output].includes('-')) {
+    throw new AppError(
+      'invalid_parameter',
+      'Standard input and output (-) cannot be used: name a photo, and a file or folder for the output.',
+    );
+  }
   const expanded = await Promise.all(inputs.map(expandInput));
   const files = [...new Set(expanded.flat())];
   if (files.length === 0) {
@@ -167,9 +176,14 @@ async function pairFiles(
         `The ending of ${output} names no output format. Use .png, .jpg, .webp or .avif, or give --format ${outputFormats.join('|')}.`,
       );
     }
-    const pair = { lowRes: files[0] ?? '', superRes: output, format: format ?? named ?? 'png' };
+    const pair = {
+      lowRes: files[0] ?? '',
+      superRes: output,
+      format: format ?? named ?? upscaleDefaults.format,
+    };
     const pairs = await checkTargets([pair], force);
     await makeFolder(path.dirname(output));
+    await tryOutputs(pairs);
     return pairs;
   }
   if (formatOfExtension[extension] && !(await isFolder(output))) {
@@ -179,9 +193,9 @@ async function pairFiles(
     );
   }
   await makeFolder(output);
-  const chosen = format ?? 'png';
+  const chosen = format ?? upscaleDefaults.format;
   const ending = chosen === 'jpeg' ? 'jpg' : chosen;
-  return checkTargets(
+  const pairs = await checkTargets(
     files.map((lowRes) => ({
       lowRes,
       superRes: path.join(output, `${path.parse(lowRes).name}.${ending}`),
@@ -189,6 +203,8 @@ async function pairFiles(
     })),
     force,
   );
+  await tryOutputs(pairs);
+  return pairs;
 }
 
 /**
@@ -206,6 +222,27 @@ async function makeFolder(folder: string): Promise<void> {
       `Nothing can be written into the folder ${folder} (${code}). Name another output.`,
       { cause },
     );
+  }
+}
+
+/**
+ * The folder may be there and the file still impossible: a name that is too long, a file system that takes no files.
+ * @throws invalid_parameter
+ */
+async function tryOutputs(pairs: readonly FilePair[]): Promise<void> {
+  for (const { superRes } of pairs) {
+    const partial = partialOf(superRes);
+    try {
+      await writeFile(partial, '');
+      await rm(partial);
+    } catch (cause) {
+      const code = (cause as NodeJS.ErrnoException).code ?? String(cause);
+      throw new AppError(
+        'invalid_parameter',
+        `The output ${superRes} cannot be written (${code}). Name another one.`,
+        { cause },
+      );
+    }
   }
 }
 

@@ -1,20 +1,15 @@
 /**
- * The producer's BullMQ queues: upscale jobs, and the webhooks that wait for them. A BullMQ `Queue` asks Redis for its version as soon as it is made and, on a
- * connection that fails at once, remembers a failure for ever. So it is made when Redis is ready, not before,
- * and an api that starts ahead of its Redis recovers.
+ * The producer's BullMQ queues: upscale jobs, and the webhooks that wait for them. A BullMQ `Queue` asks Redis for its
+ * version as soon as it is made and, on a connection that fails at once, remembers a failure for ever. So it is made
+ * when Redis is ready, not before, and an api that starts ahead of its Redis recovers.
  */
 import { FlowProducer, type JobsOptions, Queue } from 'bullmq';
 import type { Redis } from 'ioredis';
 import { AppError } from '../errors.ts';
+import { within } from '../waits.ts';
 import { type UpscaleJobData, type UpscaleJobResult, upscaleQueueName } from './job.ts';
 import type { UpscaleJob } from './job-snapshot.ts';
-import {
-  type DeliveryData,
-  type DeliveryQueue,
-  type Webhook,
-  webhookQueueName,
-} from './webhook.ts';
-import { within } from './within.ts';
+import { type DeliveryQueue, deliveryData, type Webhook, webhookQueueName } from './webhook.ts';
 
 type UpscaleBullQueue = Queue<UpscaleJobData, UpscaleJobResult>;
 
@@ -98,7 +93,7 @@ export class BullQueue {
     const flow = await flows.add({
       name: 'deliver',
       queueName: webhookQueueName,
-      data: { url: webhook.url } satisfies DeliveryData,
+      data: deliveryData(webhook, data),
       opts: this.#deliveryOptions(id, webhook),
       children: [
         {
@@ -124,9 +119,9 @@ export class BullQueue {
    * Adds the delivery of a job that has ended already.
    * @throws redis_unavailable until Redis has been reached once
    */
-  async addDelivery(id: string, webhook: Webhook): Promise<void> {
+  async addDelivery(id: string, webhook: Webhook, job: UpscaleJobData): Promise<void> {
     const options = this.#deliveryOptions(id, webhook);
-    await this.deliveries().add('deliver', { url: webhook.url }, options);
+    await this.deliveries().add('deliver', deliveryData(webhook, job), options);
   }
 
   #deliveryOptions(id: string, { attempts }: Webhook): JobsOptions {

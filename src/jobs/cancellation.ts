@@ -5,6 +5,7 @@
  */
 import type { Redis } from 'ioredis';
 import type { UpscaleJobData } from './job.ts';
+import { JobRecords } from './job-records.ts';
 
 export interface CancelRecord {
   data: UpscaleJobData;
@@ -15,32 +16,10 @@ export interface CancelRecord {
 }
 
 export const cancelChannel = 'pisa:cancel';
-const recordKey = (id: string) => `pisa:canceled:${id}`;
+export const cancelRecords = new JobRecords<CancelRecord>('pisa:canceled:');
 
-export async function writeCancelRecord(
-  redis: Redis,
-  id: string,
-  record: CancelRecord,
-  ttlSeconds: number,
-): Promise<void> {
-  await redis.set(recordKey(id), JSON.stringify(record), 'EX', ttlSeconds);
-}
-
-export async function readCancelRecord(
-  redis: Redis,
-  id: string,
-): Promise<CancelRecord | undefined> {
-  const text = await redis.get(recordKey(id));
-  return text === null ? undefined : (JSON.parse(text) as CancelRecord);
-}
-
-export async function deleteCancelRecord(redis: Redis, id: string): Promise<void> {
-  await redis.del(recordKey(id));
-}
-
-export async function isCanceled(redis: Redis, id: string): Promise<boolean> {
-  return (await redis.exists(recordKey(id))) === 1;
-}
+export const isCanceled = (redis: Redis, id: string): Promise<boolean> =>
+  cancelRecords.has(redis, id);
 
 /** Tells every supervisor; the one that runs the job acts. */
 export async function publishCancel(redis: Redis, id: string): Promise<void> {

@@ -4,6 +4,7 @@
  */
 import type { Redis } from 'ioredis';
 import { AppError } from '../errors.ts';
+import { cancelRecords } from './cancellation.ts';
 import { upscaleQueueName } from './job.ts';
 import { orUnavailable } from './redis.ts';
 
@@ -31,8 +32,8 @@ const submittingMs = 60_000;
 
 /**
  * Forgets the jobs that have ended, whoever ended them and however, and counts the others.
- * KEYS[1]; ARGV: prefix of BullMQ's job keys, submittingMs, limit, id to add ('' for none). Returns 1 if within
- * the limit, else 0.
+ * KEYS[1]; ARGV: prefix of BullMQ's job keys, submittingMs, limit, id to add ('' for none), prefix of the cancel
+ * records. Returns 1 if within the limit, else 0.
  */
 const reserveScript = `
 local time = redis.call('TIME')
@@ -42,7 +43,7 @@ local open = 0
 for i = 1, #noted, 2 do
   local id = noted[i]
   local ended
-  if redis.call('EXISTS', 'pisa:canceled:' .. id) == 1 then ended = true
+  if redis.call('EXISTS', ARGV[5] .. id) == 1 then ended = true
   elseif redis.call('EXISTS', ARGV[1] .. id) == 1 then
     ended = redis.call('HEXISTS', ARGV[1] .. id, 'finishedOn') == 1
   else ended = tonumber(noted[i + 1]) < now - tonumber(ARGV[2]) end
@@ -107,8 +108,18 @@ export class ClientLimits {
   async #reserve(client: string, limit: number, id: string): Promise<void> {
     if (limit === 0) return;
     const prefix = `bull:${upscaleQueueName}:`;
+    const canceled = cancelRecords.prefix;
     const within = await orUnavailable(() =>
-      this.#redis.eval(reserveScript, 1, jobsKey(client), prefix, submittingMs, limit, id),
+      this.#redis.eval(
+        reserveScript,
+        1,
+        jobsKey(client),
+        prefix,
+        submittingMs,
+        limit,
+        id,
+        canceled,
+      ),
     );
     if (within === 1) return;
     throw new AppError(

@@ -5,9 +5,9 @@
 import { EventEmitter } from 'node:events';
 import { QueueEvents } from 'bullmq';
 import type { Redis } from 'ioredis';
+import { within } from '../waits.ts';
 import { type Progress, upscaleQueueName } from './job.ts';
 import { connectRedis } from './redis.ts';
-import { within } from './within.ts';
 
 const eventNames = ['waiting', 'active', 'delayed', 'completed', 'failed', 'removed'] as const;
 

@@ -1,7 +1,7 @@
 /** Reads what is known of jobs: from BullMQ, from the cancel and reuse records that overrule it, and their webhooks. */
 import type { Redis } from 'ioredis';
 import type { BullQueue } from './bull-queue.ts';
-import { readCancelRecord } from './cancellation.ts';
+import { cancelRecords } from './cancellation.ts';
 import {
   type JobSnapshot,
   snapshotOfCancelRecord,
@@ -9,7 +9,7 @@ import {
   snapshotOfReuseRecord,
   type UpscaleJob,
 } from './job-snapshot.ts';
-import { readReuseRecord } from './stored-results.ts';
+import { reuseRecords } from './stored-results.ts';
 import { type DeliveryJob, stateOfDelivery } from './webhook.ts';
 
 /** Its methods fail with Redis's own errors: the caller makes `redis_unavailable` of them. */
@@ -36,8 +36,8 @@ export class JobLookup {
   read(id: string) {
     const queue = this.#bull.get();
     return Promise.all([
-      readCancelRecord(this.#redis, id),
-      readReuseRecord(this.#redis, id),
+      cancelRecords.read(this.#redis, id),
+      reuseRecords.read(this.#redis, id),
       queue.getJobState(id),
       queue.getJob(id) as Promise<UpscaleJob | undefined>,
     ]);

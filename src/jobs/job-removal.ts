@@ -4,7 +4,7 @@ import type { Redis } from 'ioredis';
 import { metrics } from '../metrics.ts';
 import { deleteObjects, type ObjectStore } from '../storage/object-store.ts';
 import type { BullQueue } from './bull-queue.ts';
-import { deleteCancelRecord, publishCancel, writeCancelRecord } from './cancellation.ts';
+import { cancelRecords, publishCancel } from './cancellation.ts';
 import { heatmapId, outputKey, sideKeys } from './job.ts';
 import { type JobLookup, snapshotOf } from './job-lookup.ts';
 import {
@@ -13,8 +13,9 @@ import {
   snapshotOfCancelRecord,
   type UpscaleJob,
 } from './job-snapshot.ts';
-import { forgetKept } from './kept-objects.ts';
-import { deleteReuseRecord, forgetResult } from './stored-results.ts';
+import { dropObjects } from './kept-objects.ts';
+import { copyOf, forgetCopy } from './reused-bytes.ts';
+import { forgetResult, reuseRecords } from './stored-results.ts';
 import { recordEnd } from './webhook.ts';
 
 export type RemoveOutcome =
@@ -92,7 +93,7 @@ export class JobRemoval {
       ...(state === 'active' && job.processedOn ? { startedAt: job.processedOn } : {}),
       canceledAt: Date.now(),
     };
-    await writeCancelRecord(redis, id, record, recordTtlSeconds);
+    await cancelRecords.write(redis, id, record, recordTtlSeconds);
     const canceled = snapshotOfCancelRecord(id, record);
     if (await this.#takeOut(job)) {
       metrics.jobs.inc({ status: 'canceled', code: 'canceled', model: job.data.params.model });
@@ -133,10 +134,8 @@ export class JobRemoval {
     // A worker holds it: it is stopped, as any job that runs, or its picture would outlive what it shows.
     if ((await queue.remove(heatmap)) === 0) await this.remove(heatmap);
     const keys = [...sideKeys(id), outputKey(id), outputKey(heatmap)];
-    // Before the images: a job with other dials that keeps something of them from now on finds its source gone.
-    await forgetKept(redis, keys);
     // Before the records: where the store is away they stay, and the job can be deleted once more.
-    await deleteObjects(store, keys);
+    await dropObjects({ redis, store }, keys);
     const isHeld = (await queue.remove(id)) === 0;
     // Back in the queue when it was canceled, and taken meanwhile: the record is the flag that stops it.
     if (isHeld && ended.status === 'canceled') return { outcome: 'canceled', job: ended };
@@ -145,9 +144,12 @@ export class JobRemoval {
     if (late && late.status !== 'canceled') await this.remove(heatmap);
     // One that has not been delivered yet keeps its record, which says what to deliver.
     if (delivery?.finishedOn) await delivery.remove();
-    if (ended.result) await forgetResult(redis, id, ended.data, ended.result);
-    await deleteCancelRecord(redis, id);
-    await deleteReuseRecord(redis, id);
+    if (ended.result) {
+      await forgetResult(redis, id, ended.data, ended.result);
+      if (ended.reused) await forgetCopy(redis, copyOf(id, ended.data, ended.result));
+    }
+    await cancelRecords.delete(redis, id);
+    await reuseRecords.delete(redis, id);
     onRemoved(id);
     return { outcome: 'deleted' };
   }

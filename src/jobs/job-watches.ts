@@ -1,5 +1,5 @@
 /**
- * Jobs that somebody watches. However many watch a job, a change of it is looked up once and told to all; and
+ * Jobs that somebody watches or waits for. However many do, a change of a job is looked up once and told to all; and
  * however many jobs wait, their places in the queue are read together, at most once a second.
  */
 import type { JobChange, JobEvents } from './job-events.ts';
@@ -18,18 +18,21 @@ interface WatchSource {
 interface Watched {
   readonly id: string;
   readonly listeners: Set<WatchListener>;
+  /** Those of them that are not told of its place in the queue. */
+  readonly waiting: Set<WatchListener>;
   unsubscribe: () => void;
-  /** As last told. `known` is false until the first look has succeeded. */
+  /** As last told. Absent: it has not been seen yet, or is not there. */
   job: JobSnapshot | undefined;
-  known: boolean;
-  looking: boolean;
+  /** Ends when all that was worth a look has been looked at. Never rejects. */
+  looking: Promise<void> | undefined;
   lookAgain: boolean;
+  /** Epoch ms. */
   lookedAt: number;
 }
 
 const tickMs = 1000;
 /** Events can be lost (a trimmed stream, a Redis that restarts): a watched job is looked at this often anyway. */
-const lookAnywayMs = 30_000;
+const lookAnywayMs = 10_000;
 
 export class JobWatches {
   readonly #source: WatchSource;
@@ -53,15 +56,35 @@ export class JobWatches {
 
   /** See `UpscaleQueue.watch`. */
   watch(id: string, listener: WatchListener): () => void {
-    const watched = this.#watched.get(id) ?? this.#start(id);
-    watched.listeners.add(listener);
-    if (watched.known) listener(watched.job);
-    else void this.#look(watched);
-    this.#timer ??= setInterval(() => this.#tick(), tickMs).unref();
-    return () => {
-      watched.listeners.delete(listener);
-      if (watched.listeners.size === 0) this.#stop(watched);
-    };
+    const watched = this.#join(id, listener);
+    return () => this.#leave(watched, listener);
+  }
+
+  /** See `UpscaleQueue.waitFor`. */
+  waitFor(
+    accepted: JobSnapshot,
+    timeoutMs: number,
+    signal?: AbortSignal,
+  ): Promise<JobSnapshot | undefined> {
+    if (isFinal(accepted.status) || signal?.aborted) return Promise.resolve(accepted);
+    return new Promise((resolve) => {
+      let last: JobSnapshot | undefined = accepted;
+      const listener: WatchListener = (job) => {
+        last = job;
+        if (!job || isFinal(job.status)) end();
+      };
+      const watched = this.#join(accepted.id, listener);
+      watched.waiting.add(listener);
+      // One more look for its place in the queue, of which a wait is not told.
+      const timer = setTimeout(() => void this.#look(watched).then(end), timeoutMs);
+      const end = (): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', end);
+        this.#leave(watched, listener);
+        resolve(last);
+      };
+      signal?.addEventListener('abort', end);
+    });
   }
 
   close(): void {
@@ -69,14 +92,31 @@ export class JobWatches {
     for (const watched of this.#watched.values()) this.#stop(watched);
   }
 
+  #join(id: string, listener: WatchListener): Watched {
+    const watched = this.#watched.get(id) ?? this.#start(id);
+    watched.listeners.add(listener);
+    this.#timer ??= setInterval(() => this.#tick(), tickMs).unref();
+    // Another one may have come under its id since.
+    if (watched.job && isFinal(watched.job.status)) watched.job = undefined;
+    if (watched.job) listener(watched.job);
+    if (!watched.job || watched.looking) void this.#look(watched);
+    return watched;
+  }
+
+  #leave(watched: Watched, listener: WatchListener): void {
+    watched.listeners.delete(listener);
+    watched.waiting.delete(listener);
+    if (watched.listeners.size === 0) this.#stop(watched);
+  }
+
   #start(id: string): Watched {
     const watched: Watched = {
       id,
       listeners: new Set(),
+      waiting: new Set(),
       unsubscribe: () => {},
       job: undefined,
-      known: false,
-      looking: false,
+      looking: undefined,
       lookAgain: false,
       lookedAt: 0,
     };
@@ -105,27 +145,32 @@ export class JobWatches {
     }
   }
 
-  async #look(watched: Watched): Promise<void> {
+  #look(watched: Watched): Promise<void> {
     watched.lookAgain = true;
-    if (watched.looking) return;
-    watched.looking = true;
+    watched.looking ??= this.#lookUntilDone(watched);
+    return watched.looking;
+  }
+
+  async #lookUntilDone(watched: Watched): Promise<void> {
     try {
       while (watched.lookAgain && watched.listeners.size > 0) {
         watched.lookAgain = false;
         watched.lookedAt = Date.now();
-        this.#tell(watched, await this.#source.look(watched.id));
+        // Whoever comes during a look is told by the next one: this one may be of what was under the id before his job.
+        const listeners = [...watched.listeners];
+        this.#tell(watched, await this.#source.look(watched.id), listeners);
       }
     } catch {
-      // Redis is away: its return, or the next tick that is due, looks again.
+      // Redis is away: the next tick looks again.
+      watched.lookedAt = 0;
     } finally {
-      watched.looking = false;
+      watched.looking = undefined;
     }
   }
 
-  #tell(watched: Watched, job: JobSnapshot | undefined): void {
+  #tell(watched: Watched, job: JobSnapshot | undefined, to = [...watched.listeners]): void {
     watched.job = job;
-    watched.known = true;
-    for (const listener of [...watched.listeners]) listener(job);
+    for (const listener of to) if (watched.listeners.has(listener)) listener(job);
   }
 
   #tick(): void {
@@ -138,7 +183,9 @@ export class JobWatches {
   }
 
   async #tellPositions(): Promise<void> {
-    const queued = [...this.#watched.values()].filter(({ job }) => job?.status === 'queued');
+    const queued = [...this.#watched.values()].filter(
+      ({ job, listeners, waiting }) => job?.status === 'queued' && listeners.size > waiting.size,
+    );
     this.#queueChanged = false;
     if (queued.length === 0) return;
     this.#ordering = true;

@@ -18,12 +18,13 @@ const indexKeys = ['pisa:kept:used', 'pisa:kept:expires', 'pisa:kept:bytes', 'pi
  */
 const inputBonusMs = 3_600_000;
 
+/** ZREM comes first: a script that has removed something may count, too, in a Redis whose memory is full. */
 const dropFunction = `
 local function drop(member)
-  local bytes = redis.call('HGET', KEYS[3], member)
-  if bytes then redis.call('DECRBY', KEYS[4], bytes) end
   redis.call('ZREM', KEYS[1], member)
   redis.call('ZREM', KEYS[2], member)
+  local bytes = redis.call('HGET', KEYS[3], member)
+  if bytes then redis.call('DECRBY', KEYS[4], bytes) end
   redis.call('HDEL', KEYS[3], member)
 end`;
 
@@ -68,6 +69,11 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1])) d
 end
 return total`;
 
+interface ObjectOwner {
+  redis: Redis;
+  store: ObjectStore;
+}
+
 interface KeptBounds {
   /** Of all that is kept. */
   maxBytes: number;
@@ -77,7 +83,7 @@ interface KeptBounds {
 
 /** Notes them as `useKept` does, and deletes what had to go. */
 export async function keepObjects(
-  { redis, store }: { redis: Redis; store: ObjectStore },
+  { redis, store }: ObjectOwner,
   objects: readonly KeptObject[],
   bounds: KeptBounds,
 ): Promise<void> {
@@ -113,6 +119,19 @@ export async function useKept(
     source,
     ...facts,
   )) as string[];
+}
+
+/**
+ * Deletes objects of a job, kept or not. They leave the index before: a job with other dials that keeps something of
+ * them from now on finds its source gone.
+ * @throws what the store throws for one of them, when all have been tried
+ */
+export async function dropObjects(
+  { redis, store }: ObjectOwner,
+  keys: readonly string[],
+): Promise<void> {
+  await forgetKept(redis, keys);
+  await deleteObjects(store, keys);
 }
 
 /** The objects are deleted, or about to be. */

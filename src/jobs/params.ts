@@ -1,6 +1,6 @@
 /**
- * The dials of one upscale: the query of `POST /upscale`, the flags of `pisa-serve upscale` and the
- * input of the pipeline are this one schema.
+ * The dials of one upscale: the query of `POST /upscale`, the options of `pisa-serve upscale` (commands/dial-options.ts)
+ * and the input of the pipeline are this one schema.
  */
 import Type from 'typebox';
 
@@ -21,22 +21,35 @@ export const contentTypeOf: Record<OutputFormat, string> = {
   avif: 'image/avif',
 };
 
+/** What a request gets that names none. The model, and the colour fix that it asks for, are settings of their own. */
+export const upscaleDefaults = {
+  pix: 1,
+  sem: 1,
+  scale: 4,
+  format: 'png',
+  quality: 90,
+  metadata: 'none',
+} as const;
+
+/** Of `pix` and `sem`, whose minimum is 0. */
+export const maxDial = 2;
+
 /** All optional: what is absent takes its default in `resolveParams`. */
 export const upscaleQuerySchema = Type.Object(
   {
     pix: Type.Optional(
       Type.Number({
         minimum: 0,
-        maximum: 2,
-        default: 1,
+        maximum: maxDial,
+        default: upscaleDefaults.pix,
         description: 'λ_pix: how much degradation to remove (0 = none, 1 = as trained).',
       }),
     ),
     sem: Type.Optional(
       Type.Number({
         minimum: 0,
-        maximum: 2,
-        default: 1,
+        maximum: maxDial,
+        default: upscaleDefaults.sem,
         description: 'λ_sem: how much detail to add (0 = none, 1 = as trained).',
       }),
     ),
@@ -44,18 +57,21 @@ export const upscaleQuerySchema = Type.Object(
       Type.Number({
         minimum: 1,
         maximum: 4,
-        default: 4,
+        default: upscaleDefaults.scale,
         description: 'Output size / input size. The output is exactly round(scale × input).',
       }),
     ),
     format: Type.Optional(
-      oneOf(outputFormats, { default: 'png', description: 'Type of the output image.' }),
+      oneOf(outputFormats, {
+        default: upscaleDefaults.format,
+        description: 'Type of the output image.',
+      }),
     ),
     quality: Type.Optional(
       Type.Integer({
         minimum: 1,
         maximum: 100,
-        default: 90,
+        default: upscaleDefaults.quality,
         description: 'Quality of a lossy output (jpeg, webp, avif). Ignored for png.',
       }),
     ),
@@ -67,7 +83,7 @@ export const upscaleQuerySchema = Type.Object(
     ),
     metadata: Type.Optional(
       oneOf(['none', 'keep'] as const, {
-        default: 'none',
+        default: upscaleDefaults.metadata,
         description:
           'keep: re-attach the colour profile, EXIF (but of a TIFF) and XMP of the input.',
       }),
@@ -99,35 +115,13 @@ export interface UpscaleParams {
 
 export function resolveParams(query: UpscaleQuery, defaultModel: string): UpscaleParams {
   return {
-    pix: query.pix ?? 1,
-    sem: query.sem ?? 1,
-    scale: query.scale ?? 4,
-    format: query.format ?? 'png',
-    quality: query.quality ?? 90,
+    pix: query.pix ?? upscaleDefaults.pix,
+    sem: query.sem ?? upscaleDefaults.sem,
+    scale: query.scale ?? upscaleDefaults.scale,
+    format: query.format ?? upscaleDefaults.format,
+    quality: query.quality ?? upscaleDefaults.quality,
     ...(query.colorfix ? { colorfix: query.colorfix } : {}),
-    metadata: query.metadata ?? 'none',
+    metadata: query.metadata ?? upscaleDefaults.metadata,
     model: query.model ?? defaultModel,
   };
 }
-
-/** The exact size of the output: round(scale × upright input), in pixels, at least 1. */
-export function outputSize(
-  input: { width: number; height: number },
-  scale: number,
-): { width: number; height: number } {
-  return {
-    width: Math.max(1, Math.round(scale * input.width)),
-    height: Math.max(1, Math.round(scale * input.height)),
-  };
-}
-
-/**
- * Longest side, in pixels, that the encoders take: 14-bit sizes in WebP, libjpeg's JPEG_MAX_DIMENSION,
- * libvips's limit for AVIF. PNG has 31-bit sizes.
- */
-export const maxSidePixels: Record<OutputFormat, number> = {
-  png: 2 ** 31 - 1,
-  jpeg: 65_500,
-  webp: 16_383,
-  avif: 16_384,
-};

@@ -1,12 +1,14 @@
 /**
- * The upscale queue as the api uses it: submit, look, wait, cancel, delete. BullMQ is the truth about a job;
- * the object store holds its images; the cancel record (cancellation.ts) overrules both.
+ * The upscale queue as the api uses it: submit, look, wait, cancel, delete. BullMQ is the truth about a job, unless
+ * there is a record that overrules it, of its cancel (cancellation.ts) or of a result that was there already
+ * (stored-results.ts); the object store holds its images.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Redis } from 'ioredis';
 import { AppError } from '../errors.ts';
 import { deleteObjects, type ObjectStore } from '../storage/object-store.ts';
 import { startSpan } from '../tracing/tracing.ts';
+import { within } from '../waits.ts';
 import { BullQueue } from './bull-queue.ts';
 import { ClientLimits } from './client-limits.ts';
 import { bindKey, type IdempotencyClaim, isKeyBound, readBinding } from './idempotency.ts';
@@ -32,10 +34,9 @@ import {
   type QueueObservation,
 } from './queue-observation.ts';
 import { checkDatabase, connectRedis, orUnavailable } from './redis.ts';
-import { findResult, writeReuseRecord } from './stored-results.ts';
-import { waitForJob } from './wait-for-job.ts';
+import { admitCopy, copyOf, forgetCopy, type ReuseBounds } from './reused-bytes.ts';
+import { findResult, reuseRecords } from './stored-results.ts';
 import { newDelivery } from './webhook.ts';
-import { within } from './within.ts';
 import {
   findModel,
   type ListedModel,
@@ -54,7 +55,7 @@ export interface UpscaleQueueOptions {
 }
 
 /** What comes with a job; where each goes, its data says. */
-interface JobUploads {
+export interface JobUploads {
   /** Absent when the job has a source. */
   image?: Uint8Array;
   maps?: { pix?: Uint8Array; sem?: Uint8Array };
@@ -67,6 +68,11 @@ interface SubmitOptions {
   within?: { client: string; concurrentJobs: number };
 }
 
+export interface ReuseOptions extends ReuseBounds {
+  /** Of all that is kept for other dials. 0: nothing is. */
+  keepMaxBytes: number;
+}
+
 const pingAgainMs = 100;
 /** For so long after its result has expired a job is still known, and answers 410. */
 const recordMarginSeconds = 86_400;
@@ -75,11 +81,11 @@ const batchPriority = 10;
 /** With Redis away there is nothing to end in order. */
 const closeLimitMs = 1000;
 
-/** Every method throws `redis_unavailable` when Redis is away. */
+/** Every method but `waitFor` and `watch` throws `redis_unavailable` when Redis is away. */
 export class UpscaleQueue {
   /** What each client may do. */
   readonly limits: ClientLimits;
-  /** Webhooks that wait for a slot of their host. */
+  /** Webhooks that wait for a slot. */
   readonly putOff: PutOffDeliveries;
   readonly #redis: Redis;
   readonly #bull: BullQueue;
@@ -268,7 +274,7 @@ export class UpscaleQueue {
   async #tellOf(job: JobSnapshot): Promise<JobSnapshot> {
     const { id, data, reused, webhook } = job;
     if (!reused || !data.webhook || webhook) return job;
-    await this.#bull.addDelivery(id, data.webhook);
+    await this.#bull.addDelivery(id, data.webhook, data);
     return this.#lookup.withWebhook(job);
   }
 
@@ -276,14 +282,13 @@ export class UpscaleQueue {
    * Answers from a stored result: makes a job that has succeeded already, with a copy of the image. It keeps the
    * uploads as any other job does: the one that has made the image may be deleted, or end, before it.
    * @param data with its `contentKey`
-   * @param keepMaxBytes of all that is kept for other dials. 0: nothing is
-   * @returns undefined when there is no such result
+   * @returns undefined when there is no such result, or no room for a copy of it
    */
   async reuse(
     id: string,
     uploads: JobUploads,
     data: UpscaleJobData,
-    keepMaxBytes: number,
+    { keepMaxBytes, ...bounds }: ReuseOptions,
   ): Promise<JobSnapshot | undefined> {
     return orUnavailable(async () => {
       const model = await findModel(this.#redis, data.params.model);
@@ -291,17 +296,22 @@ export class UpscaleQueue {
       const made = await findResult(this.#redis, data.contentKey, model.sha256);
       const maker = made === undefined ? undefined : await this.get(made);
       const { result } = maker ?? {};
-      const key = outputKey(id);
-      const copied = result && (await this.#store.copy(result.output.key, key, data.ttlSeconds));
-      if (!copied) return undefined;
+      if (!result) return undefined;
       const createdAt = Date.now();
       const expiresAt = createdAt + data.ttlSeconds * 1000;
+      const copy = copyOf(id, data, result);
+      if (!(await admitCopy(this.#redis, copy, expiresAt, bounds))) return undefined;
+      const key = outputKey(id);
+      if (!(await this.#store.copy(result.output.key, key, data.ttlSeconds))) {
+        await forgetCopy(this.#redis, copy);
+        return undefined;
+      }
       const kept = await this.#keepUploads(uploads, data, { expiresAt, keepMaxBytes });
       const output = { ...result.output, key, expiresAt };
       const record = { data, createdAt, result: { ...result, output, kept } };
-      await writeReuseRecord(this.#redis, id, record, this.#recordTtlSeconds);
+      await reuseRecords.write(this.#redis, id, record, this.#recordTtlSeconds);
       // It has ended already: told at once. Until both are written the client has no answer, and a retry sees to it.
-      if (data.webhook) await this.#bull.addDelivery(id, data.webhook);
+      if (data.webhook) await this.#bull.addDelivery(id, data.webhook, data);
       return this.#lookup.withWebhook(snapshotOfReuseRecord(id, record));
     });
   }
@@ -333,11 +343,17 @@ export class UpscaleQueue {
   }
 
   /**
-   * Waits until the job ends, `timeoutMs` have passed or `signal` aborts, whichever is first.
-   * @returns the job as it then stands; undefined when it is unknown (deleted, or Redis lost it)
+   * Waits until the job ends, `timeoutMs` have passed or `signal` aborts, whichever is first. A Redis that is away ends
+   * no wait: the job was accepted, and it will be back.
+   * @param accepted the job as it was seen last
+   * @returns the job as it then stands, as far as is known; undefined when it is unknown (deleted, or Redis lost it)
    */
-  waitFor(id: string, timeoutMs: number, signal?: AbortSignal): Promise<JobSnapshot | undefined> {
-    return waitForJob(id, { events: this.#events, look: () => this.get(id), timeoutMs, signal });
+  waitFor(
+    accepted: JobSnapshot,
+    timeoutMs: number,
+    signal?: AbortSignal,
+  ): Promise<JobSnapshot | undefined> {
+    return this.#watches.waitFor(accepted, timeoutMs, signal);
   }
 
   /**

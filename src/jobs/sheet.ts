@@ -1,4 +1,7 @@
 /** The layout of a contact sheet: one cell for each pair of dials, pix from left to right, sem from top to bottom. */
+import { checkSize } from './output-size.ts';
+import type { OutputFormat } from './params.ts';
+
 export interface Sweep {
   pix: readonly number[];
   sem: readonly number[];
@@ -34,4 +37,21 @@ export function planSheet(cell: { width: number; height: number }, sweep: Sweep)
     dot,
     cell: (column, row) => ({ x: side + column * stride.x, y: head + row * stride.y }),
   };
+}
+
+/** @throws too_many_pixels | unsupported_output */
+export function checkSheet(layout: SheetLayout, format: OutputFormat, maxPixels: number): void {
+  const parameter = 'pix';
+  checkSize(
+    layout,
+    { format, maxPixels },
+    {
+      what: 'The sheet',
+      pixels: {
+        advice: () => 'Ask for fewer dials, or sweep an image of smaller scale',
+        parameter,
+      },
+      side: { advice: 'Choose format=png, or fewer dials', parameter },
+    },
+  );
 }

@@ -6,10 +6,10 @@
  */
 import type { Redis } from 'ioredis';
 import type { UpscaleJobData, UpscaleJobResult } from './job.ts';
+import { JobRecords } from './job-records.ts';
 
 const madeKey = (contentKey: string, bundleSha256: string): string =>
   `pisa:made:${contentKey}:${bundleSha256}`;
-const recordKey = (id: string): string => `pisa:reused:${id}`;
 
 /** Call when a job has succeeded. The entry goes with the result. */
 export async function rememberResult(
@@ -54,20 +54,4 @@ export interface ReuseRecord {
   result: UpscaleJobResult;
 }
 
-export async function writeReuseRecord(
-  redis: Redis,
-  id: string,
-  record: ReuseRecord,
-  ttlSeconds: number,
-): Promise<void> {
-  await redis.set(recordKey(id), JSON.stringify(record), 'EX', ttlSeconds);
-}
-
-export async function readReuseRecord(redis: Redis, id: string): Promise<ReuseRecord | undefined> {
-  const text = await redis.get(recordKey(id));
-  return text === null ? undefined : (JSON.parse(text) as ReuseRecord);
-}
-
-export async function deleteReuseRecord(redis: Redis, id: string): Promise<void> {
-  await redis.del(recordKey(id));
-}
+export const reuseRecords = new JobRecords<ReuseRecord>('pisa:reused:');

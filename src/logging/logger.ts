@@ -40,8 +40,17 @@ function secretsOf({ WEBHOOK_SECRET, S3_SECRET_ACCESS_KEY, REDIS_URL }: SecretSe
     ...WEBHOOK_SECRET.map((secret) => secret.replace(/^whsec_/, '')),
     S3_SECRET_ACCESS_KEY,
     password,
-    decodeURIComponent(password),
+    decoded(password),
   ];
+}
+
+/** What it is when it is not percent-encoded, redisOptions says, which needs a logger. */
+function decoded(password: string): string {
+  try {
+    return decodeURIComponent(password);
+  } catch {
+    return password;
+  }
 }
 
 export function createLogger(config: Config, name: string): Logger {

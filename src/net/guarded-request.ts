@@ -5,6 +5,7 @@
  */
 import { isIP } from 'node:net';
 import { buildConnector, Client, type Dispatcher } from 'undici';
+import { unlessAborted } from '../waits.ts';
 import { canonicalAddress, type Reach } from './address-policy.ts';
 import { checkUrl, hostOf, needsTls, notPublic, portOf, type UrlRules } from './checked-url.ts';
 import { type Address, type Resolve, resolveByDns, resolveBySystem } from './resolve.ts';
@@ -142,14 +143,4 @@ async function addressesOf(host: string, resolve: Resolve): Promise<Address[]> {
   }
   if (addresses.length === 0) throw notPublic();
   return addresses;
-}
-
-/** Settles with `work`, or rejects at once when aborted: not everything that we wait for can be aborted. */
-function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason);
-    if (signal.aborted) onAbort();
-    signal.addEventListener('abort', onAbort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

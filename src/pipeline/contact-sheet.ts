@@ -4,20 +4,26 @@
  */
 import type { Evaluations } from '../jobs/job.ts';
 import type { UpscaleParams } from '../jobs/params.ts';
-import { planSheet, type SheetLayout, type Sweep } from '../jobs/sheet.ts';
+import { checkSheet, planSheet, type SheetLayout, type Sweep } from '../jobs/sheet.ts';
 import { bandsOf } from './bands.ts';
 import { fixColors } from './color-fix/color-fix.ts';
 import { planEvaluations, subtractResidual } from './combine.ts';
 import { decodeLatents } from './decode-latents.ts';
-import { checkOutput, encodeSamples } from './encode-image.ts';
-import { makeGrey } from './grey.ts';
+import { encodeSamples } from './encode-image.ts';
 import { drawLabel, type Sheet } from './label.ts';
 import { Planar } from './planar.ts';
 import { Resampled } from './resample.ts';
 import { combineResiduals, keptLatents, keptResiduals } from './residuals.ts';
-import { prepareRun, type Run, recipeOf, stageWeights, type UpscaleContext } from './run.ts';
+import {
+  prepareRun,
+  type Run,
+  recipeOf,
+  stageWeights,
+  toResult,
+  type UpscaleContext,
+  type UpscaleResult,
+} from './run.ts';
 import { largeImages } from './turns.ts';
-import { toResult, type UpscaleResult } from './upscale.ts';
 
 /** What all cells share. */
 interface Cells {
@@ -40,7 +46,7 @@ export async function contactSheet(
   const run = await prepareRun(lowRes, params, context);
   const { geometry, control } = run;
   const layout = planSheet(geometry.output, sweep);
-  checkOutput(layout, params.format);
+  checkSheet(layout, params.format, context.limits.maxOutputPixels);
   const { sheet, evaluations } = await largeImages.take(layout, context.signal, () =>
     paintSheet(run, sweep, layout),
   );
@@ -57,11 +63,9 @@ async function paintSheet(
   sweep: Sweep,
   layout: SheetLayout,
 ): Promise<{ sheet: Sheet; evaluations: Evaluations }> {
-  const { model, input, geometry, keeper, control } = run;
+  const { input, geometry, control } = run;
   const resampled = new Resampled(input.rgb, geometry.output);
-  const latents = await control.stage('encode_latents', () =>
-    keptLatents(resampled, geometry, model, keeper, control),
-  );
+  const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
   const pairs = sweep.sem.flatMap((sem, row) =>
     sweep.pix.map((pix, column) => ({ pix, sem, row, column })),
   );
@@ -69,7 +73,7 @@ async function paintSheet(
     ...new Set(pairs.flatMap(({ pix, sem }) => planEvaluations(pix, sem).semantic)),
   ];
   const { tensors, evaluations } = await control.stage('predict_residual', () =>
-    keptResiduals(latents, semantic, model, keeper, control),
+    keptResiduals(latents, semantic, run),
   );
   const residuals = new Map(semantic.map((which, i) => [which, tensors[i] as Planar]));
   const { width, height, dot } = layout;
@@ -107,9 +111,10 @@ async function paintSheet(
 async function restoreCell(
   pix: number,
   sem: number,
-  { model, input, geometry, colorfix, control }: Run,
+  run: Run,
   { latents, residuals, resampled }: Cells,
 ): Promise<Planar> {
+  const { model, geometry, control } = run;
   const plan = planEvaluations(pix, sem);
   const { channels, height, width } = latents;
   const restored = new Planar(channels, height, width);
@@ -118,12 +123,11 @@ async function restoreCell(
     const epsilon = new Planar(channels, height, width);
     const tensors = plan.semantic.map((which) => residuals.get(which) as Planar);
     const dials = { lambdaPix: pix, lambdaSem: sem };
-    await combineResiduals(tensors, plan, dials, epsilon, control);
+    await combineResiduals(tensors, epsilon, { plan, dials, control });
     await subtractResidual(restored, epsilon, control);
   }
   const superRes = await decodeLatents(restored, geometry, model, control);
-  await fixColors(superRes, resampled, colorfix, control);
-  if (input.isGrey) await makeGrey(superRes, control);
+  await fixColors(superRes, resampled, run);
   return superRes;
 }
 

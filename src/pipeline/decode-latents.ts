@@ -112,7 +112,7 @@ export async function decodeLatents(
   const pixelSize = { height: size.height * downscale, width: size.width * downscale };
   for (const [i, { region, own }] of plan.tiles.entries()) {
     readRegion(latents, region, input);
-    await model.decode(input, size, pixels);
+    await model.decodeLatents(input, size, pixels);
     refuseNaN(pixels, model);
     const ownPixels = {
       y: own.y * downscale,

@@ -1,8 +1,7 @@
 /** Stage 8: float planes → bytes of the output format, alpha re-attached, the recipe embedded. */
 import type { Sharp } from 'sharp';
-import { AppError } from '../errors.ts';
 import { sharp } from '../images/sharp-policy.ts';
-import { maxSidePixels, type OutputFormat, type UpscaleParams } from '../jobs/params.ts';
+import type { OutputFormat, UpscaleParams } from '../jobs/params.ts';
 import { bandsOf } from './bands.ts';
 import type { DecodedImage } from './decode-image.ts';
 import type { PixelSize } from './geometry.ts';
@@ -11,19 +10,6 @@ import type { Planar } from './planar.ts';
 import type { Recipe } from './recipe.ts';
 import { Resampled } from './resample.ts';
 import type { RunControl } from './run-control.ts';
-
-/**
- * Before any work is done: can the format hold the output?
- * @throws unsupported_output naming what to do
- */
-export function checkOutput(output: PixelSize, format: OutputFormat): void {
-  const side = Math.max(output.width, output.height);
-  if (side <= maxSidePixels[format]) return;
-  const size = `${output.width} × ${output.height}`;
-  const limit = `${format.toUpperCase()} holds at most ${maxSidePixels[format]} pixels per side`;
-  const detail = `The output would be ${size} pixels, but ${limit}. Ask for format=png, or a smaller scale.`;
-  throw new AppError('unsupported_output', detail);
-}
 
 /**
  * [3,H,W] in about [0,1] → interleaved, 8 bits, rounded and clipped.

@@ -84,7 +84,7 @@ export async function encodeLatents(
     };
     resampled.readClipped(pixelRegion, pixels);
     toModelRange(pixels);
-    await model.encode(pixels, size, tileLatents);
+    await model.encodeLatents(pixels, size, tileLatents);
     const from = { ...own, y: own.y - region.y, x: own.x - region.x };
     writeRegion(latents, own, tileLatents, size, from);
     control.advanceTo((i + 1) / plan.tiles.length);

@@ -1,5 +1,5 @@
 /** Sizes: of the output, and of the padded image that the graphs see. */
-import { outputSize } from '../jobs/params.ts';
+import { outputSize } from '../jobs/output-size.ts';
 import type { Model } from './model.ts';
 import { roundUp } from './tiles.ts';
 

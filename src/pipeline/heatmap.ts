@@ -2,14 +2,20 @@
 import type { UpscaleParams } from '../jobs/params.ts';
 import { bandsOf } from './bands.ts';
 import type { Lambda } from './combine.ts';
-import { checkOutput, encodeSamples } from './encode-image.ts';
+import { encodeSamples } from './encode-image.ts';
 import { putHeatColors } from './heat-colors.ts';
 import { Planar } from './planar.ts';
 import { Resampled } from './resample.ts';
 import { keptLatents, keptResiduals, type Residuals } from './residuals.ts';
-import { prepareRun, type Run, recipeOf, type UpscaleContext } from './run.ts';
+import {
+  prepareRun,
+  type Run,
+  recipeOf,
+  toResult,
+  type UpscaleContext,
+  type UpscaleResult,
+} from './run.ts';
 import { largeImages } from './turns.ts';
-import { toResult, type UpscaleResult } from './upscale.ts';
 
 /**
  * @param params `format` is that of the picture
@@ -23,7 +29,6 @@ export async function heatmap(
   const run = await prepareRun(lowRes, params, context);
   const { geometry, control } = run;
   const { output } = geometry;
-  checkOutput(output, params.format);
   const { samples, most, evaluations } = await largeImages.take(
     output,
     context.signal,
@@ -43,14 +48,11 @@ export async function heatmap(
 }
 
 /** ε_pix and ε_PiSA, [C,h,w] each. */
-async function bothResiduals({ model, input, geometry, keeper, control }: Run): Promise<Residuals> {
+async function bothResiduals(run: Run): Promise<Residuals> {
+  const { input, geometry, control } = run;
   const resampled = new Resampled(input.rgb, geometry.output);
-  const latents = await control.stage('encode_latents', () =>
-    keptLatents(resampled, geometry, model, keeper, control),
-  );
-  return control.stage('predict_residual', () =>
-    keptResiduals(latents, [0, 1], model, keeper, control),
-  );
+  const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
+  return control.stage('predict_residual', () => keptResiduals(latents, [0, 1], run));
 }
 
 /** @returns [1,h,w], the mean over channels of |λ_sem (ε_PiSA − ε_pix)| */

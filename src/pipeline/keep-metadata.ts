@@ -3,8 +3,7 @@
  * metadata from an input image to its output, so the pixels travel in a PNG, stored without compression,
  * into which the blocks are written.
  */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import zlib from 'node:zlib';
 import type { Sharp } from 'sharp';
@@ -12,6 +11,7 @@ import { sharp } from '../images/sharp-policy.ts';
 import { outputExif } from './exif.ts';
 import type { PixelSize } from './geometry.ts';
 import { placeRecipe, type Recipe } from './recipe.ts';
+import { inTemporaryFolder } from './temporary-files.ts';
 import { outputXmp } from './xmp.ts';
 
 /** The metadata of an input, as its file holds it. */
@@ -49,21 +49,21 @@ function metadataChunks({ profile, exif, xmp }: InputMetadata): Buffer[] {
 /** Signature (8 bytes) and the IHDR chunk (25 bytes), after which metadata may come. */
 const pngHeadBytes = 33;
 
-async function inProfile(image: Sharp, profile: Buffer): Promise<Buffer> {
-  // libvips reads an output profile from a file only.
-  const folder = await mkdtemp(path.join(tmpdir(), 'pisa-profile-'));
-  try {
+const need =
+  'metadata=keep needs for a photo with a colour profile. With metadata=none nothing is written.';
+
+/** @throws disk_full: libvips reads an output profile from a file only */
+const inProfile = (image: Sharp, profile: Buffer): Promise<Buffer> =>
+  inTemporaryFolder('pisa-profile-', need, async (folder) => {
     const file = path.join(folder, 'output.icc');
     await writeFile(file, profile);
-    return await image.withIccProfile(file, { attach: false }).raw().toBuffer();
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
-}
+    return image.withIccProfile(file, { attach: false }).raw().toBuffer();
+  });
 
 /**
  * @param image sRGB, 8 bits, with or without alpha
  * @returns an image with the pixels in the input's profile, its metadata and the recipe, ready for an encoder
+ * @throws disk_full when the temporary folder cannot take the profile
  */
 export async function keepMetadata(
   image: Sharp,

@@ -42,7 +42,7 @@ export interface Model {
    */
   readonly tilePolicy: TilePolicy;
   /** pixels [1,3,H,W] RGB in [−1,1] → latents [1,C,h,w], scaled. */
-  encode(pixels: Float32Array, size: LatentSize, latents: Float32Array): Promise<void>;
+  encodeLatents(pixels: Float32Array, size: LatentSize, latents: Float32Array): Promise<void>;
   /**
    * latents [1,C,h,w] → residuals [semantic.length,C,h,w], one evaluation per entry; on a GPU in one run.
    * @param semantic 0 → ε_pix, 1 → ε_PiSA
@@ -54,7 +54,7 @@ export interface Model {
     residuals: Float32Array,
   ): Promise<void>;
   /** latents [1,C,h,w], scaled → pixels [1,3,H,W] RGB, about [−1,1]. */
-  decode(latents: Float32Array, size: LatentSize, pixels: Float32Array): Promise<void>;
+  decodeLatents(latents: Float32Array, size: LatentSize, pixels: Float32Array): Promise<void>;
   /** The stages of a graph that cannot be tiled, for images larger than a tile; undefined where it has none. */
   stagesOf(graph: 'encoder' | 'decoder'): StageSessions | undefined;
   /**
@@ -125,7 +125,11 @@ class LoadedModel implements Model {
     this.tilePolicy = tilePolicyOf(this.manifest, options);
   }
 
-  async encode(pixels: Float32Array, size: LatentSize, latents: Float32Array): Promise<void> {
+  async encodeLatents(
+    pixels: Float32Array,
+    size: LatentSize,
+    latents: Float32Array,
+  ): Promise<void> {
     await this.#sessions.encoder.run(
       { pixels: this.#pixels(pixels, size) },
       { latents: this.#latents(latents, size) },
@@ -147,7 +151,11 @@ class LoadedModel implements Model {
     }
   }
 
-  async decode(latents: Float32Array, size: LatentSize, pixels: Float32Array): Promise<void> {
+  async decodeLatents(
+    latents: Float32Array,
+    size: LatentSize,
+    pixels: Float32Array,
+  ): Promise<void> {
     await this.#sessions.decoder.run(
       { latents: this.#latents(latents, size) },
       { pixels: this.#pixels(pixels, size) },
@@ -171,7 +179,7 @@ class LoadedModel implements Model {
     // A batch of two is another shape to tune for; a CPU does not tune.
     const batches = this.tilePolicy.fixed ? [[1], [0, 1]] : [[1]];
     for (const e of this.#warmedTiles(graphs.encoder)) {
-      await this.encode(pixels(e), size(e), cells(e));
+      await this.encodeLatents(pixels(e), size(e), cells(e));
     }
     for (const u of this.#warmedTiles(graphs.unet)) {
       for (const semantic of batches) {
@@ -179,7 +187,7 @@ class LoadedModel implements Model {
       }
     }
     for (const d of this.#warmedTiles(graphs.decoder)) {
-      await this.decode(cells(d), size(d), pixels(d));
+      await this.decodeLatents(cells(d), size(d), pixels(d));
     }
   }
 
@@ -227,7 +235,7 @@ class LoadedModel implements Model {
 
 /**
  * Opens a bundle on a device. Keep it while there is room: sessions leak a little on release.
- * @throws invalid_bundle | device_unavailable | out_of_device_memory
+ * @throws invalid_bundle | device_unavailable | device_lost | out_of_device_memory
  */
 export async function loadModel(bundleDir: string, options: LoadOptions): Promise<Model> {
   const manifest = await loadManifest(bundleDir);

@@ -1,22 +1,16 @@
 /** Stages 3 to 5, which may find the tensors of an earlier run, and keep theirs for a later one. */
 import type { Evaluations } from '../jobs/job.ts';
-import { combine, type Dials, type EvaluationPlan } from './combine.ts';
+import { combine } from './combine.ts';
 import { encodeLatents } from './encode-latents.ts';
-import type { Geometry } from './geometry.ts';
-import type { TensorKeeper } from './kept-tensors.ts';
-import type { Model } from './model.ts';
 import type { Planar } from './planar.ts';
 import { predictResiduals } from './predict-residual.ts';
 import type { Resampled } from './resample.ts';
-import type { RunControl } from './run-control.ts';
+import type { Run } from './run.ts';
 
 /** z_L [C,h,w]: as kept, else encoded and kept. */
 export async function keptLatents(
   resampled: Resampled,
-  geometry: Geometry,
-  model: Model,
-  keeper: TensorKeeper,
-  control: RunControl,
+  { model, geometry, keeper, control }: Run,
 ): Promise<Planar> {
   const kept = await keeper.read('latents');
   if (kept) return kept;
@@ -42,9 +36,7 @@ export interface Residuals {
 export async function keptResiduals(
   latents: Planar,
   semantic: readonly number[],
-  model: Model,
-  keeper: TensorKeeper,
-  control: RunControl,
+  { model, keeper, control }: Run,
 ): Promise<Residuals> {
   const found = new Map<number, Planar>();
   for (const which of semantic) {
@@ -70,13 +62,12 @@ export async function keptResiduals(
  * Eq. 8 over the whole image.
  * @param residuals [C,h,w], in the order of `plan.semantic`; stay as they are
  * @param target [C,h,w]; may be the first of them, which is then overwritten
+ * @param run or the plan and the dials of one cell of a sheet
  */
 export async function combineResiduals(
   residuals: readonly Planar[],
-  plan: EvaluationPlan,
-  { lambdaPix, lambdaSem }: Dials,
   target: Planar,
-  control: RunControl,
+  { plan, dials: { lambdaPix, lambdaSem }, control }: Pick<Run, 'plan' | 'dials' | 'control'>,
 ): Promise<void> {
   const first = residuals[0] as Planar;
   // One evaluation: λ_pix·ε_pix where λ_sem = 0, else λ·ε_PiSA where both are λ. Either way ε = λ_pix·first.

@@ -1,12 +1,20 @@
-/** What every kind of run begins with: the photo decoded, sizes planned and checked, dials read. */
+/** What every kind of run begins with: the photo decoded, sizes planned and checked, dials read; and what it ends in. */
 import { AppError } from '../errors.ts';
-import type { Evaluations, Progress } from '../jobs/job.ts';
-import type { ColorFix, UpscaleParams } from '../jobs/params.ts';
+import type { Evaluations, Progress, StageTimings } from '../jobs/job.ts';
+import { checkOutput } from '../jobs/output-size.ts';
+import {
+  type ColorFix,
+  contentTypeOf,
+  type OutputFormat,
+  type UpscaleParams,
+} from '../jobs/params.ts';
+import { software } from '../package-info.ts';
 import { type Dials, type EvaluationPlan, planEvaluations } from './combine.ts';
 import { type DecodedPhoto, decodePhoto } from './decode-photo.ts';
-import { type Geometry, planGeometry } from './geometry.ts';
+import { type Geometry, type PixelSize, planGeometry } from './geometry.ts';
 import { type KeptTensors, keptBytes, TensorKeeper } from './kept-tensors.ts';
 import type { Model } from './model.ts';
+import type { Recipe } from './recipe.ts';
 import { RunControl, type StageWeights } from './run-control.ts';
 import { readStrengthMap } from './strength-map.ts';
 
@@ -21,12 +29,24 @@ export interface UpscaleContext {
   /** Aborting it ends the run between tiles, with the signal's reason. */
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
-  /** Goes into the recipe of the output. */
-  software?: string;
   /** Images of an allowed format over the whole photo: white = the dial's value, black = 0. */
   maps?: StrengthMaps;
   /** Where tensors are kept between runs on the same image. Absent: nowhere. */
   kept?: KeptTensors & { maxBytes: number };
+}
+
+export interface UpscaleResult {
+  image: Uint8Array;
+  format: OutputFormat;
+  contentType: string;
+  width: number;
+  height: number;
+  /** Upright. */
+  input: { width: number; height: number; contentType: string };
+  colorfix: ColorFix;
+  /** Runs of the UNet per tile; less than the dials need when residuals were kept. */
+  evaluations: Evaluations;
+  timingsMs: StageTimings;
 }
 
 /** What all stages of one run know. */
@@ -43,8 +63,8 @@ export interface Run {
 
 /**
  * @param lowRes bytes of a PNG, JPEG, WebP, AVIF or single-page TIFF
- * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image, or the reason of
- *   `context.signal`
+ * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image | unsupported_output, or the reason
+ *   of `context.signal`
  */
 export async function prepareRun(
   lowRes: Uint8Array,
@@ -56,8 +76,9 @@ export async function prepareRun(
   return control.stage('decode_image', async () => {
     const imageLimits = { maxPixels: limits.maxInputPixels };
     const input = await decodePhoto(lowRes, imageLimits, control);
+    checkOutput(input.inspected, params, limits.maxOutputPixels);
     const geometry = planGeometry(input.inspected, params.scale, model);
-    checkSizes(geometry, model, limits.maxOutputPixels);
+    checkPadding(geometry, model, limits.maxOutputPixels);
     const { downscale } = model.manifest.latents;
     const dial = (value: number, map: Uint8Array | undefined) =>
       map ? readStrengthMap(map, value, geometry, downscale, imageLimits, control) : value;
@@ -77,20 +98,18 @@ export async function prepareRun(
 /** Padding may cost this many times the pixels of the largest output: more than any usual image needs. */
 const paddingFactor = 2;
 
-function checkSizes({ output, latents }: Geometry, model: Model, maxPixels: number): void {
-  const size = `The output would be ${output.width} × ${output.height} pixels`;
-  const advice = 'Send a smaller image or ask for a smaller scale.';
-  if (output.width * output.height > maxPixels) {
-    const detail = `${size}, which exceeds the limit of ${maxPixels} pixels. ${advice}`;
-    throw new AppError('too_many_pixels', detail);
-  }
-  // An image of 4,000,000 × 1 pixels has few pixels, but 16 times as many once it is padded.
+/**
+ * An image of 4,000,000 × 1 pixels has few pixels, but 16 times as many once it is padded.
+ * @throws too_many_pixels
+ */
+function checkPadding({ output, latents }: Geometry, model: Model, maxPixels: number): void {
   const paddedPixels = latents.width * latents.height * model.manifest.latents.downscale ** 2;
   const leastPixels = (model.tilePolicy.step * model.manifest.latents.downscale) ** 2;
-  if (paddedPixels > Math.max(paddingFactor * maxPixels, leastPixels)) {
-    const detail = `${size}; so narrow an image is padded to ${paddedPixels} pixels for the model, which is too many. ${advice}`;
-    throw new AppError('too_many_pixels', detail);
-  }
+  if (paddedPixels <= Math.max(paddingFactor * maxPixels, leastPixels)) return;
+  throw new AppError(
+    'too_many_pixels',
+    `The output would have ${output.width} × ${output.height} pixels; so narrow an image is padded to ${paddedPixels} pixels for the model, which is too many. Send a smaller image or ask for a smaller scale.`,
+  );
 }
 
 /** Shares of the work, measured on a CPU with the embedded model: relative costs per output pixel. */
@@ -110,8 +129,8 @@ export function stageWeights({ output }: Geometry, evaluations: Evaluations): St
 export function recipeOf(
   params: UpscaleParams,
   { model, colorfix }: Pick<Run, 'model' | 'colorfix'>,
-  { software, maps }: UpscaleContext,
-) {
+  { maps }: Pick<UpscaleContext, 'maps'>,
+): Recipe {
   const { name, version } = model.manifest;
   const { pix, sem, scale } = params;
   const mapped = {
@@ -119,7 +138,28 @@ export function recipeOf(
     ...(maps?.sem ? { sem_map: true } : {}),
   };
   return {
-    software: software ?? 'pisa-serve',
+    software,
     description: JSON.stringify({ pix, sem, ...mapped, scale, colorfix, model: name, version }),
+  };
+}
+
+export function toResult(
+  image: Uint8Array,
+  size: PixelSize,
+  { format }: UpscaleParams,
+  { input, colorfix, control }: Run,
+  evaluations: Evaluations,
+): UpscaleResult {
+  const { width, height, contentType } = input.inspected;
+  return {
+    image,
+    format,
+    contentType: contentTypeOf[format],
+    width: size.width,
+    height: size.height,
+    input: { width, height, contentType },
+    colorfix,
+    evaluations,
+    timingsMs: control.timingsMs,
   };
 }

@@ -3,6 +3,7 @@
  * in the stages that hold image-sized float buffers: peak memory is that of one large image, whatever
  * number of jobs is in flight, and two large jobs end no later than side by side.
  */
+import { unlessAborted } from '../waits.ts';
 import type { PixelSize } from './geometry.ts';
 
 /** One at a time, first come first served. */
@@ -21,7 +22,7 @@ export class Fifo {
     // Who gives up in the queue must not let the next one pass before its turn.
     this.#last = Promise.all([previous, own]);
     try {
-      await abortable(previous, signal);
+      await unlessAborted(previous, signal);
       return await work();
     } finally {
       leave();
@@ -47,24 +48,6 @@ export class Turns {
   ): Promise<T> {
     if (output.width * output.height < largePixels) return work();
     return this.#large.take(signal, work);
-  }
-}
-
-/** Settles with `promise`, or rejects with the reason of the signal if that comes first. */
-export async function abortable<T>(
-  promise: Promise<T>,
-  signal: AbortSignal | undefined,
-): Promise<T> {
-  signal?.throwIfAborted();
-  let stop: () => void = () => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    stop = () => reject(signal?.reason);
-    signal?.addEventListener('abort', stop, { once: true });
-  });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal?.removeEventListener('abort', stop);
   }
 }
 

@@ -2,37 +2,24 @@
  * The pipeline: one photo in, one larger and restored photo out. Read this first: the stages below, in
  * this order, are all that happens to an image.
  */
-import type { Evaluations, StageTimings } from '../jobs/job.ts';
-import {
-  type ColorFix,
-  contentTypeOf,
-  type OutputFormat,
-  type UpscaleParams,
-} from '../jobs/params.ts';
+import type { Evaluations } from '../jobs/job.ts';
+import type { UpscaleParams } from '../jobs/params.ts';
 import { fixColors } from './color-fix/color-fix.ts';
 import { subtractResidual } from './combine.ts';
 import { decodeLatents } from './decode-latents.ts';
-import { checkOutput, encodeImage } from './encode-image.ts';
-import { makeGrey } from './grey.ts';
+import { encodeImage } from './encode-image.ts';
 import type { Planar } from './planar.ts';
 import { Resampled } from './resample.ts';
 import { combineResiduals, keptLatents, keptResiduals } from './residuals.ts';
-import { prepareRun, type Run, recipeOf, type UpscaleContext } from './run.ts';
+import {
+  prepareRun,
+  type Run,
+  recipeOf,
+  toResult,
+  type UpscaleContext,
+  type UpscaleResult,
+} from './run.ts';
 import { largeImages } from './turns.ts';
-
-export interface UpscaleResult {
-  image: Uint8Array;
-  format: OutputFormat;
-  contentType: string;
-  width: number;
-  height: number;
-  /** Upright. */
-  input: { width: number; height: number; contentType: string };
-  colorfix: ColorFix;
-  /** Runs of the UNet per tile; less than the dials need when residuals were kept. */
-  evaluations: Evaluations;
-  timingsMs: StageTimings;
-}
 
 /**
  * @param lowRes bytes of a PNG, JPEG, WebP, AVIF or single-page TIFF
@@ -46,7 +33,6 @@ export async function upscale(
 ): Promise<UpscaleResult> {
   const run = await prepareRun(lowRes, params, context);
   const { input, geometry, control } = run;
-  checkOutput(geometry.output, params.format);
   const { superRes, evaluations } = await largeImages.take(geometry.output, context.signal, () =>
     restore(run),
   );
@@ -56,49 +42,23 @@ export async function upscale(
   return toResult(image, geometry.output, params, run, evaluations);
 }
 
-export function toResult(
-  image: Uint8Array,
-  size: { width: number; height: number },
-  { format }: UpscaleParams,
-  { input, colorfix, control }: Run,
-  evaluations: Evaluations,
-): UpscaleResult {
-  const { width, height, contentType } = input.inspected;
-  return {
-    image,
-    format,
-    contentType: contentTypeOf[format],
-    width: size.width,
-    height: size.height,
-    input: { width, height, contentType },
-    colorfix,
-    evaluations,
-    timingsMs: control.timingsMs,
-  };
-}
-
 /**
  * The stages between decoding and encoding the file. Image-sized buffers are released as soon as they are dead.
  * @returns [3,H,W] of the output's size, sRGB in about [0,1]
  */
 async function restore(run: Run): Promise<{ superRes: Planar; evaluations: Evaluations }> {
-  const { model, input, geometry, keeper, control } = run;
+  const { model, input, geometry, control } = run;
   // Lazy: its rows are computed where they are read, so its time is part of the stages that read it.
   const resampled = new Resampled(input.rgb, geometry.output);
-  const latents = await control.stage('encode_latents', () =>
-    keptLatents(resampled, geometry, model, keeper, control),
-  );
+  const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
   if (run.colorfix === 'none') input.rgb.release();
   const evaluations = await control.stage('predict_residual', () => restoreLatents(latents, run));
   const superRes = await control.stage('decode_latents', () =>
     decodeLatents(latents, geometry, model, control),
   );
   latents.release();
-  await control.stage('color_fix', async () => {
-    await fixColors(superRes, resampled, run.colorfix, control);
-    input.rgb.release();
-    if (input.isGrey) await makeGrey(superRes, control);
-  });
+  await control.stage('color_fix', () => fixColors(superRes, resampled, run));
+  input.rgb.release();
   return { superRes, evaluations };
 }
 
@@ -107,12 +67,11 @@ async function restore(run: Run): Promise<{ superRes: Planar; evaluations: Evalu
  * @returns how many evaluations the UNet had to run
  */
 async function restoreLatents(latents: Planar, run: Run): Promise<Evaluations> {
-  const { model, plan, dials, keeper, control } = run;
-  if (plan.evaluations === 0) return 0;
-  const residuals = await keptResiduals(latents, plan.semantic, model, keeper, control);
-  const [residual] = residuals.tensors as [Planar, ...Planar[]];
-  await combineResiduals(residuals.tensors, plan, dials, residual, control);
-  await subtractResidual(latents, residual, control);
-  for (const tensor of residuals.tensors) tensor.release();
-  return residuals.evaluations;
+  if (run.plan.evaluations === 0) return 0;
+  const { tensors, evaluations } = await keptResiduals(latents, run.plan.semantic, run);
+  const [residual] = tensors as [Planar, ...Planar[]];
+  await combineResiduals(tensors, residual, run);
+  await subtractResidual(latents, residual, run.control);
+  for (const tensor of tensors) tensor.release();
+  return evaluations;
 }

@@ -18,11 +18,10 @@ import {
 import path from 'node:path';
 import type { Readable } from 'node:stream';
 import { orDiskFault } from './disk-fault.ts';
-import { checkKey, type ObjectStore } from './object-store.ts';
+import { checkKey, longestSweepMs, type ObjectStore } from './object-store.ts';
 
 /** A write takes seconds at most: a temporary file older than this belongs to a process that died. */
 const abandonedWriteMs = 3_600_000;
-const sweepIntervalMs = 600_000;
 const temporaryFolder = '.writing';
 /** The first part of a key (`checkKey`), and what is being written. */
 const ownFolder = /^(?:[a-z]+|\.writing)$/;
@@ -44,7 +43,7 @@ export class FolderStore implements ObjectStore {
     if (sweep) {
       const run = () => this.sweep().catch(onError);
       run();
-      this.#timer = setInterval(run, sweepIntervalMs).unref();
+      this.#timer = setInterval(run, longestSweepMs).unref();
     }
   }
 
@@ -74,6 +73,14 @@ export class FolderStore implements ObjectStore {
       if (!(await this.#has(from))) return false;
       const copied = this.#put(to, ttlSeconds, (file) => copyFile(this.#file(from), file));
       return (await orMissing(copied.then(() => true))) ?? false;
+    });
+  }
+
+  expire(key: string, ttlSeconds: number): Promise<boolean> {
+    return orDiskFault(async () => {
+      if (!(await this.#has(key))) return false;
+      const renewed = setExpiry(this.#file(key), ttlSeconds);
+      return (await orMissing(renewed.then(() => true))) ?? false;
     });
   }
 
@@ -126,12 +133,11 @@ export class FolderStore implements ObjectStore {
   ): Promise<void> {
     const file = this.#file(key);
     const temporary = path.join(this.#folder, temporaryFolder, randomUUID());
-    const expiresAt = new Date(Date.now() + ttlSeconds * 1000);
     await mkdir(path.dirname(temporary), { recursive: true });
     await mkdir(path.dirname(file), { recursive: true });
     try {
       await write(temporary);
-      await utimes(temporary, expiresAt, expiresAt);
+      await setExpiry(temporary, ttlSeconds);
       await rename(temporary, file);
     } catch (error) {
       await rm(temporary, { force: true });
@@ -160,6 +166,11 @@ export class FolderStore implements ObjectStore {
   #file(key: string): string {
     return path.join(this.#folder, checkKey(key));
   }
+}
+
+async function setExpiry(file: string, ttlSeconds: number): Promise<void> {
+  const expiresAt = new Date(Date.now() + ttlSeconds * 1000);
+  await utimes(file, expiresAt, expiresAt);
 }
 
 /** Those that are ours: at the top of a volume there may be others, such as `lost+found`, which nobody may read. */

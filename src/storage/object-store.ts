@@ -4,6 +4,9 @@
  */
 import type { Readable } from 'node:stream';
 
+/** An object that has expired is shown to nobody; the room that it takes is free again after this at most. */
+export const longestSweepMs = 600_000;
+
 export interface ObjectStore {
   /**
    * Writes atomically: a reader sees the whole object or none. Writing the same key again replaces it,
@@ -23,6 +26,11 @@ export interface ObjectStore {
    * @returns false when there was nothing to copy
    */
   copy(from: string, to: string, ttlSeconds: number): Promise<boolean>;
+  /**
+   * Gives an object another life, counted from now, and leaves its bytes where they are.
+   * @returns false when it is not there
+   */
+  expire(key: string, ttlSeconds: number): Promise<boolean>;
   /** True while `get` would give the object. */
   has(key: string): Promise<boolean>;
   /** Deleting what is not there is no error. */

@@ -45,6 +45,11 @@ export class RedisStore implements ObjectStore {
     return copied?.[1] === 1;
   }
 
+  async expire(key: string, ttlSeconds: number): Promise<boolean> {
+    const set = () => this.#redis.expire(redisKey(key), wholeSeconds(ttlSeconds));
+    return (await orRefused(set)) === 1;
+  }
+
   async has(key: string): Promise<boolean> {
     return (await this.#redis.exists(redisKey(key))) === 1;
   }

@@ -52,11 +52,20 @@ const patience = {
   consumer: { maxAttempts: 12, limitMs: 120_000 },
 };
 const connectLimitMs = 5000;
-/** Each result that is on its way holds one for as long as its client reads; the SDK's 50 would keep all others out. */
+/**
+ * Of each client. A stream holds one for as long as its reader reads: so streams have a client of their own, and however
+ * many read slowly, all else goes on.
+ */
 const maxSockets = 1000;
 const retryAfterSeconds = 5;
 
 type Sdk = typeof import('@aws-sdk/client-s3');
+interface Opened {
+  sdk: Sdk;
+  /** Shares no socket with `streams`. */
+  client: S3Client;
+  streams: S3Client;
+}
 /** What an operation needs: the SDK's commands, and a way to send one. */
 type Operation<T> = (sdk: Sdk, client: S3Client, abortSignal: AbortSignal) => Promise<T>;
 
@@ -64,7 +73,7 @@ export class S3Store implements ObjectStore {
   readonly #location: S3Location;
   readonly #options: S3StoreOptions;
   readonly #timer: NodeJS.Timeout | undefined;
-  #opened: Promise<{ sdk: Sdk; client: S3Client }> | undefined;
+  #opened: Promise<Opened> | undefined;
   #sweeping: Promise<void> | undefined;
 
   constructor(location: S3Location, options: S3StoreOptions) {
@@ -115,6 +124,11 @@ export class S3Store implements ObjectStore {
     return copied !== undefined;
   }
 
+  /** The expiry is part of the object, which S3 lets nobody change: a copy takes its place. */
+  expire(key: string, ttlSeconds: number): Promise<boolean> {
+    return this.copy(key, key, ttlSeconds);
+  }
+
   async get(key: string): Promise<Buffer | undefined> {
     const at = this.#address(key);
     return this.#run(async ({ GetObjectCommand }, client, abortSignal) => {
@@ -133,7 +147,7 @@ export class S3Store implements ObjectStore {
       if (answer && isAlive(answer)) return found;
       found?.destroy();
       return undefined;
-    });
+    }, 'streams');
     return body && inTime(body, patience[this.#options.role].limitMs);
   }
 
@@ -155,6 +169,7 @@ export class S3Store implements ObjectStore {
     this.#options.redis.disconnect();
     const opened = await this.#opened?.catch(() => undefined);
     opened?.client.destroy();
+    opened?.streams.destroy();
   }
 
   /** Deletes what has expired. One that is asked for while another runs is that one. */
@@ -208,14 +223,14 @@ export class S3Store implements ObjectStore {
   }
 
   /** @throws storage_unavailable */
-  async #run<T>(operation: Operation<T>): Promise<T> {
+  async #run<T>(operation: Operation<T>, by: 'client' | 'streams' = 'client'): Promise<T> {
     // Not AbortSignal.timeout: it would cut what is streamed after the operation.
     const limit = new AbortController();
     const timer = setTimeout(() => limit.abort(), patience[this.#options.role].limitMs);
     try {
       this.#opened ??= this.#open();
-      const { sdk, client } = await this.#opened;
-      return await operation(sdk, client, limit.signal);
+      const opened = await this.#opened;
+      return await operation(opened.sdk, opened[by], limit.signal);
     } catch (cause) {
       throw unavailable(cause);
     } finally {
@@ -224,9 +239,10 @@ export class S3Store implements ObjectStore {
   }
 
   /** At first use: who keeps images elsewhere never loads the SDK. */
-  async #open(): Promise<{ sdk: Sdk; client: S3Client }> {
+  async #open(): Promise<Opened> {
     const sdk = await import('@aws-sdk/client-s3');
-    return { sdk, client: new sdk.S3Client(this.#clientConfig()) };
+    const client = () => new sdk.S3Client(this.#clientConfig());
+    return { sdk, client: client(), streams: client() };
   }
 
   #clientConfig(): S3ClientConfig {

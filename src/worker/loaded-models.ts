@@ -14,8 +14,8 @@ export interface LoadedModels {
   /**
    * Runs `work` on a model, which stays loaded until `work` has settled.
    * @param signal ends the wait for the model
-   * @throws unknown_model | invalid_bundle | model_too_large | device_unavailable | out_of_device_memory, or what `work`
-   *   throws
+   * @throws unknown_model | invalid_bundle | model_too_large | device_unavailable | device_lost | out_of_device_memory, or
+   *   what `work` throws
    */
   use<T>(
     name: string,

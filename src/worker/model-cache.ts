@@ -2,7 +2,8 @@
  * Which models are in memory: as many as fit into a budget, loaded on first use. When the next one would not
  * fit, those that nobody uses go, the least recently used first; one in use stays until its jobs are done.
  */
-import { abortable, Fifo } from '../pipeline/turns.ts';
+import { Fifo } from '../pipeline/turns.ts';
+import { unlessAborted } from '../waits.ts';
 
 export interface ModelLoader<M> {
   /**
@@ -87,7 +88,7 @@ export class ModelCache<M> {
     while (this.#entries.size > 0 && this.#usedBytes() + bytes > this.#budgetBytes) {
       const idle = [...this.#entries].find(([, { users }]) => users === 0);
       if (idle) await this.#unload(...idle);
-      else await abortable(this.#nextRelease(), signal);
+      else await unlessAborted(this.#nextRelease(), signal);
     }
   }
 

@@ -38,7 +38,7 @@ export class ObjectKeeper implements KeptTensors {
     const key = this.#keys[name];
     const bytes = await this.#options.store.get(key).catch(() => undefined);
     if (!bytes) return undefined;
-    this.note(key, bytes);
+    this.note(key, bytes.byteLength);
     return bytes;
   }
 
@@ -55,18 +55,20 @@ export class ObjectKeeper implements KeptTensors {
     const { store, owner, isOwn, tensorsExpireAt } = this.#options;
     // Nothing may appear again of a job that was deleted.
     if (!isOwn && !(await store.has(inputKey(owner)).catch(() => false))) return;
-    if (await this.#put(key, bytes, tensorsExpireAt)) this.note(key, bytes);
+    if (await this.#put(key, bytes, tensorsExpireAt)) this.note(key, bytes.byteLength);
   }
 
-  /** An upload lives until `expiresAt` from now on. Where the store fails, the upload is still there as it was. */
-  async keepUpload(key: string, bytes: Uint8Array, expiresAt: number): Promise<void> {
-    await this.#put(key, bytes, expiresAt);
-    this.note(key, bytes);
+  /** An upload lives until `expiresAt` from now on, epoch ms, if it is still there. */
+  async keepUpload(key: string, bytes: number, expiresAt: number): Promise<void> {
+    const ttlSeconds = (expiresAt - Date.now()) / 1000;
+    // Where the store fails, the upload is there as it was.
+    const isThere = await this.#options.store.expire(key, ttlSeconds).catch(() => true);
+    if (isThere) this.note(key, bytes);
   }
 
   /** It is there and was used. */
-  note(key: string, bytes: Uint8Array): void {
-    this.#objects.set(key, bytes.byteLength);
+  note(key: string, bytes: number): void {
+    this.#objects.set(key, bytes);
   }
 
   /** What was written or found. @param expiresAt when it ends, epoch ms */

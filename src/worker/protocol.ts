@@ -23,8 +23,6 @@ export interface DeviceSettings {
   limits: { maxInputPixels: number; maxOutputPixels: number };
   /** Bytes of latents and residuals that one image may keep, see src/jobs/kept-objects.ts. 0: nothing is kept. */
   keepMaxBytes: number;
-  /** Name and version of this software, for the recipe in the output. */
-  software?: string;
 }
 
 /** A model has been loaded, or unloaded: then `bytes` is 0. */

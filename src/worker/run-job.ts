@@ -1,6 +1,7 @@
 /** One job in the device process, whole: read the input, run the pipeline, write the result. */
 import { AppError } from '../errors.ts';
 import {
+  type KeptObject,
   outputKey,
   type Progress,
   type UpscaleJobData,
@@ -8,8 +9,8 @@ import {
 } from '../jobs/job.ts';
 import { contactSheet } from '../pipeline/contact-sheet.ts';
 import { heatmap } from '../pipeline/heatmap.ts';
-import type { StrengthMaps, UpscaleContext } from '../pipeline/run.ts';
-import { type UpscaleResult, upscale } from '../pipeline/upscale.ts';
+import type { StrengthMaps, UpscaleContext, UpscaleResult } from '../pipeline/run.ts';
+import { upscale } from '../pipeline/upscale.ts';
 import type { LoadedModels } from './loaded-models.ts';
 import { ObjectKeeper } from './object-keeper.ts';
 import type { DeviceSettings } from './protocol.ts';
@@ -18,11 +19,13 @@ import type { JobStore } from './run-store.ts';
 export interface JobTools {
   models: LoadedModels;
   store: JobStore;
-  settings: Pick<DeviceSettings, 'device' | 'limits' | 'software' | 'keepMaxBytes'>;
+  settings: Pick<DeviceSettings, 'device' | 'limits' | 'keepMaxBytes'>;
   /** Aborts between two tiles; its reason is an AppError. */
   signal: AbortSignal;
   onProgress: (progress: Progress) => void;
 }
+
+type Upload = Pick<KeptObject, 'key' | 'bytes'>;
 
 /**
  * Running it twice for the same job leaves one result: the output's key is the job's, and the same input gives
@@ -33,12 +36,11 @@ export interface JobTools {
 export async function runJob(
   id: string,
   data: UpscaleJobData,
-  { models, store, settings, signal, onProgress }: JobTools,
+  tools: JobTools,
 ): Promise<UpscaleJobResult> {
   const startedAt = performance.now();
+  const { store, settings, signal } = tools;
   const { params, ttlSeconds } = data;
-  const lowRes = await readInput(store, data.input.key, data);
-  const maps = await readMaps(store, data);
   const keeper = new ObjectKeeper({
     store,
     owner: data.source?.id ?? id,
@@ -47,23 +49,8 @@ export async function runJob(
     maxBytes: settings.keepMaxBytes,
   });
   const keeps = settings.keepMaxBytes > 0;
-  const run = models.use(params.model, signal, async (loaded) => {
-    const context: UpscaleContext = {
-      model: loaded,
-      limits: settings.limits,
-      maps,
-      signal,
-      onProgress,
-      ...(keeps ? { kept: keeper } : {}),
-      ...(settings.software === undefined ? {} : { software: settings.software }),
-    };
-    const { name, version } = loaded.manifest;
-    return {
-      made: await make(data, lowRes, context),
-      model: { name, version, sha256: loaded.sha256 },
-    };
-  });
-  const { made, model } = await run.catch(async (error: unknown) => {
+  const run = readAndMake(data, tools, keeps ? keeper : undefined);
+  const { made, model, uploads } = await run.catch(async (error: unknown) => {
     // Whoever hears that a job has failed deletes what it left.
     await keeper.written();
     throw asJobFault(error, params.model);
@@ -74,7 +61,7 @@ export async function runJob(
   const keptUntil = data.source?.expiresAt ?? expiresAt;
   await Promise.all([store.put(key, made.image, ttlSeconds), keeper.written()]);
   // Not before the result is there: another attempt needs them, and may come after they have ended.
-  if (keeps) await keepUploads(keeper, data, { lowRes, maps }, keptUntil);
+  if (keeps) await keepUploads(keeper, data, uploads, keptUntil);
   return {
     output: {
       key,
@@ -93,6 +80,37 @@ export async function runJob(
     model,
     device: settings.device,
   };
+}
+
+/** The uploads are held only in here: after it, their sizes are all that is needed. */
+async function readAndMake(
+  data: UpscaleJobData,
+  { models, store, settings, signal, onProgress }: JobTools,
+  kept: ObjectKeeper | undefined,
+) {
+  const lowRes = await readInput(store, data.input.key, data);
+  const maps = await readMaps(store, data);
+  const uploads: Upload[] = [{ key: data.input.key, bytes: lowRes.byteLength }];
+  for (const name of ['pix', 'sem'] as const) {
+    const [key, map] = [data.maps?.[name], maps[name]];
+    if (key && map) uploads.push({ key, bytes: map.byteLength });
+  }
+  return models.use(data.params.model, signal, async (loaded) => {
+    const context: UpscaleContext = {
+      model: loaded,
+      limits: settings.limits,
+      maps,
+      signal,
+      onProgress,
+      ...(kept ? { kept } : {}),
+    };
+    const { name, version } = loaded.manifest;
+    return {
+      made: await make(data, lowRes, context),
+      model: { name, version, sha256: loaded.sha256 },
+      uploads,
+    };
+  });
 }
 
 /** What is said of a bundle or a device at a start is for its operator: it names files, and what to install. */
@@ -141,12 +159,13 @@ async function readMaps(store: JobStore, data: UpscaleJobData): Promise<Strength
 /** From now on they live as long as the result, and count as what is kept. */
 async function keepUploads(
   keeper: ObjectKeeper,
-  { input, maps: mapKeys = {}, source }: UpscaleJobData,
-  { lowRes, maps }: { lowRes: Uint8Array; maps: StrengthMaps },
+  { input, source }: UpscaleJobData,
+  uploads: readonly Upload[],
   expiresAt: number,
 ): Promise<void> {
-  if (source) keeper.note(input.key, lowRes);
-  else await keeper.keepUpload(input.key, lowRes, expiresAt);
-  if (mapKeys.pix && maps.pix) await keeper.keepUpload(mapKeys.pix, maps.pix, expiresAt);
-  if (mapKeys.sem && maps.sem) await keeper.keepUpload(mapKeys.sem, maps.sem, expiresAt);
+  for (const { key, bytes } of uploads) {
+    // The image of another job has the life that this one gave it.
+    if (source && key === input.key) keeper.note(key, bytes);
+    else await keeper.keepUpload(key, bytes, expiresAt);
+  }
 }

@@ -5,12 +5,12 @@
 import type { ObjectStore } from '../storage/object-store.ts';
 
 /** What a run does with the store. */
-export type JobStore = Pick<ObjectStore, 'put' | 'get' | 'has'>;
+export type JobStore = Pick<ObjectStore, 'put' | 'expire' | 'get' | 'has'>;
 
 export class RunStore implements JobStore {
   readonly #store: JobStore;
   readonly #signal: AbortSignal;
-  readonly #writes = new Set<Promise<void>>();
+  readonly #writes = new Set<Promise<unknown>>();
 
   constructor(store: JobStore, signal: AbortSignal) {
     this.#store = store;
@@ -18,15 +18,13 @@ export class RunStore implements JobStore {
   }
 
   /** @throws the signal's reason, or what the store throws */
-  async put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void> {
-    this.#signal.throwIfAborted();
-    const write = this.#store.put(key, bytes, ttlSeconds);
-    this.#writes.add(write);
-    try {
-      await write;
-    } finally {
-      this.#writes.delete(write);
-    }
+  put(key: string, bytes: Uint8Array, ttlSeconds: number): Promise<void> {
+    return this.#write(() => this.#store.put(key, bytes, ttlSeconds));
+  }
+
+  /** In S3 it writes the object anew. @throws the signal's reason, or what the store throws */
+  expire(key: string, ttlSeconds: number): Promise<boolean> {
+    return this.#write(() => this.#store.expire(key, ttlSeconds));
   }
 
   get(key: string): Promise<Buffer | undefined> {
@@ -40,5 +38,16 @@ export class RunStore implements JobStore {
   /** Resolves when nothing is being written, whatever became of it. */
   async written(): Promise<void> {
     await Promise.allSettled(this.#writes);
+  }
+
+  async #write<T>(begin: () => Promise<T>): Promise<T> {
+    this.#signal.throwIfAborted();
+    const write = begin();
+    this.#writes.add(write);
+    try {
+      return await write;
+    } finally {
+      this.#writes.delete(write);
+    }
   }
 }

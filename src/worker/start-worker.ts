@@ -4,7 +4,6 @@ import { fileURLToPath } from 'node:url';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { checkDatabase, connectRedis } from '../jobs/redis.ts';
-import { within } from '../jobs/within.ts';
 import {
   reportIntervalMs,
   reportWorker,
@@ -12,6 +11,7 @@ import {
   withdrawWorker,
 } from '../jobs/worker-registry.ts';
 import { openStore, type StoreLocation } from '../storage/open-store.ts';
+import { within } from '../waits.ts';
 import { modelArrivalMs } from './absent-model.ts';
 import { Device, type DeviceLimits } from './device.ts';
 import { checkModelMemory, deviceMemory, modelBudget } from './device-memory.ts';
@@ -24,8 +24,6 @@ export interface WorkerOptions {
   redisUrl: string;
   store: StoreLocation;
   logger: Logger;
-  /** Name and version of this software, for the recipe in the output image. */
-  software?: string;
   /** Times that are right for production and too long for a test. */
   times?: Partial<WorkerTimes>;
   /** Compiled `device-main.js`. Default: the one beside this file. */
@@ -133,6 +131,12 @@ async function createDevice(
 ): Promise<Device> {
   const { config, logger } = options;
   const memoryBytes = await deviceMemory(name, config);
+  if (memoryBytes === undefined && name.startsWith('cuda:')) {
+    logger.warn(
+      { device: name },
+      'nvidia-smi does not tell how much memory the device has: its tiles are those of a bundle for no device in particular. DEVICE_MEMORY_GIGABYTES tells it.',
+    );
+  }
   return new Device({
     program: options.deviceProgram ?? fileURLToPath(new URL('./device-main.js', import.meta.url)),
     logger,
@@ -150,7 +154,6 @@ async function createDevice(
         maxOutputPixels: config.MAX_OUTPUT_PIXELS,
       },
       keepMaxBytes: 1_000_000 * Math.min(config.KEEP_MAX_JOB_MEGABYTES, config.KEEP_MAX_MEGABYTES),
-      ...(options.software === undefined ? {} : { software: options.software }),
     },
     limits: deviceLimits(config, times),
   });

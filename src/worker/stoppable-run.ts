@@ -4,7 +4,7 @@
  * a model that was loaded so is there for the next job.
  */
 import type { UpscaleJobData, UpscaleJobResult } from '../jobs/job.ts';
-import { abortable } from '../pipeline/turns.ts';
+import { unlessAborted } from '../waits.ts';
 import { type JobTools, runJob } from './run-job.ts';
 import { RunStore } from './run-store.ts';
 
@@ -25,7 +25,7 @@ export function startRun(id: string, data: UpscaleJobData, tools: JobTools): Sto
       if (!signal.aborted) onProgress(progress);
     },
   });
-  const result = abortable(working, signal).catch(async (error: unknown) => {
+  const result = unlessAborted(working, signal).catch(async (error: unknown) => {
     await store.written();
     throw error;
   });

@@ -8,25 +8,22 @@ import type { Logger } from 'pino';
 import { type AppError, fromFailureText, toAppError, toFailure } from '../errors.ts';
 import { cancelChannel, isCanceled } from '../jobs/cancellation.ts';
 import {
-  outputKey,
   type Progress,
-  sideKeys,
   stages,
   type UpscaleJobData,
   type UpscaleJobResult,
   upscaleQueueName,
 } from '../jobs/job.ts';
 import { canceledError, type UpscaleJob } from '../jobs/job-snapshot.ts';
-import { forgetKept, keepObjects } from '../jobs/kept-objects.ts';
 import { connectRedis, redisOptions } from '../jobs/redis.ts';
-import { rememberResult } from '../jobs/stored-results.ts';
-import { within } from '../jobs/within.ts';
 import { metrics } from '../metrics.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import { traceOf } from '../tracing/tracing.ts';
+import { within } from '../waits.ts';
 import { ModelAbsent, requireModel } from './absent-model.ts';
 import { HandBack } from './device.ts';
 import type { DevicePool } from './device-pool.ts';
+import { EndedJobs } from './ended-jobs.ts';
 import { observeFailure, observeSuccess } from './observe-jobs.ts';
 import { runsAlone } from './runs-alone.ts';
 import { traceAttempt } from './trace-attempt.ts';
@@ -74,14 +71,14 @@ export class Supervisor {
   readonly #worker: Worker<UpscaleJobData, UpscaleJobResult>;
   readonly #subscriber: Redis;
   readonly #running = new Map<string, Running>();
-  /** What is still done for jobs that have ended: it needs Redis and the store. */
-  readonly #tidying = new Set<Promise<void>>();
+  readonly #ended: EndedJobs;
   #started = false;
   #closing = false;
 
   constructor(options: SupervisorOptions) {
     const { redisUrl, locks, pool, logger } = options;
     this.#options = options;
+    this.#ended = new EndedJobs(options);
     this.#worker = new Worker(
       upscaleQueueName,
       (job: UpscaleJob, token?: string) => this.#track(job, token ?? ''),
@@ -98,10 +95,8 @@ export class Supervisor {
     );
     const onError = (error: Error) => logger.warn({ err: error }, 'queue');
     this.#worker.on('error', onError);
-    this.#worker.on('completed', (job, result) =>
-      this.#noteTidying(this.#onCompleted(job, result)),
-    );
-    this.#worker.on('failed', (job, error) => this.#noteTidying(this.#onFailed(job, error)));
+    this.#worker.on('completed', (job, result) => this.#onCompleted(job, result));
+    this.#worker.on('failed', (job, error) => this.#onFailed(job, error));
     this.#worker.on('lockRenewalFailed', (ids) => {
       for (const id of ids) this.#onLockLost(this.#running.get(id));
     });
@@ -152,14 +147,9 @@ export class Supervisor {
     this.#subscriber.disconnect();
     const closed = await within(this.#worker.close(!orderly), timeLimitMs);
     await Promise.all([
-      within(Promise.allSettled(this.#tidying), timeLimitMs),
+      within(this.#ended.tidied(), timeLimitMs),
       closed || within(this.#worker.disconnect(), timeLimitMs),
     ]);
-  }
-
-  #noteTidying(tidying: Promise<void>): void {
-    this.#tidying.add(tidying);
-    void tidying.finally(() => this.#tidying.delete(tidying));
   }
 
   #settled(timeLimitMs: number): Promise<boolean> {
@@ -205,7 +195,7 @@ export class Supervisor {
       if (await isCanceled(redis, id)) throw canceledError();
       await requireModel(job, { redis, models: pool.models, arrivalMs: modelArrivalMs });
       const result = await this.#runOnDevice(job, signal);
-      await this.#noteKept(job, result);
+      await this.#ended.noteKept(job, result);
       // Cancelled while the result was being written: the cancel was answered first, so it holds.
       if (await isCanceled(redis, id)) throw canceledError();
       return result;
@@ -250,25 +240,6 @@ export class Supervisor {
     logger[level](facts, 'job left to a worker that has its model');
     await job.moveToDelayed(Date.now() + delayMs, token);
     return new DelayedError();
-  }
-
-  /** Before the job ends, so that a worker that dies in between runs it again, and notes it again. */
-  async #noteKept({ data }: UpscaleJob, { kept }: UpscaleJobResult): Promise<void> {
-    if (kept.length === 0) return;
-    await this.#cleanUp((options) =>
-      keepObjects(options, kept, {
-        maxBytes: options.keepMaxBytes,
-        ...(data.source ? { source: data.input.key } : {}),
-      }),
-    );
-  }
-
-  /** Whatever the job left behind besides its result. */
-  async #dropSideObjects(id: string): Promise<void> {
-    const { redis, store } = this.#options;
-    const keys = sideKeys(id);
-    await forgetKept(redis, keys);
-    for (const key of keys) await store.delete(key);
   }
 
   async #runOnDevice(job: UpscaleJob, signal: AbortSignal): Promise<UpscaleJobResult> {
@@ -320,25 +291,16 @@ export class Supervisor {
     throw new HandBack();
   }
 
-  async #onCompleted(job: UpscaleJob, result: UpscaleJobResult): Promise<void> {
+  #onCompleted(job: UpscaleJob, result: UpscaleJobResult): void {
     observeSuccess(job, result);
     this.#options.logger.info(
       { ...factsOf(job), device: result.device, totalMs: result.totalMs },
       'job succeeded',
     );
-    await this.#cleanUp(async ({ redis, store }) => {
-      const id = job.id ?? '';
-      // A cancel in the last moment reads as canceled: then nobody may fetch the result.
-      if (await isCanceled(redis, id)) await store.delete(result.output.key);
-      else {
-        await rememberResult(redis, id, job.data, result);
-        if (result.kept.length > 0) return;
-      }
-      await this.#dropSideObjects(id);
-    });
+    this.#ended.tidySucceeded(job, result);
   }
 
-  async #onFailed(job: UpscaleJob | undefined, error: Error): Promise<void> {
+  #onFailed(job: UpscaleJob | undefined, error: Error): void {
     if (!job) return;
     const { code } = fromFailureText(error.message);
     if (!job.finishedOn) {
@@ -346,20 +308,7 @@ export class Supervisor {
       return;
     }
     observeFailure(job, code, this.#options.jobTimeoutMs);
-    await this.#cleanUp(async ({ store }) => {
-      await this.#dropSideObjects(job.id ?? '');
-      // There is one when the cancel came after the result, or an earlier attempt got that far.
-      await store.delete(outputKey(job.id ?? ''));
-    });
-  }
-
-  /** Runs after the job has ended: a failure costs storage until the time to live ends, nothing else. */
-  async #cleanUp(action: (options: SupervisorOptions) => Promise<void>): Promise<void> {
-    try {
-      await action(this.#options);
-    } catch (error) {
-      this.#options.logger.warn({ err: error }, 'an ended job could not be tidied up');
-    }
+    this.#ended.tidyFailed(job.id ?? '');
   }
 }
 

@@ -1,49 +1,36 @@
 /** A thousand clients that each follow a waiting job: what that costs the api and its Redis. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { Agent, get, type IncomingMessage } from 'node:http';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { Redis } from 'ioredis';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { residentMegabytes } from '../support/processes.ts';
+import { startRedis, type TestRedis } from '../support/redis.ts';
 import { cli, logged, photo } from './service.ts';
 
 const clientCount = 1000;
 const jobCount = 100;
 const maxApiMegabytes = 300;
 
-let folder: string;
-let redisServer: ChildProcess;
-let redis: Redis;
+let redis: TestRedis;
 let api: ChildProcess;
 let url: string;
 
 beforeAll(async () => {
-  folder = mkdtempSync(path.join(tmpdir(), 'pisa-streams-'));
-  const socket = path.join(folder, 'redis.sock');
-  const options = ['--port', '0', '--unixsocket', socket, '--save', '', '--dir', folder];
-  redisServer = spawn('redis-server', options, { stdio: 'ignore' });
-  redis = new Redis({ path: socket, maxRetriesPerRequest: null, retryStrategy: () => 50 });
-  redis.on('error', () => {});
-  await redis.ping();
+  redis = await startRedis();
   // No worker: every job waits.
   const child = spawn(process.execPath, [cli, 'api'], {
-    env: { ...process.env, REDIS_URL: `unix://${socket}`, PORT: '0', LOG_LEVEL: 'info' },
+    env: { ...process.env, REDIS_URL: redis.url, PORT: '0', LOG_LEVEL: 'info' },
     stdio: ['ignore', 'inherit', 'pipe'],
   });
   api = child;
   url = String((await logged(child, 'api is listening')).url);
 });
 afterAll(async () => {
-  redis.disconnect();
-  for (const child of [api, redisServer]) {
-    const exited = once(child, 'exit');
-    child.kill('SIGTERM');
-    await exited;
-  }
-  rmSync(folder, { recursive: true, force: true });
+  const exited = once(api, 'exit');
+  api.kill('SIGTERM');
+  await exited;
+  await redis.stop();
 });
 
 interface Client {
@@ -70,7 +57,7 @@ const memoryOf = (field: 'VmRSS' | 'VmHWM'): number => residentMegabytes(api.pid
 
 /** Connections of Redis by the command that they ran last. */
 async function connectionsOf(command: string): Promise<number> {
-  const list = (await redis.client('LIST')) as string;
+  const list = (await redis.client.client('LIST')) as string;
   return list.split('\n').filter((line) => line.includes(` cmd=${command} `)).length;
 }
 
@@ -105,7 +92,7 @@ test('a thousand waiting clients: one reader of the event stream, bounded memory
 
   expect(await connectionsOf('xread')).toBe(1);
   expect(await connectionsOf('subscribe')).toBe(0);
-  const [now, connections] = [memoryOf('VmRSS'), await redis.client('LIST')];
+  const [now, connections] = [memoryOf('VmRSS'), await redis.client.client('LIST')];
   const redisConnections = (connections as string).trim().split('\n').length - 1;
 
   // The first job goes: its clients are told so and let go, all others move up.

@@ -19,6 +19,8 @@ test('every API and worker is replaced under load: no request fails, no job is l
   const report = await runRolling(deployment, { root, clients: 4, rounds: 1, pauseMs: 1000 });
   expect(report.failed).toEqual([]);
   expect(report.accepted).toBeGreaterThan(20);
+  // Else nothing was replaced in the middle of anything.
+  expect(report.runningAtSigterm).toBeGreaterThan(0);
   expect(report).toMatchObject({
     distinctIds: report.accepted,
     statuses: { succeeded: report.accepted },

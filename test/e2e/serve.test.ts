@@ -226,7 +226,7 @@ test('a service killed outright leaves no orphan process', async () => {
   const exited = once(own.process, 'exit');
   own.process.kill('SIGKILL');
   await exited;
-  await expect.poll(() => children.filter(isAlive), { timeout: 10_000 }).toEqual([]);
+  await expect.poll(() => children.filter(isAlive)).toEqual([]);
   await own.stop();
 });
 

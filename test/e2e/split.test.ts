@@ -1,27 +1,20 @@
 /** Api and workers as processes of their own on one Redis, as docs/operations.md runs them. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { startRedis, type TestRedis } from '../support/redis.ts';
 import { cli, logged, photo } from './service.ts';
 
-let redis: ChildProcess;
-let redisUrl: string;
-let folder: string;
+let redis: TestRedis;
 const started: ChildProcess[] = [];
 
 beforeAll(async () => {
-  folder = mkdtempSync(path.join(tmpdir(), 'pisa-split-'));
-  const socket = path.join(folder, 'redis.sock');
-  const options = ['--port', '0', '--unixsocket', socket, '--save', '', '--dir', folder];
-  redis = spawn('redis-server', options, { stdio: 'ignore' });
-  redisUrl = `unix://${socket}`;
+  redis = await startRedis();
 });
 afterAll(async () => {
-  await Promise.all([...started, redis].map(end));
-  rmSync(folder, { recursive: true, force: true });
+  await Promise.all(started.map(end));
+  await redis.stop();
 });
 
 async function end(child: ChildProcess): Promise<void> {
@@ -34,7 +27,7 @@ async function end(child: ChildProcess): Promise<void> {
 /** On ports that it picks itself. */
 function start(command: 'api' | 'worker') {
   const child = spawn(process.execPath, [cli, command], {
-    env: { ...process.env, REDIS_URL: redisUrl, PORT: '0', WORKER_PORT: '0', LOG_LEVEL: 'info' },
+    env: { ...process.env, REDIS_URL: redis.url, PORT: '0', WORKER_PORT: '0', LOG_LEVEL: 'info' },
     stdio: ['ignore', 'ignore', 'pipe'],
   });
   started.push(child);
@@ -49,7 +42,7 @@ const statusOf = (url: string): Promise<number> =>
 
 test('api alone is alive but not ready; with a worker it serves; without one again jobs wait', async () => {
   const { url: api } = await logged(start('api'), 'api is listening');
-  await expect.poll(() => statusOf(`${api}/healthz`), { timeout: 30_000 }).toBe(200);
+  await expect.poll(() => statusOf(`${api}/healthz`)).toBe(200);
   expect(await statusOf(`${api}/readyz`)).toBe(503);
   // What a load balancer asks, so that jobs are accepted while workers are scaled to none.
   expect(await statusOf(`${api}/readyz?exclude=devices`)).toBe(200);
@@ -80,7 +73,7 @@ test('api alone is alive but not ready; with a worker it serves; without one aga
 
   await end(worker);
   expect(worker.exitCode).toBe(0);
-  await expect.poll(() => statusOf(`${api}/readyz`), { timeout: 30_000 }).toBe(503);
+  await expect.poll(() => statusOf(`${api}/readyz`)).toBe(503);
   // The stored result of the same image would answer at once.
   const waiting = (await (await send({ 'cache-control': 'no-cache' })).json()) as {
     id: string;

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import type { UpscaleJobData } from '../../src/jobs/job.ts';
+import { metrics } from '../../src/metrics.ts';
 import type { RunningWorker } from '../../src/worker/start-worker.ts';
 import { type Build, buildService, root } from '../support/build.ts';
 import { startWorkerBench, testImage, type WorkerBench } from '../support/worker.ts';
@@ -70,8 +71,14 @@ const hour = 3_600_000;
 
 test('a job that comes to a worker without its model is done by one that starts with it', async () => {
   await startWorkerWith('identity');
+  const absent = async (): Promise<number> =>
+    (await metrics.jobAttemptsLost.get()).values.find(
+      ({ labels }) => labels.reason === 'model_absent',
+    )?.value ?? 0;
+  const before = await absent();
   const id = await submitInVain();
-  const waiting = bench.queue.waitFor(id, 120_000);
+  expect(await absent()).toBeGreaterThan(before);
+  const waiting = bench.ended(id);
   expect(await bench.queue.get(id)).toMatchObject({ status: 'queued' });
   await startWorkerWith('blur');
   expect(await waiting).toMatchObject({

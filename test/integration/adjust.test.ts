@@ -10,6 +10,7 @@ import { heatmapId, inputKey, outputKey, sideKeys, tensorKeys } from '../../src/
 import { type Build, buildService } from '../support/build.ts';
 import { expectContract } from '../support/contract.ts';
 import { type Answer, form, json, type Part, send } from '../support/http.ts';
+import { devicesOf, whileStopped } from '../support/processes.ts';
 import {
   jobData,
   startWorkerBench,
@@ -32,10 +33,17 @@ async function levels(one: Uint8Array, other: Uint8Array): Promise<number> {
   return a.reduce((most, value, i) => Math.max(most, Math.abs(value - (b[i] ?? 0))), 0);
 }
 
-/** A service of its own: bench, API and the requests of this file. */
-async function start(storage: 'folder' | 'redis', env: Record<string, string> = {}) {
+/**
+ * A service of its own: bench, API and the requests of this file.
+ * @param workerEnv settings of the worker, where they are not those of the API
+ */
+async function start(
+  storage: 'folder' | 'redis',
+  env: Record<string, string> = {},
+  workerEnv = env,
+) {
   const bench: WorkerBench = await startWorkerBench(build, storage);
-  const worker = await bench.startWorker(env);
+  const worker = await bench.startWorker(workerEnv);
   await worker.ready;
   const server: ApiServer = await startServer({
     config: workerConfig({ PORT: '0', MAX_WAIT_SECONDS: '60', ...env }),
@@ -281,7 +289,7 @@ describe('pictures about a job', () => {
   afterAll(() => service.stop());
 
   test('a sweep is one sheet, from what the job has kept', async () => {
-    const { upscale, sweep, result, evaluations } = service;
+    const { bench, upscale, sweep, result, evaluations } = service;
     const first = await upscale(image, '?pix=1&sem=0.5&scale=2&format=webp');
     const sheet = json<JobObject>(await sweep(first.id, '?pix=0,1.5,2&sem=0.5,1'));
     expect(sheet).toMatchObject({
@@ -296,6 +304,12 @@ describe('pictures about a job', () => {
     expect([sheet.output?.width, sheet.output?.height]).toEqual([width, height]);
     expect(width).toBeGreaterThan(3 * 60);
     expect(height).toBeGreaterThan(2 * 60);
+    const asked = { format: 'webp', quality: 30, colorfix: 'adain' };
+    const query = new URLSearchParams({ ...asked, quality: '30', pix: '1', sem: '0.5' });
+    const other = json<JobObject>(await sweep(first.id, `?${query}`));
+    expect(other).toMatchObject({ status: 'succeeded', params: asked });
+    expect(await bench.queue.get(other.id)).toMatchObject({ result: { colorfix: 'adain' } });
+    expect((await sharp(await result(other.id)).metadata()).format).toBe('webp');
   });
 
   test.each([
@@ -437,15 +451,17 @@ test('DELETE of a job stops its heat map, which then nobody may fetch', async ()
   const service = await start('folder');
   try {
     const { bench, upscale, heatmap, remove, result } = service;
-    const first = await upscale(await testImage(200));
+    const first = await upscale(await testImage(24));
     const made = heatmapId(first.id);
-    // Without what was kept it takes long enough.
-    for (const key of Object.values(tensorKeys(first.id))) await bench.store.delete(key);
-    const begun = bench.event(made, 'progress');
-    const asked = heatmap(first.id);
-    await begun;
-    expect((await remove(first.id)).status).toBe(204);
-    expect(json<Problem>(await asked)).toMatchObject({ status: 409, code: 'canceled' });
+    const [device = 0] = devicesOf(process.pid);
+    const asked = await whileStopped(device, async () => {
+      const begun = bench.event(made, 'active');
+      const answer = heatmap(first.id);
+      await begun;
+      expect((await remove(first.id)).status).toBe(204);
+      return answer;
+    });
+    expect(json<Problem>(asked)).toMatchObject({ status: 409, code: 'canceled' });
     await bench.finished(made);
     expect((await result(made)).toString()).toContain('"canceled"');
     expect(await bench.store.has(outputKey(made))).toBe(false);
@@ -541,6 +557,23 @@ test('over the size limit the least recently used latents go first, uploads last
   }
 });
 
+test('a job that would keep more than KEEP_MAX_JOB_MEGABYTES keeps its upload alone', async () => {
+  const service = await start('folder', { KEEP_MAX_JOB_MEGABYTES: '1' });
+  try {
+    const { bench, upscale } = service;
+    const kept = async (edge: number): Promise<string[]> => {
+      const { id } = await upscale(await testImage(edge), '?pix=1&sem=1');
+      const { result } = (await bench.queue.get(id)) ?? {};
+      return (result?.kept ?? []).map(({ key }) => key.split('/')[0] ?? '').sort();
+    };
+    // z_L and one residual, as above: 0.6 MB, and 1.2 MB.
+    expect(await kept(55)).toHaveLength(3);
+    expect(await kept(80)).toEqual(['input']);
+  } finally {
+    await service.stop();
+  }
+});
+
 test('KEEP_MAX_MEGABYTES=0 keeps nothing', async () => {
   const service = await start('folder', { KEEP_MAX_MEGABYTES: '0', RESULT_CACHE: 'on' });
   try {
@@ -556,6 +589,25 @@ test('KEEP_MAX_MEGABYTES=0 keeps nothing', async () => {
       .poll(async () => (await Promise.all(keys.map((key) => bench.store.has(key)))).some(Boolean))
       .toBe(false);
     for (const { id } of [first, hit]) expect((await service.adjust(id)).status).toBe(410);
+  } finally {
+    await service.stop();
+  }
+});
+
+test('a sheet beyond the limit of its worker fails as the api would have refused it', async () => {
+  const service = await start('folder', {}, { MAX_OUTPUT_PIXELS: '40000' });
+  try {
+    const { upscale, sweep } = service;
+    const first = await upscale(await testImage(24));
+    expect(first.status).toBe('succeeded');
+    const sheet = json<JobObject>(await sweep(first.id, '?pix=0,1,2&sem=0,1,2'));
+    expect(sheet).toMatchObject({
+      status: 'failed',
+      error: {
+        code: 'too_many_pixels',
+        detail: expect.stringMatching(/^The sheet would have .* at most 40000 .* fewer dials/),
+      },
+    });
   } finally {
     await service.stop();
   }

@@ -224,6 +224,7 @@ const cases: Case[] = [
     ],
     ['file under another name', () => postForm([{ ...image(), name: 'photo' }]), /"image".*photo/],
     ['file without a name', () => postForm([{ fileName: 'a.png', bytes: png }])],
+    ['image as empty text', () => postForm([{ name: 'image', bytes: '' }]), 'file'],
     ['image as text', () => postForm([{ name: 'image', bytes: 'aGVsbG8=' }]), 'file'],
   ]),
   ...answered(400, 'too_many_files', 'createUpscale', [
@@ -232,6 +233,14 @@ const cases: Case[] = [
   ...answered(422, 'invalid_parameter', 'createUpscale', [
     ['form of 1000 parts', () => postForm(Array.from({ length: 1000 }, () => ({ bytes: '' })))],
     ['parameter as form field', () => postForm([{ name: 'pix', bytes: '1' }, image()]), 'query'],
+    ['empty form field', () => postForm([{ name: 'pix', bytes: '' }, image()]), /"pix".*query/],
+    ['map as text', () => postForm([image(), { name: 'pix_map', bytes: 'white' }]), 'pix_map'],
+    [
+      'text after fields that nobody filled',
+      () =>
+        postForm([...Array(5).fill({ name: 'sem_map', bytes: '' }), { name: 'pix', bytes: '1' }]),
+      '"pix"',
+    ],
   ]),
   ...answered(400, 'malformed_request', 'createUpscale', [
     [
@@ -419,6 +428,10 @@ describe('requests that look bad and are not', () => {
   test.each([
     ['a WebP that says it is a PNG', async () => postImage(await photo('webp'))],
     ['a form whose file has another type', () => postForm([{ ...image(), type: 'text/plain' }])],
+    [
+      'a form of Swagger UI, whose maps nobody chose',
+      () => postForm([image(), { name: 'pix_map', bytes: '' }, { name: 'sem_map', bytes: '' }]),
+    ],
     ['a file name of another script', () => postForm([{ ...image(), fileName: 'фото.png' }])],
     ['a coding that is none', () => postImage(png, '', { 'content-encoding': 'IDENTITY' })],
     ['an unknown expectation', () => parseRawPost('Expect: 200-maybe')],

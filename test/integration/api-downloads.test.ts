@@ -1,10 +1,13 @@
 /** Results on their way to clients that are slow, leave, or lose their image in the middle. */
 import { once } from 'node:events';
-import { connect, type Socket } from 'node:net';
+import { type AddressInfo, connect, type Socket } from 'node:net';
+import path from 'node:path';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { buildApp } from '../../src/api/app.ts';
 import { AppError } from '../../src/errors.ts';
 import { outputKey } from '../../src/jobs/job.ts';
+import { FolderStore } from '../../src/storage/folder-store.ts';
 import { startApi, type TestApi } from '../support/api.ts';
 import { writeFinishedJob } from '../support/finished-job.ts';
 import { photo } from '../support/hostile-images.ts';
@@ -30,8 +33,8 @@ afterEach(async () => {
 });
 
 /** A client that has the head of the answer and takes no more for now. */
-async function download(): Promise<Socket> {
-  const socket = connect(api.port, '127.0.0.1');
+async function download(port = api.port): Promise<Socket> {
+  const socket = connect(port, '127.0.0.1');
   sockets.push(socket);
   socket.write(`GET /upscale/${id}/result HTTP/1.1\r\nHost: x\r\n\r\n`);
   await once(socket, 'readable');
@@ -40,10 +43,10 @@ async function download(): Promise<Socket> {
 }
 
 /** What the API streams from now on. */
-function streamed(): Readable[] {
+function streamed(store = api.store): Readable[] {
   const opened: Readable[] = [];
-  const stream = api.store.stream.bind(api.store);
-  vi.spyOn(api.store, 'stream').mockImplementation(async (key) => {
+  const stream = store.stream.bind(store);
+  vi.spyOn(store, 'stream').mockImplementation(async (key) => {
     const bytes = await stream(key);
     if (bytes) opened.push(bytes);
     return bytes;
@@ -57,6 +60,18 @@ test('arrive whole, and their size is told first', async () => {
   expect(large.equals(Buffer.from(await answer.arrayBuffer()))).toBe(true);
 });
 
+test('are data to a browser, and may be kept by their client for as long as they live', async () => {
+  const { headers } = await fetch(`${api.url}/upscale/${id}/result`, { method: 'HEAD' });
+  expect(headers.get('content-security-policy')).toBe("default-src 'none'; sandbox");
+  expect(headers.get('x-content-type-options')).toBe('nosniff');
+  const kept = /^private, max-age=(\d+), immutable$/.exec(headers.get('cache-control') ?? '');
+  // Of the sixty seconds of its life (writeFinishedJob) some may be over.
+  const { output } = (await api.queue.get(id))?.result ?? {};
+  const left = ((output?.expiresAt ?? 0) - Date.now()) / 1000;
+  expect(Number(kept?.[1])).toBeGreaterThanOrEqual(Math.floor(left));
+  expect(Number(kept?.[1])).toBeLessThanOrEqual(60);
+});
+
 test('of many slow clients are not in memory', async () => {
   await download();
   const before = process.memoryUsage().arrayBuffers;
@@ -68,7 +83,24 @@ test('are read no further once their client has left', async () => {
   const opened = streamed();
   const socket = await download();
   socket.destroy();
-  await expect.poll(() => opened[0]?.destroyed, { timeout: 10_000 }).toBe(true);
+  await expect.poll(() => opened[0]?.destroyed).toBe(true);
+});
+
+test.each(['redis', 'folder'])('of clients that take nothing end, from a %s', async (kind) => {
+  const folder = path.join(api.redis.folder, 'objects');
+  const { config, queue, logger } = api;
+  const store = kind === 'folder' ? new FolderStore(folder, { sweep: false }) : api.store;
+  await store.put(outputKey(id), large, 60);
+  const opened = streamed(store);
+  const app = await buildApp({ config, queue, store, logger });
+  // Longer than any request may take: the limit that a test can wait for is shorter.
+  expect(app.server.timeout).toBeGreaterThan(config.REQUEST_TIMEOUT_SECONDS * 1000);
+  app.server.setTimeout(500);
+  await app.listen({ host: '127.0.0.1', port: 0 });
+  const { port } = app.server.address() as AddressInfo;
+  await download(port);
+  await expect.poll(() => opened[0]?.destroyed).toBe(true);
+  await app.close();
 });
 
 test('are cut, not ended, where the rest cannot be had', async () => {
@@ -82,7 +114,7 @@ test('are cut, not ended, where the rest cannot be had', async () => {
   expect(received).toBeGreaterThan(0);
   expect(received).toBeLessThan(large.length);
   const warned = () => api.log.filter(({ msg }) => msg === 'result broken off');
-  await expect.poll(warned, { timeout: 10_000 }).toMatchObject([{ level: 40, job: id }]);
+  await expect.poll(warned).toMatchObject([{ level: 40, job: id }]);
   // Others are served.
   expect((await fetch(`${api.url}/upscale/${id}`)).status).toBe(200);
 });

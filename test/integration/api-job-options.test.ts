@@ -117,9 +117,7 @@ describe('with a worker', () => {
     const madeAt = Date.parse(job.output?.expires_at ?? '') - 2000;
     expect(madeAt).toBeGreaterThanOrEqual(Date.parse(job.started_at ?? ''));
     expect(madeAt).toBeLessThanOrEqual(Date.parse(job.completed_at ?? ''));
-    await expect
-      .poll(async () => (await get(job.urls.result)).status, { timeout: 20_000 })
-      .toBe(410);
+    await expect.poll(async () => (await get(job.urls.result)).status).toBe(410);
     const answer = await get(job.urls.result);
     expectContract(answer, 'getUpscaleResult');
     expect(json<Problem>(answer).code).toBe('result_expired');

@@ -204,9 +204,7 @@ describe('a client', () => {
       )
       .toBe(200);
     await writeFile(file, '{"keys": [');
-    await expect
-      .poll(() => api.log.some(({ msg }) => msg.includes('API_KEYS_FILE')), { timeout: 30_000 })
-      .toBe(true);
+    await expect.poll(() => api.log.some(({ msg }) => msg.includes('API_KEYS_FILE'))).toBe(true);
     expect((await send(`${api.url}${urls.self}`, { headers: bearer(shop) })).status).toBe(200);
   });
 });
@@ -373,23 +371,30 @@ describe('the counts in Redis', () => {
   });
 });
 
-test('without keys the limits are those of an address', async () => {
-  const open = await startServer({
-    config: { ...api.config, PORT: 0, API_KEYS_FILE: '', CONCURRENT_JOBS_PER_CLIENT: 1 },
+test.each([
+  ['without keys', { CONCURRENT_JOBS_PER_CLIENT: 1, API_KEYS_FILE: '' }, 'too_many_jobs'],
+  // Six in a minute: one at a time.
+  ['without keys', { REQUESTS_PER_MINUTE_PER_CLIENT: 6, API_KEYS_FILE: '' }, 'rate_limited'],
+  ['for a key without its own', { CONCURRENT_JOBS_PER_CLIENT: 1 }, 'too_many_jobs'],
+  ['for a key without its own', { REQUESTS_PER_MINUTE_PER_CLIENT: 6 }, 'rate_limited'],
+])('%s the limits are those of the settings: %j', async (_name, settings, code) => {
+  const server = await startServer({
+    config: { ...api.config, PORT: 0, ...settings },
     queue: api.queue,
     store: api.store,
     logger: api.logger,
   });
-  const statuses = [];
-  for (let n = 0; n < 2; n += 1) {
-    const answer = await send(`${open.url}/upscale`, {
+  const ask = () =>
+    send(`${server.url}/upscale`, {
       method: 'POST',
       body: new Uint8Array(png),
-      headers: { 'content-type': 'image/png' },
+      headers: { 'content-type': 'image/png', ...bearer(shop) },
     });
-    statuses.push(answer.status);
-  }
-  await open.close();
-  expect(statuses).toEqual([202, 429]);
-  expect(await api.redis.client.zcard('pisa:jobs:address/127.0.0.1')).toBe(1);
+  const [first, second] = [await ask(), await ask()];
+  await server.close();
+  expect([first.status, second.status, problem(second).code]).toEqual([202, 429, code]);
+  const isOpen = 'API_KEYS_FILE' in settings;
+  const counted = code === 'too_many_jobs' ? 'jobs' : 'rate';
+  const key = `pisa:${counted}:${isOpen ? 'address/127.0.0.1' : 'key/shop'}`;
+  expect(await api.redis.client.exists(key)).toBe(1);
 });

@@ -5,6 +5,7 @@ import type { JobObject } from '../../src/api/job-object.ts';
 import { type ApiServer, startServer } from '../../src/api/server.ts';
 import { AppError, type Problem } from '../../src/errors.ts';
 import { inputKey, outputKey } from '../../src/jobs/job.ts';
+import { admitCopy, forgetCopy } from '../../src/jobs/reused-bytes.ts';
 import { metrics } from '../../src/metrics.ts';
 import { startApi, type TestApi } from '../support/api.ts';
 import { type Build, buildService } from '../support/build.ts';
@@ -244,6 +245,47 @@ describe('the result cache', () => {
     expect((await get(third.urls.result)).status).toBe(200);
     // What was made is gone: it is made again.
     expect((await post('?sem=0.7')).headers.get('x-cache')).toBe('miss');
+  });
+
+  test('it answers while the copies that it has made have room, else a device does', async () => {
+    const { redis } = bench;
+    const query = '?sem=0.71';
+    const made = json<JobObject>(await post(query));
+    await noted(made.id);
+    const bytes = made.output?.bytes ?? 0;
+    const maxBytes = 256_000_000;
+    const taken = async () => Number(await redis.client.hget('pisa:copies:bytes', '*'));
+    const before = await taken();
+    const others = { id: 'others', client: 'rival', bytes: maxBytes - before - 2 * bytes + 1 };
+    const bounds = { maxBytes, maxClientBytes: maxBytes };
+    expect(await admitCopy(redis.client, others, Date.now() + 60_000, bounds)).toBe(true);
+    const hit = await post(query);
+    expect(hit.headers.get('x-cache')).toBe('hit');
+
+    const keyed = { 'idempotency-key': crypto.randomUUID() };
+    const run = await post(query, keyed);
+    expect(run.headers.get('x-cache')).toBe('miss');
+    expect(json<JobObject>(run)).toMatchObject({ status: 'succeeded', reused: false });
+    const retry = await post(query, keyed);
+    expect(retry.headers.get('idempotency-replayed')).toBe('true');
+    expect(json<JobObject>(retry).id).toBe(json<JobObject>(run).id);
+    expect(await taken()).toBe(maxBytes - bytes + 1);
+
+    const { urls } = json<JobObject>(hit);
+    await send(`${server.url}${urls.cancel}`, { method: 'DELETE' });
+    expect(await taken()).toBe(maxBytes - 2 * bytes + 1);
+    expect((await post(query)).headers.get('x-cache')).toBe('hit');
+    await forgetCopy(redis.client, others);
+  });
+
+  test('a result that has gone meanwhile takes no room', async () => {
+    const made = json<JobObject>(await post('?sem=0.72'));
+    await noted(made.id);
+    const taken = () => bench.redis.client.hgetall('pisa:copies:bytes');
+    const before = await taken();
+    await bench.store.delete(outputKey(made.id));
+    expect((await post('?sem=0.72')).headers.get('x-cache')).toBe('miss');
+    expect(await taken()).toEqual(before);
   });
 
   test.each([

@@ -52,7 +52,7 @@ const begin = (...pieces: (string | Uint8Array)[]): Socket => {
 /** An upload of which all but the last byte has come. */
 const slow = (bytes: number): Socket => begin(sized(bytes + 1), Buffer.alloc(bytes));
 const held = async () => (await metrics.uploadBytes.get()).values[0]?.value;
-const holds = (bytes: number) => expect.poll(held, { timeout: 10_000 }).toBe(bytes);
+const holds = (bytes: number) => expect.poll(held).toBe(bytes);
 const post = (init: RequestInit) => send(`${api.url}/upscale`, { method: 'POST', ...init });
 const postPng = () => post({ body: new Uint8Array(png), headers: { 'content-type': 'image/png' } });
 const expectRefused = (answer: Answer, operation = 'createUpscale'): void => {
@@ -173,7 +173,7 @@ describe('uploads beyond UPLOADS_IN_FLIGHT_MEGABYTES', () => {
       });
       const leave = leavingClient(api.port, pieces);
       const refused = () => api.log.slice(linesBefore).some(({ msg }) => msg === 'request refused');
-      await expect.poll(refused, { timeout: 10_000 }).toBe(true);
+      await expect.poll(refused).toBe(true);
       expect(await held()).toBe(0);
     }
   });

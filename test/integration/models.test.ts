@@ -56,6 +56,16 @@ const changes = (): string[] =>
     .filter(({ msg }) => String(msg).startsWith('model '))
     .map(({ msg, model }) => `${msg === 'model loaded' ? '+' : '-'}${model}`);
 
+/** Loads and unloads of all models so far, as the metrics tell them. */
+async function modelCounts(): Promise<{ loads: number; unloads: number }> {
+  const loads = (await metrics.modelLoadSeconds.get()).values.filter(({ metricName }) =>
+    metricName?.endsWith('_count'),
+  );
+  const unloads = (await metrics.modelUnloads.get()).values;
+  const sum = (values: { value: number }[]) => values.reduce((all, { value }) => all + value, 0);
+  return { loads: sum(loads), unloads: sum(unloads) };
+}
+
 async function run(model: string, image: Uint8Array) {
   const job = await bench.ended(await bench.submit(image, { model }));
   return { job, bytes: await bench.store.get(outputKey(job.id)) };
@@ -76,6 +86,7 @@ describe('a budget that has room for one of two models', () => {
     expect((await metrics.modelMemoryBytes.get()).values).toEqual([]);
     bench.log.length = 0;
 
+    const before = await modelCounts();
     const worker = await startWorker({ MODEL_MEMORY_MEGABYTES: '400' });
     await worker.ready;
     const names = ['blur', 'identity', 'blur', 'blur', 'identity', 'identity', 'blur'] as const;
@@ -93,6 +104,10 @@ describe('a budget that has room for one of two models', () => {
       expect(loaded.size).toBeLessThan(2);
     }
     expect(changes().length).toBeGreaterThan(2);
+    const counted = await modelCounts();
+    const of = (sign: string) => changes().filter((change) => change.startsWith(sign)).length;
+    expect(counted.loads - before.loads).toBe(of('+'));
+    expect(counted.unloads - before.unloads).toBe(of('-'));
     const { values } = await metrics.modelMemoryBytes.get();
     expect(values.map(({ labels }) => labels.model)).toEqual([...loaded]);
     expect(values[0]?.value).toBeGreaterThanOrEqual(256e6);

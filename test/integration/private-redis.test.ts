@@ -80,7 +80,7 @@ test('one that ends is started again, with what it said last in the log', async 
   await redisServer('echo the disk is on fire >&2');
   const redis = client(await start());
   await kill(redis);
-  await expect.poll(() => ends().length, { timeout: 10_000 }).toBe(1);
+  await expect.poll(() => ends().length).toBe(1);
   expect(ends()[0]).toMatchObject({
     level: 50,
     signal: 'SIGKILL',
@@ -100,7 +100,7 @@ test('one that ends again and again waits longer and longer', async () => {
   );
   const redis = client(await start());
   await kill(redis);
-  await expect.poll(() => ends().length, { timeout: 20_000 }).toBe(3);
+  await expect.poll(() => ends().length).toBe(3);
   expect(ends().map(({ againInMs }) => againInMs)).toEqual([500, 1000, 2000]);
   expect(ends()[2]).toMatchObject({ code: 7, lastLines: ['no space left'] });
   redis.disconnect();
@@ -114,7 +114,7 @@ test('one that cannot be started again is tried again, and the service lives', a
   await chmod(script, 0o644);
   vi.stubEnv('PATH', folder);
   await kill(redis);
-  await expect.poll(() => ends().length, { timeout: 20_000 }).toBe(2);
+  await expect.poll(() => ends().length).toBe(2);
   expect(ends()[1]).toMatchObject({ err: { code: 'EACCES' }, againInMs: 1000, lastLines: [] });
   await chmod(script, 0o755);
   expect(await redis.ping()).toBe('PONG');

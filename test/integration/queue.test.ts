@@ -47,6 +47,11 @@ const submit = async (id = randomUUID()): Promise<string> => {
   return id;
 };
 
+const wait = async (id: string, timeoutMs = 60_000, signal?: AbortSignal) => {
+  const accepted = await queue.get(id);
+  return accepted && queue.waitFor(accepted, timeoutMs, signal);
+};
+
 /** A worker without devices: `work` stands for what one would do. */
 const startFakeWorker = (work: (id: string) => Promise<unknown>): Worker => {
   const worker = new Worker(upscaleQueueName, (job) => work(job.id ?? ''), {
@@ -98,7 +103,6 @@ test('an id that nobody submitted is unknown to every method', async () => {
   const id = randomUUID();
   expect(await queue.get(id)).toBeUndefined();
   expect(await queue.remove(id)).toBeUndefined();
-  expect(await queue.waitFor(id, 10_000)).toBeUndefined();
 });
 
 describe('removing', () => {
@@ -159,7 +163,7 @@ describe('removing', () => {
     startFakeWorker(() =>
       Promise.reject(new UnrecoverableError('{"code":"corrupt_image","detail":"No."}')),
     );
-    expect(await queue.waitFor(id, 10_000)).toMatchObject({
+    expect(await wait(id)).toMatchObject({
       status: 'failed',
       error: { code: 'corrupt_image', message: 'No.' },
     });
@@ -179,7 +183,7 @@ describe('while a job is deleted', () => {
     const { UnrecoverableError } = await import('bullmq');
     const text = '{"code":"corrupt_image","detail":"No."}';
     const worker = startFakeWorker(() => Promise.reject(new UnrecoverableError(text)));
-    await queue.waitFor(id, 10_000);
+    await wait(id);
     await worker.close();
     await store.put(outputKey(id), image, 60);
     return id;
@@ -269,40 +273,51 @@ test('of many who replace a job that has ended nobody takes away what another ha
 describe('waiting for a job', () => {
   test('ends when the job does', async () => {
     const id = await submit();
-    const waiting = queue.waitFor(id, 60_000);
+    const waiting = wait(id);
     startFakeWorker(async () => ({ output: { key: outputKey(id) } }));
     expect(await waiting).toMatchObject({ status: 'succeeded' });
   });
 
   test('ends when somebody cancels it', async () => {
     const id = await submit();
-    const waiting = queue.waitFor(id, 60_000);
+    const waiting = wait(id);
     await queue.remove(id);
     expect(await waiting).toMatchObject({ status: 'canceled' });
   });
 
   test('ends with the unfinished job when the time is up', async () => {
     const id = await submit();
-    expect(await queue.waitFor(id, 50)).toMatchObject({ status: 'queued', queuePosition: 0 });
+    expect(await wait(id, 50)).toMatchObject({ status: 'queued', queuePosition: 0 });
   });
 
   test('ends when the client goes away', async () => {
     const id = await submit();
     const client = new AbortController();
-    const waiting = queue.waitFor(id, 60_000, client.signal);
+    const waiting = wait(id, 60_000, client.signal);
     client.abort();
     expect(await waiting).toMatchObject({ status: 'queued' });
   });
 
-  test('outlasts a Redis that restarts', async () => {
+  test('ends without a job when that is deleted', async () => {
     const id = await submit();
-    const waiting = queue.waitFor(id, 60_000);
-    // It looks as the wait does, after it: when it is answered, so is the wait's first look.
+    const accepted = await queue.get(id);
+    await queue.remove(id);
+    await queue.remove(id);
+    expect(accepted && (await queue.waitFor(accepted, 60_000))).toBeUndefined();
+  });
+
+  test('outlasts a Redis that restarts, and one that is away when the wait begins', async () => {
+    const id = randomUUID();
+    const accepted = await queue.submit(id, { image }, jobData(id, image));
+    const before = wait(id);
+    // Asked after the wait has looked: when it is answered, so is that.
     await queue.get(id);
     await redis.kill();
+    const after = queue.waitFor(accepted, 60_000);
     await redis.restart();
     startFakeWorker(async () => ({ output: { key: outputKey(id) } }));
-    expect(await waiting).toMatchObject({ status: 'succeeded' });
+    expect(await before).toMatchObject({ status: 'succeeded' });
+    expect(await after).toMatchObject({ status: 'succeeded' });
   });
 });
 
@@ -323,18 +338,18 @@ test('text that BullMQ wrote into a failed job is a lost device, in our words', 
   startFakeWorker(() =>
     Promise.reject(new UnrecoverableError('job stalled more than allowable limit')),
   );
-  const job = await queue.waitFor(id, 10_000);
+  const job = await wait(id);
   expect(job).toMatchObject({ status: 'failed', error: { code: 'device_lost' } });
   expect(job?.error?.message).not.toContain('stalled');
 });
 
 test('with Redis away every method says so at once, and works again when it is back', async () => {
   const id = await submit();
+  const accepted = await queue.get(id);
   await redis.kill();
   const calls: (() => Promise<unknown>)[] = [
     () => queue.ping(),
     () => queue.get(id),
-    () => queue.waitFor(id, 60_000),
     () => queue.remove(id),
     () => queue.counts(),
     () => queue.workers(),
@@ -346,6 +361,8 @@ test('with Redis away every method says so at once, and works again when it is b
     expect(error).toBeInstanceOf(AppError);
     expect(error).toMatchObject({ code: 'redis_unavailable', retryAfterSeconds: 5 });
   }
+  // A wait is for a job that was accepted: it ends with that.
+  expect(accepted && (await queue.waitFor(accepted, 50))).toEqual(accepted);
   await redis.restart();
   await queue.ready(10_000);
   expect(await queue.get(id)).toMatchObject({ status: 'queued' });
@@ -366,7 +383,7 @@ describe('a Redis that refuses writes', () => {
       limitFileSize(Number(pid), 10);
       await redis.client.bgsave();
       await expect
-        .poll(() => redis.client.info('persistence'), { timeout: 10_000 })
+        .poll(() => redis.client.info('persistence'))
         .toContain('rdb_last_bgsave_status:err');
     },
     recover: () => config('stop-writes-on-bgsave-error', 'no'),
@@ -390,6 +407,21 @@ describe('a Redis that refuses writes', () => {
     await submit(id);
     expect(await queue.counts()).toEqual({ queued: 2, processing: 0 });
   });
+});
+
+test('a job in process for longer than its time limit and a margin is stuck', async () => {
+  startFakeWorker(() => new Promise(() => {}));
+  const id = await submit();
+  await expect.poll(async () => (await queue.counts()).processing).toBe(1);
+  const { timeoutMs } = jobData(id, image);
+  const stuckAfter = async (ms: number): Promise<number> => {
+    // As BullMQ notes when a worker takes it.
+    await redis.client.hset(`bull:upscale:${id}`, 'processedOn', Date.now() - ms);
+    return (await queue.observe()).stuck;
+  };
+  expect(await stuckAfter(0)).toBe(0);
+  expect(await stuckAfter(timeoutMs + 30_000)).toBe(0);
+  expect(await stuckAfter(timeoutMs + 61_000)).toBe(1);
 });
 
 describe('the worker registry', () => {

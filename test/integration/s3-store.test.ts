@@ -44,16 +44,18 @@ describe.skipIf(!hasS3)('a store in a bucket', () => {
   test('sweeps what has expired and nothing else, on its own when it opens', async () => {
     await store.put('output/over', bytes, 0.001);
     await store.put('output/alive', bytes, 60);
+    await store.put('output/longer', bytes, 2);
+    await store.expire('output/longer', 60);
     await store.put('output/again', bytes, 0.001);
     await expect.poll(() => store.has('output/over')).toBe(false);
     await store.put('output/again', bytes, 60);
     const sweeping = open(true);
     await expect
       .poll(() => s3.keys(), { timeout: 10_000 })
-      .toEqual(['images/output/again', 'images/output/alive']);
+      .toEqual(['images/output/again', 'images/output/alive', 'images/output/longer']);
     await expect
       .poll(() => redis.client.zrange('pisa:s3:expires', 0, '-1'))
-      .toEqual(['output/alive', 'output/again']);
+      .toEqual(['output/alive', 'output/longer', 'output/again']);
     await sweeping.close();
   });
 

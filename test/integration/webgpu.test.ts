@@ -56,7 +56,7 @@ describe.skipIf(!isInstalled)('WebGPU in software', () => {
     const runs: Record<string, (model: Model) => Promise<Float32Array>> = {
       encoder: async (model) => {
         const output = new Float32Array(latents);
-        await model.encode(wave(pixels), size, output);
+        await model.encodeLatents(wave(pixels), size, output);
         return output;
       },
       unet: async (model) => {
@@ -66,7 +66,7 @@ describe.skipIf(!isInstalled)('WebGPU in software', () => {
       },
       decoder: async (model) => {
         const output = new Float32Array(pixels);
-        await model.decode(wave(latents), size, output);
+        await model.decodeLatents(wave(latents), size, output);
         return output;
       },
     };

@@ -3,7 +3,8 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as nextLook } from 'node:timers/promises';
 import { Worker } from 'bullmq';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { inputKey, outputKey } from '../../src/jobs/job.ts';
+import { inputKey, outputKey, upscaleQueueName } from '../../src/jobs/job.ts';
+import { redisOptions } from '../../src/jobs/redis.ts';
 import { metrics } from '../../src/metrics.ts';
 import { FolderStore } from '../../src/storage/folder-store.ts';
 import type { RunningWorker } from '../../src/worker/start-worker.ts';
@@ -57,6 +58,11 @@ const restarts = async (reason: string): Promise<number> => {
   return values.find(({ labels }) => labels.reason === reason)?.value ?? 0;
 };
 
+const attemptsLost = async (reason: string): Promise<number> => {
+  const { values } = await metrics.jobAttemptsLost.get();
+  return values.find(({ labels }) => labels.reason === reason)?.value ?? 0;
+};
+
 const attemptsMade = async (id: string): Promise<number> =>
   Number(await bench.redis.client.hget(`bull:upscale:${id}`, 'atm'));
 
@@ -68,15 +74,16 @@ const submitAndStart = async (edge: number): Promise<string> => {
 };
 
 const untilJobs = (worker: RunningWorker, count: number) =>
-  expect.poll(() => worker.state().devices[0]?.jobs, { timeout: 30_000 }).toBe(count);
+  expect.poll(() => worker.state().devices[0]?.jobs).toBe(count);
 
 const untilReady = (worker: RunningWorker) =>
-  expect.poll(() => worker.state().devices[0]?.status, { timeout: 30_000 }).toBe('ready');
+  expect.poll(() => worker.state().devices[0]?.status).toBe('ready');
 
 describe('a device process', () => {
   test('that is killed is replaced, and its jobs run again', async () => {
     const { worker, device } = await startReady();
     const crashed = await restarts('crashed');
+    const lost = await attemptsLost('device_lost');
     const first = await submitAndStart(400);
     const second = await whileStopped(device, async () => {
       const id = await bench.submit(await testImage(24));
@@ -90,6 +97,7 @@ describe('a device process', () => {
     expect(jobs.map(({ status }) => status)).toEqual(['succeeded', 'succeeded']);
     expect(await Promise.all(ids.map(attemptsMade))).toEqual([2, 2]);
     expect(await restarts('crashed')).toBe(crashed + 1);
+    expect(await attemptsLost('device_lost')).toBe(lost + 2);
     expect(worker.state().devices).toEqual([{ name: 'cpu', status: 'ready', jobs: 0 }]);
     expect(devicesOf(process.pid)).not.toContain(device);
   });
@@ -99,7 +107,11 @@ describe('a device process', () => {
     const id = await bench.submit(await testImage(400));
     for (let attempt = 1; attempt <= 3; attempt += 1) {
       await bench.event(id, 'progress');
-      process.kill(await runningDevice(), 'SIGKILL');
+      const device = await runningDevice();
+      // What comes before this event is of the attempt that ends here.
+      const next = attempt < 3 ? bench.event(id, 'active') : undefined;
+      process.kill(device, 'SIGKILL');
+      await next;
     }
     expect(await bench.ended(id)).toMatchObject({
       status: 'failed',
@@ -167,7 +179,7 @@ describe('a device process', () => {
     const config = { ...workerConfig(), DEVICE_MAX_RSS_MEGABYTES: 1 };
     const { worker } = await startReady({}, { config });
     const own = await bench.submit(await testImage(1000));
-    await expect.poll(() => pause.mock.calls.length, { timeout: 30_000 }).toBeGreaterThan(0);
+    await expect.poll(() => pause.mock.calls.length).toBeGreaterThan(0);
     expect(worker.state().devices).toEqual([{ name: 'cpu', status: 'ready', jobs: 1 }]);
     const next = await bench.submit(await testImage(24));
     await bench.queue.remove(own);
@@ -276,6 +288,18 @@ describe('a device that cannot start', () => {
     ]);
   });
 
+  test('is warned of when nobody knows its memory, which its tiles follow', async () => {
+    const worker = await bench.startWorker({ DEVICES: 'cuda:99' });
+    await expect(worker.ready).rejects.toThrow();
+    expect(bench.log).toContainEqual(
+      expect.objectContaining({
+        level: 40,
+        device: 'cuda:99',
+        msg: expect.stringContaining('DEVICE_MEMORY_GIGABYTES'),
+      }),
+    );
+  });
+
   test('for want of time is an error that names the setting', async () => {
     const config = { ...workerConfig(), DEVICE_START_SECONDS: 0.01 };
     const worker = await bench.startWorker({}, { config });
@@ -296,6 +320,26 @@ describe('a supervisor', () => {
     expect(await bench.ended(id)).toMatchObject({ status: 'succeeded' });
     expect(await bench.store.get(outputKey(id))).toBeDefined();
     await Promise.all(first.devices.map(untilGone));
+  });
+
+  test.each([
+    ['five times does not make its job fail', 4, 'succeeded'],
+    ['a sixth time with the same job in hand', 5, 'failed'],
+  ])('that dies %s', async (_name, deaths, status) => {
+    const id = await bench.submit(await testImage(24));
+    const dying = new Worker(upscaleQueueName, null, {
+      connection: redisOptions(bench.redis.url, 'consumer'),
+    });
+    await dying.getNextJob('the token of one that dies');
+    await dying.close();
+    // As if it had happened so often before, and the lock of the last one had expired.
+    await bench.redis.client.hset(`bull:upscale:${id}`, 'stc', deaths);
+    await bench.redis.client.del(`bull:upscale:${id}:lock`);
+    await startReady();
+    expect(await bench.ended(id)).toMatchObject({
+      status,
+      ...(status === 'failed' && { error: { code: 'device_lost' } }),
+    });
   });
 
   test('that is told to stop lets its jobs finish within the grace', async () => {
@@ -344,9 +388,11 @@ describe('a supervisor', () => {
 
   test('that is told to stop hands back what takes longer, and no attempt is lost', async () => {
     const { worker, device } = await startReady({ SHUTDOWN_GRACE_SECONDS: '1' });
-    const id = await submitAndStart(450);
-    await worker.close();
+    const handedBack = await attemptsLost('handed_back');
+    const id = await submitAndStart(400);
+    await whileStopped(device, () => worker.close());
     expect(await bench.queue.get(id)).toMatchObject({ status: 'queued', queuePosition: 0 });
+    expect(await attemptsLost('handed_back')).toBeGreaterThan(handedBack);
     expect(await attemptsMade(id)).toBe(0);
     expect(isAlive(device)).toBe(false);
     await startReady();
@@ -356,8 +402,9 @@ describe('a supervisor', () => {
 
   test('that gets SIGTERM in mid-job hands back, leaves no orphan and exits in order', async () => {
     const first = await startWorkerProcess(bench, { SHUTDOWN_GRACE_SECONDS: '1' });
-    const id = await submitAndStart(450);
-    expect(await first.kill('SIGTERM')).toBe(0);
+    const id = await submitAndStart(400);
+    const [device = 0] = first.devices;
+    expect(await whileStopped(device, () => first.kill('SIGTERM'))).toBe(0);
     expect(await bench.queue.get(id)).toMatchObject({ status: 'queued' });
     expect(first.devices.map(isAlive)).toEqual([false]);
     expect(await bench.queue.workers()).toEqual([]);
@@ -371,11 +418,16 @@ describe('a supervisor', () => {
     ['is given the same job again', { lockMs: 30_000, stalledCheckMs: 500 }],
   ])('that lost a lock and %s stops, and the job ends once', async (_name, times) => {
     const { device } = await startReady({}, { times: { ...testTimes, ...times } });
-    const id = await submitAndStart(500);
-    // As after a long absence of Redis: the lock has expired and was not renewed in time.
-    await bench.redis.client.del(`bull:upscale:${id}:lock`);
+    const before = await attemptsLost('lock_lost');
+    const id = await submitAndStart(400);
+    await whileStopped(device, async () => {
+      const lost = bench.logged(id, 'the lock of the job was lost');
+      // As after a long absence of Redis: the lock has expired and was not renewed in time.
+      await bench.redis.client.del(`bull:upscale:${id}:lock`);
+      await lost;
+    });
     expect(await bench.ended(id)).toMatchObject({ status: 'succeeded' });
-    expect(bench.log.some(({ msg }) => msg === 'the lock of the job was lost')).toBe(true);
+    expect(await attemptsLost('lock_lost')).toBe(before + 1);
     expect(devicesOf(process.pid)).toEqual([device]);
     expect(await bench.redis.client.llen('bull:upscale:active')).toBe(0);
   });

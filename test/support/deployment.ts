@@ -223,7 +223,18 @@ export async function runningJobs(workerUrl: string): Promise<number> {
   return [...counts].reduce((sum, [, count]) => sum + Number(count), 0);
 }
 
-const answersOk = (url: string): Promise<boolean> =>
+/** Jobs that BullMQ still has in a list of work. */
+export async function leftInQueue({ redis }: Deployment): Promise<number> {
+  const lengths = await Promise.all([
+    ...['wait', 'active', 'paused'].map((list) => redis.llen(`bull:upscale:${list}`)),
+    ...['delayed', 'prioritized', 'waiting-children'].map((set) =>
+      redis.zcard(`bull:upscale:${set}`),
+    ),
+  ]);
+  return lengths.reduce((sum, length) => sum + length, 0);
+}
+
+export const answersOk = (url: string): Promise<boolean> =>
   fetch(url, { signal: AbortSignal.timeout(10_000) }).then(
     async (response) => {
       await response.arrayBuffer();

@@ -5,7 +5,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import sharp from 'sharp';
-import { type Deployment, devicesOfDeployment } from './deployment.ts';
+import { type Deployment, devicesOfDeployment, leftInQueue } from './deployment.ts';
 
 const kinds = ['device', 'worker', 'api', 'redis'] as const;
 type Kind = (typeof kinds)[number];
@@ -242,12 +242,7 @@ async function lookForOrphans(
   client: Client,
 ): Promise<Pick<FaultsReport, 'leftInQueue' | 'orphanKeys' | 'orphanObjects' | 'orphanProcesses'>> {
   const { redis, processes } = deployment;
-  const lengths = await Promise.all([
-    ...['wait', 'active', 'paused'].map((list) => redis.llen(`bull:upscale:${list}`)),
-    ...['delayed', 'prioritized', 'waiting-children'].map((set) =>
-      redis.zcard(`bull:upscale:${set}`),
-    ),
-  ]);
+  const left = await leftInQueue(deployment);
   for (const id of client.made) await client.delete(id);
   const orphanKeys: string[] = [];
   for (const key of await redis.keys('*')) {
@@ -261,7 +256,7 @@ async function lookForOrphans(
     await delay(100);
   }
   return {
-    leftInQueue: lengths.reduce((sum, length) => sum + length, 0),
+    leftInQueue: left,
     orphanKeys,
     orphanObjects: await deployment.objects(),
     orphanProcesses: deployment.pids().length - due,

@@ -7,7 +7,7 @@ import {
   type UpscaleJobData,
   type UpscaleJobResult,
 } from '../../src/jobs/job.ts';
-import { writeReuseRecord } from '../../src/jobs/stored-results.ts';
+import { reuseRecords } from '../../src/jobs/stored-results.ts';
 import type { TestApi } from './api.ts';
 import { jobData } from './worker.ts';
 
@@ -40,7 +40,7 @@ export async function writeFinishedJob(
   };
   const params = { ...data.params, model: 'pisa-tiny' };
   const record = { data: { ...data, params }, createdAt: Date.now(), result };
-  await writeReuseRecord(redis.client, id, record, lifeSeconds);
+  await reuseRecords.write(redis.client, id, record, lifeSeconds);
   await store.put(inputKey(id), image, lifeSeconds);
   return id;
 }

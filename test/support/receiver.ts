@@ -78,19 +78,26 @@ export const answers =
   };
 
 /** Begins an answer and never ends it: as many bytes as the other side will take. */
+export function sendForEver(
+  response: ServerResponse,
+  status = 200,
+  headers: Record<string, string> = {},
+): void {
+  response.writeHead(status, headers);
+  const block = Buffer.alloc(65_536, 0x20);
+  // One block a turn: a loop would not notice that the other side has gone.
+  const more = (): void => {
+    if (response.destroyed || response.closed) return;
+    if (response.write(block)) setImmediate(more);
+    else response.once('drain', more);
+  };
+  more();
+}
+
 export const answersForEver =
   (status = 200, headers: Record<string, string> = {}): Behaviour =>
-  (_request, response) => {
-    response.writeHead(status, headers);
-    const block = Buffer.alloc(65_536, 0x20);
-    // One block a turn: a loop would not notice that the other side has gone.
-    const more = (): void => {
-      if (response.destroyed || response.closed) return;
-      if (response.write(block)) setImmediate(more);
-      else response.once('drain', more);
-    };
-    more();
-  };
+  (_request, response) =>
+    sendForEver(response, status, headers);
 
 /** Takes the request and says nothing. */
 export const saysNothing: Behaviour = () => {};

@@ -9,7 +9,13 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import sharp from 'sharp';
 import { Balancer } from './balancer.ts';
-import { type Deployment, type Replica, runningJobs } from './deployment.ts';
+import {
+  answersOk,
+  type Deployment,
+  leftInQueue,
+  type Replica,
+  runningJobs,
+} from './deployment.ts';
 
 export interface RollingOptions {
   /** The repository's folder. */
@@ -48,6 +54,7 @@ export interface RollingReport {
 const edges = [24, 60, 120];
 const checkMs = 250;
 const lookMs = 50;
+const mostLooks = 400;
 const finals = ['succeeded', 'failed', 'canceled'];
 
 export async function runRolling(
@@ -75,8 +82,8 @@ export async function runRolling(
     await delay(options.pauseMs);
     const next = await deployment.add(kind);
     if (kind === 'api') await balancer.add(next.url);
-    else while (!(await isOk(`${next.url}/readyz`))) await delay(checkMs);
-    if (kind === 'worker') runningAtSigterm += await runningJobs(old.url);
+    else while (!(await answersOk(`${next.url}/readyz`))) await delay(checkMs);
+    if (kind === 'worker') runningAtSigterm += await untilRunning(old.url);
     await old.process.end('SIGTERM');
     balancer.forget(old.url);
     replaced[kind] += 1;
@@ -105,6 +112,19 @@ export async function runRolling(
     runningAtSigterm,
     seconds: (performance.now() - startedAt) / 1000,
   };
+}
+
+/**
+ * The worker is to be replaced in the middle of work, which the load brings it again and again.
+ * @returns how many jobs it runs; 0 if it had none whenever it was looked at
+ */
+async function untilRunning(workerUrl: string): Promise<number> {
+  for (let looks = 0; looks < mostLooks; looks += 1) {
+    const running = await runningJobs(workerUrl);
+    if (running > 0) return running;
+    await delay(lookMs);
+  }
+  return 0;
 }
 
 interface Accepted {
@@ -224,21 +244,4 @@ class Load {
     }
     return undefined;
   }
-}
-
-const isOk = (url: string): Promise<boolean> =>
-  fetch(url).then(
-    async (answer) => {
-      await answer.arrayBuffer();
-      return answer.ok;
-    },
-    () => false,
-  );
-
-async function leftInQueue({ redis }: Deployment): Promise<number> {
-  const lengths = await Promise.all([
-    ...['wait', 'active', 'paused'].map((list) => redis.llen(`bull:upscale:${list}`)),
-    ...['delayed', 'prioritized'].map((set) => redis.zcard(`bull:upscale:${set}`)),
-  ]);
-  return lengths.reduce((sum, length) => sum + length, 0);
 }

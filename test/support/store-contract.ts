@@ -72,6 +72,21 @@ export function describeStore(opened: () => ObjectStore): void {
     expect(await store.copy('output/a', 'output/c', 60)).toBe(false);
   });
 
+  test('gives an object another life, and nothing else', async () => {
+    const store = opened();
+    expect(await store.expire('output/a', 60)).toBe(false);
+    expect(await store.has('output/a')).toBe(false);
+    const all = Buffer.from(Array.from({ length: 256 }, (_, value) => value));
+    await store.put('output/a', all, 2);
+    await store.put('output/b', bytes, 2);
+    expect(await store.expire('output/a', 60)).toBe(true);
+    await expect.poll(() => store.has('output/b'), { timeout: 10_000 }).toBe(false);
+    expect(await store.get('output/a')).toEqual(all);
+    expect(await store.expire('output/b', 60)).toBe(false);
+    expect(await store.expire('output/a', 0.001)).toBe(true);
+    await expect.poll(() => store.get('output/a'), { timeout: 10_000 }).toBeUndefined();
+  });
+
   test('replaces whole objects: a reader sees the old or the new, never a mixture', async () => {
     const store = opened();
     const versions = [1, 2, 3, 4].map((value) => Buffer.alloc(1_000_000, value));
@@ -118,6 +133,7 @@ export function describeStore(opened: () => ObjectStore): void {
     await expect(store.has(bad)).rejects.toThrow('Not a storage key');
     await expect(store.stream(bad)).rejects.toThrow('Not a storage key');
     await expect(store.copy(bad, key, 60)).rejects.toThrow('Not a storage key');
+    await expect(store.expire(bad, 60)).rejects.toThrow('Not a storage key');
     await store.put(key, bytes, 60);
     await expect(store.copy(key, bad, 60)).rejects.toThrow('Not a storage key');
     await expect(store.delete(bad)).rejects.toThrow('Not a storage key');

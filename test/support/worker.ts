@@ -17,10 +17,10 @@ import type { JobSnapshot } from '../../src/jobs/job-snapshot.ts';
 import { resolveParams, type UpscaleQuery } from '../../src/jobs/params.ts';
 import { UpscaleQueue } from '../../src/jobs/queue.ts';
 import { connectRedis } from '../../src/jobs/redis.ts';
-import { within } from '../../src/jobs/within.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
 import { openStore, type StoreLocation } from '../../src/storage/open-store.ts';
 import type { S3Location } from '../../src/storage/s3-store.ts';
+import { within } from '../../src/waits.ts';
 import {
   type RunningWorker,
   startWorker,
@@ -138,7 +138,8 @@ export async function startWorkerBench(
       return id;
     },
     ended: async (id) => {
-      const job = await queue.waitFor(id, 120_000);
+      const accepted = await queue.get(id);
+      const job = accepted && (await queue.waitFor(accepted, 120_000));
       if (!job?.completedAt) throw new Error(`The job did not end: ${JSON.stringify(job)}`);
       return job;
     },

@@ -1,7 +1,7 @@
 /** POST /upscale/{id}/adjust: the same image at other dials, from the latents and residuals that its job has kept. */
 import Type from 'typebox';
+import { checkOutput } from '../../jobs/output-size.ts';
 import { upscaleQuerySchema } from '../../jobs/params.ts';
-import { checkOutput } from '../admission.ts';
 import { jobResponses } from '../answer-job.ts';
 import { answerDerived, answerDerivedProblems } from '../derived-job.ts';
 import { jobHeaderSchema } from '../enter-job.ts';

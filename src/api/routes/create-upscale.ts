@@ -2,9 +2,10 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import Type from 'typebox';
 import { inspectImage } from '../../images/inspect-image.ts';
-import { resolveParams, upscaleQuerySchema } from '../../jobs/params.ts';
+import { checkOutput } from '../../jobs/output-size.ts';
+import { resolveParams, upscaleDefaults, upscaleQuerySchema } from '../../jobs/params.ts';
 import { maxUrlLength } from '../../net/checked-url.ts';
-import { checkOutput, checkRoomAndModel } from '../admission.ts';
+import { checkRoomAndModel } from '../admission.ts';
 import { answerJob, jobResponses } from '../answer-job.ts';
 import { planAnswer } from '../answer-plan.ts';
 import {
@@ -14,15 +15,14 @@ import {
   isRepeated,
   jobHeaderSchema,
 } from '../enter-job.ts';
+import { fileProperty, imageBytes } from '../image-content.ts';
 import { inspectMaps } from '../inspect-maps.ts';
 import { jobOptions, resolveJobOptions } from '../job-options.ts';
 import { mapProperties } from '../map-properties.ts';
-import { problemResponses } from '../problem-schema.ts';
+import { jobProblems, problemResponses } from '../problem-schema.ts';
 import type { AskedJob } from '../request-digest.ts';
 import type { App, Services } from '../services.ts';
 import { readUpload } from '../upload.ts';
-
-const imageBytes = { schema: { type: 'string', format: 'binary' } };
 
 const querySchema = Type.Object(
   { ...upscaleQuerySchema.properties, ...jobOptions },
@@ -53,7 +53,7 @@ const schema = {
           type: 'object',
           required: ['image'],
           properties: {
-            image: { type: 'string', format: 'binary' },
+            image: fileProperty(),
             ...mapProperties,
           },
           additionalProperties: false,
@@ -85,32 +85,16 @@ const schema = {
       'too_many_files',
       'not_acceptable',
       'upload_too_large',
-      'too_many_pixels',
       'unsupported_media_type',
-      'invalid_parameter',
       'corrupt_image',
       'animated_image',
-      'unknown_model',
       'url_not_allowed',
       'image_url_failed',
       'unsupported_output',
       'idempotency_key_reused',
-      'queue_full',
       'too_many_fetches',
       'too_many_uploads',
-      'redis_unavailable',
-      'storage_unavailable',
-      // Of a job that failed, was canceled, deleted or outlived while the request waited for its image.
-      'job_not_found',
-      'canceled',
-      'input_expired',
-      'result_expired',
-      'device_lost',
-      'model_too_large',
-      'model_failed',
-      'out_of_device_memory',
-      'disk_full',
-      'job_timeout',
+      ...jobProblems,
     ),
   },
 };
@@ -120,7 +104,7 @@ export function createUpscale(app: App, services: Services): void {
     const { config } = services;
     const plan = planAnswer(
       request,
-      { format: request.query.format, usual: 'png' },
+      { format: request.query.format, usual: upscaleDefaults.format },
       config.MAX_WAIT_SECONDS,
     );
     const params = resolveParams(
@@ -145,7 +129,7 @@ async function accept(
   const { params } = asked;
   if (!(await isRepeated(queue, request))) await checkRoomAndModel(queue, params.model, config);
   // The upload is garbage once this has ended.
-  return uploadBudget.lend(async (loan) => {
+  return uploadBudget.lend(request.client, async (loan) => {
     const uploads = await readUpload(request, reply, {
       maxBytes: config.MAX_UPLOAD_BYTES,
       loan,

@@ -8,6 +8,7 @@ import { countedFor } from '../clients/client.ts';
 import { takeRequest } from '../clients/register-clients.ts';
 import { derivedJobProblems, findSource } from '../derived-job.ts';
 import { findFinishedJob, jobParamsSchema, noQuerySchema } from '../find-job.ts';
+import { imageBytes } from '../image-content.ts';
 import { toJobObject } from '../job-object.ts';
 import { problemResponses } from '../problem-schema.ts';
 import { sendProblem } from '../problems.ts';
@@ -35,7 +36,7 @@ const schema = {
     200: {
       description: 'The heat map.',
       headers: { ...resultHeaderSchemas, 'Cache-Control': { type: 'string' } },
-      content: { 'image/png': { schema: { type: 'string', format: 'binary' } } },
+      content: { 'image/png': imageBytes },
     },
     202: {
       description: 'It is being made: ask again.',
@@ -56,7 +57,7 @@ export function getHeatmap(app: App, services: Services): void {
     let heatmap = before;
     if (!heatmap || isOver(heatmap)) heatmap = await enterHeatmap(services, job, before, request);
     if (!isFinal(heatmap.status)) {
-      heatmap = await waitForEnd(services, reply, id, config.MAX_WAIT_SECONDS * 1000);
+      heatmap = await waitForEnd(services, reply, heatmap, config.MAX_WAIT_SECONDS * 1000);
     }
     return answer(services, reply, heatmap);
   });
@@ -101,14 +102,14 @@ async function enterHeatmap(
 }
 
 async function answer(
-  { store }: Services,
+  services: Services,
   reply: FastifyReply,
   heatmap: JobSnapshot,
 ): Promise<FastifyReply> {
   if (isSucceeded(heatmap)) {
     const leftMs = heatmap.result.output.expiresAt - Date.now();
     reply.header('cache-control', `private, max-age=${Math.max(0, Math.floor(leftMs / 1000))}`);
-    return sendUnlessHeld(reply, store, heatmap);
+    return sendUnlessHeld(services, reply, heatmap);
   }
   reply.header('cache-control', 'no-store');
   if (heatmap.error) return sendProblem(reply, heatmap.error);

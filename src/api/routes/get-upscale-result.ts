@@ -1,6 +1,6 @@
 /** GET /upscale/{id}/result: the image of a job that has succeeded. */
-import { contentTypeOf } from '../../jobs/params.ts';
 import { findFinishedJob, jobParamsSchema, noQuerySchema } from '../find-job.ts';
+import { imageContent } from '../image-content.ts';
 import { problemResponses } from '../problem-schema.ts';
 import { ifNoneMatchSchema, resultHeaderSchemas } from '../result-headers.ts';
 import { sendUnlessHeld } from '../send-result.ts';
@@ -18,12 +18,7 @@ const schema = {
     200: {
       description: 'The image.',
       headers: { ...resultHeaderSchemas, 'Cache-Control': { type: 'string' } },
-      content: Object.fromEntries(
-        Object.values(contentTypeOf).map((type) => [
-          type,
-          { schema: { type: 'string', format: 'binary' } },
-        ]),
-      ),
+      content: imageContent,
     },
     304: { description: 'The image that you have is the one.', type: 'null' },
     ...problemResponses(
@@ -33,17 +28,18 @@ const schema = {
       'canceled',
       'result_expired',
       'invalid_parameter',
+      'too_much_at_once',
       'redis_unavailable',
       'storage_unavailable',
     ),
   },
 };
 
-export function getUpscaleResult(app: App, { queue, store }: Services): void {
+export function getUpscaleResult(app: App, services: Services): void {
   app.get('/upscale/:id/result', { schema }, async (request, reply) => {
-    const job = await findFinishedJob(queue, request);
+    const job = await findFinishedJob(services.queue, request);
     const leftMs = job.result.output.expiresAt - Date.now();
     reply.header('cache-control', `private, max-age=${Math.floor(leftMs / 1000)}, immutable`);
-    return sendUnlessHeld(reply, store, job);
+    return sendUnlessHeld(services, reply, job);
   });
 }

@@ -45,6 +45,7 @@ const schema = {
 export function listModels(app: App, { queue, config }: Services): void {
   app.get('/models', { schema }, async (_request, reply) => {
     const known = await queue.models();
+    // Field by field: a worker of another release may have reported more than the schema knows.
     const models: Type.Static<typeof modelSchema>[] = known.map((model) => ({
       name: model.name,
       version: model.version,

@@ -1,9 +1,9 @@
 /** GET /metrics: Prometheus text. Answers even while Redis is away, without what Redis would tell then. */
-import { setTimeout as delay } from 'node:timers/promises';
 import { jobPriorities } from '../../jobs/job.ts';
 import type { UpscaleQueue } from '../../jobs/queue.ts';
 import type { QueueObservation } from '../../jobs/queue-observation.ts';
 import { forget, queueMetrics, registry } from '../../metrics.ts';
+import { unlessAborted } from '../../waits.ts';
 import { openProblemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
 
@@ -35,12 +35,8 @@ export function metricsRoute(app: App, { queue }: Services): void {
 
 /** What is not known is an absent sample, not a stale or a zero one. */
 async function observe(queue: UpscaleQueue): Promise<void> {
-  const limit = new AbortController();
-  const seen = await Promise.race([
-    queue.observe().catch(() => undefined),
-    delay(observeLimitMs, undefined, { signal: limit.signal }).catch(() => undefined),
-  ]);
-  limit.abort();
+  const limit = AbortSignal.timeout(observeLimitMs);
+  const seen = await unlessAborted(queue.observe(), limit).catch(() => undefined);
   for (const gauge of Object.values(queueMetrics)) forget(gauge);
   queueMetrics.redisUp.set(seen ? 1 : 0);
   if (seen) showQueue(seen);

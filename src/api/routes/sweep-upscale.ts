@@ -2,9 +2,9 @@
 import Type from 'typebox';
 import type { Config } from '../../config.ts';
 import { AppError, expected } from '../../errors.ts';
-import { upscaleQuerySchema } from '../../jobs/params.ts';
-import type { Sweep } from '../../jobs/sheet.ts';
-import { checkSheet } from '../admission.ts';
+import { outputSize } from '../../jobs/output-size.ts';
+import { maxDial, upscaleQuerySchema } from '../../jobs/params.ts';
+import { checkSheet, planSheet, type Sweep } from '../../jobs/sheet.ts';
 import { jobResponses } from '../answer-job.ts';
 import { answerDerived, answerDerivedProblems } from '../derived-job.ts';
 import { jobHeaderSchema } from '../enter-job.ts';
@@ -13,24 +13,24 @@ import { asInSource, derivedJobOptions } from '../job-options.ts';
 import { problemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
 
-const maxDial = 2;
 const sheetFormat = 'png';
+const sweepDefaults = { pix: '0.5,1,1.5', sem: '0,0.5,1,1.5' };
 /** Three decimals are what a label has room for. */
-const list = (example: string, description: string) =>
+const list = (usual: string, what: string) =>
   Type.Optional(
     Type.String({
       pattern: '^\\d(\\.\\d{1,3})?(,\\d(\\.\\d{1,3})?)*$',
       maxLength: 1000,
-      default: example,
-      description,
+      default: usual,
+      description: `${what}, from 0 to ${maxDial}, separated by commas.`,
     }),
   );
 
 const { format, quality, colorfix } = upscaleQuerySchema.properties;
 const querySchema = Type.Object(
   {
-    pix: list('0.5,1,1.5', 'λ_pix of each column, from 0 to 2, separated by commas.'),
-    sem: list('0,0.5,1,1.5', 'λ_sem of each row, from 0 to 2, separated by commas.'),
+    pix: list(sweepDefaults.pix, 'λ_pix of each column'),
+    sem: list(sweepDefaults.sem, 'λ_sem of each row'),
     format,
     quality: asInSource(quality),
     colorfix: asInSource(colorfix),
@@ -70,9 +70,10 @@ export function sweepUpscale(app: App, services: Services): void {
           ...(query.colorfix ? { colorfix: query.colorfix } : {}),
           metadata: 'none' as const,
         };
+        const layout = planSheet(outputSize(data.input, params.scale), sweep);
         return {
           asked: { kind: 'sweep', sweep, params },
-          check: () => checkSheet(data.input, params, sweep, config.MAX_OUTPUT_PIXELS),
+          check: () => checkSheet(layout, params.format, config.MAX_OUTPUT_PIXELS),
         };
       },
     });
@@ -81,8 +82,8 @@ export function sweepUpscale(app: App, services: Services): void {
 
 /** @throws invalid_parameter */
 function readSweep(
-  pix = '0.5,1,1.5',
-  sem = '0,0.5,1,1.5',
+  pix = sweepDefaults.pix,
+  sem = sweepDefaults.sem,
   { SWEEP_MAX_CELLS }: Pick<Config, 'SWEEP_MAX_CELLS'>,
 ): Sweep {
   const sweep = { pix: readDials('pix', pix), sem: readDials('sem', sem) };

@@ -6,6 +6,7 @@
 import { mkdir, open, readdir, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Config } from '../../config.ts';
+import { noSpaceCodes, systemErrorName } from '../../disk-errors.ts';
 import { AppError } from '../../errors.ts';
 import {
   type BundleFile,
@@ -223,19 +224,18 @@ async function addFile(work: Work, entry: BundleFile, made: string): Promise<voi
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
 
-const outOfSpace = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
-
 /** A fault of the disk in words. A full disk is left as it was found. */
 async function explained(error: unknown, work: Work): Promise<unknown> {
-  const { code, syscall, message } = error as NodeJS.ErrnoException;
-  if (code === undefined || syscall === undefined) return error;
+  const { syscall, message } = error as NodeJS.ErrnoException;
+  const name = systemErrorName(error);
+  if (name === '' || syscall === undefined) return error;
   const { modelsDir } = work;
-  const isFull = outOfSpace.has(code);
+  const isFull = noSpaceCodes.has(name);
   if (isFull) await rm(partialFolder(work), { recursive: true, force: true });
   return new AppError(
     'bundle_not_added',
     isFull
-      ? `The disk of ${modelsDir} is full (${code}). Free space, or set another MODELS_DIR.`
+      ? `The disk of ${modelsDir} is full (${name}). Free space, or set another MODELS_DIR.`
       : `${modelsDir} cannot be written (${message}). Run as a user who may, or set another MODELS_DIR.`,
     { cause: error },
   );

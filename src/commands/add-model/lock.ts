@@ -1,6 +1,20 @@
-/** One process at a time, also across machines that share a folder: a folder is the lock, its age says if it is held. */
+/**
+ * One process at a time, also across machines that share a folder. The lock is a folder that holds a file named after
+ * its holder alone: a folder takes the place of an empty one only, so of several who take the lock one gets it; and
+ * whoever removes the file of a holder that is gone removes no other's, however late he does.
+ */
 import { randomUUID } from 'node:crypto';
-import { mkdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import {
+  mkdir,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  rmdir,
+  stat,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { hostname } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -25,15 +39,10 @@ export async function withLock<T>(
   onWait: () => void,
   work: () => Promise<T>,
 ): Promise<T> {
+  const name = randomUUID();
   let waits = false;
-  while (!(await take(folder))) {
-    if (await isStale(folder)) {
-      // Of several who see it, one renames it.
-      const aside = `${folder}.${randomUUID()}`;
-      await rename(folder, aside).catch(() => {});
-      await rm(aside, { recursive: true, force: true });
-      continue;
-    }
+  while (!(await take(folder, name))) {
+    if (await freeIfGone(folder)) continue;
     if (!waits) onWait();
     waits = true;
     await sleep(lookMs);
@@ -45,27 +54,59 @@ export async function withLock<T>(
     return await work();
   } finally {
     clearInterval(timer);
-    await rm(folder, { recursive: true, force: true });
+    await free(folder, name);
   }
 }
 
-async function take(folder: string): Promise<boolean> {
+/** @returns false when somebody holds it, or has gone with it */
+async function take(folder: string, name: string): Promise<boolean> {
+  if ((await holderOf(folder)) !== undefined) return false;
+  const owner: Owner = { host: hostname(), pid: process.pid };
+  const made = `${folder}.${name}`;
   try {
-    await mkdir(folder);
+    await mkdir(made);
+    await writeFile(path.join(made, name), JSON.stringify(owner));
+    await rename(made, folder);
+    return true;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    await rm(made, { recursive: true, force: true }).catch(() => {});
+    const { code } = error as NodeJS.ErrnoException;
+    // POSIX lets rename say either of a folder that is not empty.
+    if (code === 'ENOTEMPTY' || code === 'EEXIST') return false;
     throw error;
   }
-  const owner: Owner = { host: hostname(), pid: process.pid };
-  await writeFile(path.join(folder, 'owner'), JSON.stringify(owner));
+}
+
+/** The name of the file that says who holds the lock. */
+async function holderOf(folder: string): Promise<string | undefined> {
+  try {
+    return (await readdir(folder))[0];
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+/** @returns true when it may be had now */
+async function freeIfGone(folder: string): Promise<boolean> {
+  const holder = await holderOf(folder);
+  if (holder !== undefined && !(await isStale(folder, holder))) return false;
+  await free(folder, holder);
   return true;
 }
 
-async function isStale(folder: string): Promise<boolean> {
+/** Where another has it by now, it stays his. */
+async function free(folder: string, holder?: string): Promise<void> {
+  if (holder !== undefined) await rm(path.join(folder, holder), { force: true });
+  await rmdir(folder).catch(() => {});
+}
+
+/** By the age of the folder, asked for after its holder was: it is his, or that of a later one, whose file stays. */
+async function isStale(folder: string, holder: string): Promise<boolean> {
   const facts = await stat(folder).catch(() => undefined);
   if (!facts) return false;
   if (Date.now() - facts.mtimeMs > staleMs) return true;
-  const text = await readFile(path.join(folder, 'owner'), 'utf8').catch(() => '');
+  const text = await readFile(path.join(folder, holder), 'utf8').catch(() => '');
   const { host, pid } = (text === '' ? {} : JSON.parse(text)) as Partial<Owner>;
   if (host !== hostname() || pid === undefined) return false;
   // Our own number in a lock that we do not hold is that of somebody before us in this container.

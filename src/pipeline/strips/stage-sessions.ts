@@ -41,7 +41,7 @@ export class StageSessions {
 
   /**
    * Gives `work` the session of one stage, opened when it is needed first.
-   * @throws invalid_bundle | device_unavailable | out_of_device_memory
+   * @throws invalid_bundle | device_unavailable | device_lost | out_of_device_memory
    */
   async with<T>(index: number, work: (session: GraphSession) => Promise<T>): Promise<T> {
     if (this.#options.executionProvider === 'cpu') return work(await this.#keep(index));

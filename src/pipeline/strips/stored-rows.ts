@@ -2,10 +2,9 @@
  * A tensor of the whole image between two stages, in a file without a name: what a large image needs beyond
  * a strip is disk, of which the system keeps in memory what fits.
  */
-import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { type FileHandle, open } from 'node:fs/promises';
 import path from 'node:path';
-import { AppError } from '../../errors.ts';
+import { inTemporaryFolder, orDiskFull } from '../temporary-files.ts';
 
 export type Elements = Float32Array | Uint16Array;
 export type ElementType = 'float32' | 'float16';
@@ -16,18 +15,7 @@ export const elements = (type: ElementType, length: number): Elements =>
 const bytesOf = ({ buffer, byteOffset, byteLength }: Elements): Uint8Array =>
   new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 
-const unwritable = new Set(['ENOSPC', 'EDQUOT', 'EFBIG', 'EACCES', 'EPERM', 'EROFS', 'ENOENT']);
-
-/** What is wrong with the temporary folder, in words for whoever chose it. Other errors stay what they are. */
-function explained(error: unknown): unknown {
-  const { code } = error as NodeJS.ErrnoException;
-  if (code === undefined || !unwritable.has(code)) return error;
-  return new AppError(
-    'disk_full',
-    `The worker could not write temporary data to ${tmpdir()} (${code}), which images larger than a tile need. A smaller image needs less. Its operator can free space there, or set TMPDIR to a writable folder with more (docs/models.md).`,
-    { cause: error },
-  );
-}
+const need = 'images larger than a tile need (docs/models.md). A smaller image needs less.';
 
 export class StoredRows {
   readonly #file: FileHandle;
@@ -42,23 +30,12 @@ export class StoredRows {
    * @param rowBytes of one row with all its channels
    * @throws disk_full when the temporary folder (TMPDIR) cannot be written
    */
-  static async create(rowBytes: number): Promise<StoredRows> {
-    try {
-      return await StoredRows.#create(rowBytes);
-    } catch (error) {
-      throw explained(error);
-    }
-  }
-
-  static async #create(rowBytes: number): Promise<StoredRows> {
-    const folder = await mkdtemp(path.join(tmpdir(), 'pisa-strips-'));
-    try {
+  static create(rowBytes: number): Promise<StoredRows> {
+    return inTemporaryFolder('pisa-strips-', need, async (folder) => {
+      // It lives on without its name while it is open, and is gone when this process is, however it ends.
       const file = await open(path.join(folder, 'rows'), 'wx+', 0o600);
       return new StoredRows(file, rowBytes);
-    } finally {
-      // The open file lives on without its name, and is gone when this process is, however it ends.
-      await rm(folder, { recursive: true, force: true });
-    }
+    });
   }
 
   /** Fills `target` from row `y` on. */
@@ -73,12 +50,8 @@ export class StoredRows {
   }
 
   /** @throws disk_full when the disk of the temporary folder (TMPDIR) is full */
-  async write(y: number, rows: Elements): Promise<void> {
-    try {
-      await this.#write(y, rows);
-    } catch (error) {
-      throw explained(error);
-    }
+  write(y: number, rows: Elements): Promise<void> {
+    return orDiskFull(need, () => this.#write(y, rows));
   }
 
   async #write(y: number, rows: Elements): Promise<void> {

@@ -23,13 +23,10 @@ afterEach(async () => {
 });
 
 /** @param models a folder without bundles tells that there was no work: nothing could be loaded from it */
+const config = (models = bundles) =>
+  loadConfig({ MODELS_DIR: models, MODEL: 'identity', DEVICE_THREADS: '1' });
 const run = (output: string, flags: UpscaleFlags = {}, models = bundles): Promise<number> =>
-  upscaleFiles(
-    loadConfig({ MODELS_DIR: models, MODEL: 'identity', DEVICE_THREADS: '1' }),
-    [lowRes],
-    path.join(folder, output),
-    flags,
-  );
+  upscaleFiles(config(models), [lowRes], path.join(folder, output), flags);
 const refused = (words: RegExp) => ({
   code: 'invalid_parameter',
   message: expect.stringMatching(words),
@@ -52,6 +49,23 @@ test('refuses an output that cannot be written before any work', async () => {
   await expect(run('file/out/', {}, nowhere)).rejects.toMatchObject(
     refused(/^Nothing can be written into the folder .*file\/out\/? \(ENOTDIR\)/),
   );
+});
+
+test('refuses a file that cannot be written before any work', async () => {
+  const nowhere = path.join(folder, 'no-bundles');
+  const name = `${'a'.repeat(240)}.png`;
+  await expect(run(name, {}, nowhere)).rejects.toMatchObject(
+    refused(/^The output .*a\.png cannot be written \(ENAMETOOLONG\)\. Name another one\.$/),
+  );
+  expect(await readdir(folder)).toEqual(['in.png']);
+});
+
+test.each([
+  ['-', 'out.png'],
+  ['in.png', '-'],
+])('refuses standard input and output: %s %s', async (input, output) => {
+  const refusal = refused(/^Standard input and output \(-\) cannot be used: name a photo/);
+  await expect(upscaleFiles(config(), [input], output, {})).rejects.toMatchObject(refusal);
 });
 
 test.skipIf(process.getuid?.() === 0)('refuses a folder that is closed to us', async () => {

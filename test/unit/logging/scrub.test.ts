@@ -57,6 +57,12 @@ test.each([
   for (const line of lines.trim().split('\n')) expect(() => JSON.parse(line)).not.toThrow();
 });
 
+test('a password of Redis that is not percent-encoded is in no line either', () => {
+  const REDIS_URL = 'redis://:pa%ssword@redis.internal';
+  const { hooks } = loggerOptions({ ...config, REDIS_URL }, 'test');
+  expect(hooks?.streamWrite?.('no AUTH for pa%ssword')).toBe('no AUTH for [redacted]');
+});
+
 test('headers that are secret are left out, should a request be logged whole', () => {
   const headers = {
     authorization: 'x1y2',

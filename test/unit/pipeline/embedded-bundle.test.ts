@@ -89,7 +89,7 @@ describe('parity with Python', () => {
       const pixels = new Float32Array(3 * padded.height * padded.width);
       resampled.readClipped({ y: 0, x: 0, ...padded }, pixels);
       const latents = planar(one.latents);
-      await model.encode(
+      await model.encodeLatents(
         pixels.map((value) => 2 * value - 1),
         size,
         latents.data,
@@ -111,7 +111,7 @@ describe('parity with Python', () => {
         await subtractResidual(restored, residual, new RunControl());
         expect(relative(restored.data, combined)).toBeLessThan(1e-4);
         const superRes = new Float32Array(pixels.length);
-        await model.decode(restored.data, size, superRes);
+        await model.decodeLatents(restored.data, size, superRes);
         expect(relative(superRes, decoded)).toBeLessThan(1e-4);
       }
     });

@@ -4,6 +4,7 @@ import zlib from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sharp } from '../../../src/images/sharp-policy.ts';
 import { type OutputFormat, outputFormats } from '../../../src/jobs/params.ts';
+import { software } from '../../../src/package-info.ts';
 import type { Model } from '../../../src/pipeline/model.ts';
 import { withPngChunk } from '../images/samples.ts';
 import { bundlePath, difference, fixturePath, photoPath } from './fixtures.ts';
@@ -16,13 +17,12 @@ beforeAll(async () => {
 });
 afterAll(() => identity.dispose());
 
-const software = 'pisa-serve 1.2.3';
 const asStored = { pix: 0, sem: 0, quality: 95 } as const;
 
 describe('the recipe', () => {
   it.each(outputFormats)('is in the EXIF of a %s', async (format) => {
     const dials = { pix: 0.5, sem: 1.25, scale: 2, format, colorfix: 'wavelet' } as const;
-    const { image } = await run(await picture(20, 16), identity, dials, { software });
+    const { image } = await run(await picture(20, 16), identity, dials);
     const { exif } = await sharp(image).metadata();
     const text = exif?.toString('latin1') ?? '';
     expect(text).toContain(software);
@@ -92,7 +92,7 @@ describe('metadata=keep', () => {
   it.each(outputFormats)('%s: profile, EXIF and XMP are the input’s, upright', async (format) => {
     const lowRes = await camera();
     const params = { ...asStored, scale: 2, format, metadata: 'keep' } as const;
-    const { image, ...result } = await run(lowRes, identity, params, { software });
+    const { image, ...result } = await run(lowRes, identity, params);
     const before = await sharp(lowRes).metadata();
     const after = await sharp(image).metadata();
     expect(before.orientation).toBe(6);

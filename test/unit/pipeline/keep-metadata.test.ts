@@ -1,12 +1,14 @@
 /** `metadata=keep`: the owner's words stay, the recipe finds its place, and nothing speaks of what the output has not. */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readFile } from 'node:fs/promises';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { sharp } from '../../../src/images/sharp-policy.ts';
 import { type OutputFormat, outputFormats } from '../../../src/jobs/params.ts';
+import { software } from '../../../src/package-info.ts';
 import { exifTags, exifText, outputExif } from '../../../src/pipeline/exif.ts';
 import type { Model } from '../../../src/pipeline/model.ts';
 import { outputXmp } from '../../../src/pipeline/xmp.ts';
 import { withPngChunk } from '../images/samples.ts';
-import { bundlePath } from './fixtures.ts';
+import { bundlePath, fixturePath } from './fixtures.ts';
 import { loadOnCpu, picture, run } from './run.ts';
 
 let identity: Model;
@@ -15,7 +17,6 @@ beforeAll(async () => {
 });
 afterAll(() => identity.dispose());
 
-const software = 'pisa-serve 1.2.3';
 const thumbnail = Buffer.from('\xff\xd8\xff\xd9 the thumbnail as it lay', 'latin1');
 
 /** IFD0 with orientation 6 and texts, and an IFD1 with a thumbnail (TIFF 6.0; EXIF 2.3, 4.5.8). */
@@ -68,7 +69,7 @@ async function kept(exif: Buffer | undefined, xmp: string | undefined, format: O
   if (xmp !== undefined) lowRes = withPngChunk(lowRes, 'iTXt', xmpChunk(xmp));
   if (exif) lowRes = withPngChunk(lowRes, 'eXIf', exif);
   const params = { pix: 0, sem: 0, scale: 2, format, metadata: 'keep' } as const;
-  const { image } = await run(lowRes, identity, params, { software });
+  const { image } = await run(lowRes, identity, params);
   const metadata = await sharp(image).metadata();
   const block = metadata.exif ?? Buffer.alloc(0);
   return {
@@ -83,6 +84,23 @@ async function kept(exif: Buffer | undefined, xmp: string | undefined, format: O
 const recipe = /^\{"pix":0,"sem":0,"scale":2.*"model":"identity".*\}$/;
 const unescaped = (text: string) => text.replaceAll('&quot;', '"').replaceAll('&amp;', '&');
 const ownRecipe = (xmp: string) => unescaped(/pisa:Recipe="([^"]*)"/.exec(xmp)?.[1] ?? '');
+
+describe('a temporary folder that cannot take the profile', () => {
+  it('is disk_full, which names it and what does without', async () => {
+    vi.stubEnv('TMPDIR', '/nowhere/tmp');
+    onTestFinished(() => {
+      vi.unstubAllEnvs();
+    });
+    const lowRes = await readFile(fixturePath('icc-display-p3.png'));
+    await expect(run(lowRes, identity, { metadata: 'keep' })).rejects.toMatchObject({
+      code: 'disk_full',
+      message: expect.stringMatching(
+        /data to \/nowhere\/tmp \(ENOENT\).* With metadata=none .* set TMPDIR/,
+      ),
+    });
+    expect((await run(lowRes, identity)).width).toBeGreaterThan(0);
+  });
+});
 
 describe('the recipe beside what the owner wrote', () => {
   it.each(outputFormats)('%s: caption and software stay, XMP has ours', async (format) => {

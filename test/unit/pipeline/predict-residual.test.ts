@@ -44,7 +44,7 @@ describe('the residual of Eq. 8 over many tiles', () => {
     const control = new RunControl();
     const residuals = await predictResiduals(latents, plan.semantic, identity, control);
     const residual = new Planar(48, 38, 54);
-    await combineResiduals(residuals, plan, dials, residual, control);
+    await combineResiduals(residuals, residual, { plan, dials, control });
     expect(difference(residual.data, wanted(lambdaPix, lambdaSem)).max).toBeLessThan(2e-6);
   });
 });

@@ -7,8 +7,8 @@ import { sharp } from '../../../src/images/sharp-policy.ts';
 import type { UpscaleParams } from '../../../src/jobs/params.ts';
 import type { Manifest } from '../../../src/pipeline/manifest.ts';
 import { loadModel, type Model } from '../../../src/pipeline/model.ts';
-import type { UpscaleContext } from '../../../src/pipeline/run.ts';
-import { type UpscaleResult, upscale } from '../../../src/pipeline/upscale.ts';
+import type { UpscaleContext, UpscaleResult } from '../../../src/pipeline/run.ts';
+import { upscale } from '../../../src/pipeline/upscale.ts';
 
 const limits = { maxInputPixels: 4_194_304, maxOutputPixels: 67_108_864 };
 

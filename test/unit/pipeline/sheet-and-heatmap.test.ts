@@ -97,6 +97,20 @@ describe('a contact sheet', () => {
     expect(await of([0], [0])).toBe(0);
   });
 
+  it('is held to the pixel limit itself, not only in its cells', async () => {
+    const { width, height } = planSheet({ width: 80, height: 60 }, sweep);
+    const within = (maxOutputPixels: number) =>
+      contactSheet(photo, params, sweep, {
+        ...context,
+        limits: { ...context.limits, maxOutputPixels },
+      });
+    await expect(within(width * height - 1)).rejects.toMatchObject({
+      code: 'too_many_pixels',
+      message: expect.stringMatching(/^The sheet would have/),
+    });
+    expect((await within(width * height)).width).toBe(width);
+  });
+
   it('grows with its labels: large cells get larger dots', () => {
     const one = { pix: [1], sem: [1] };
     expect(planSheet({ width: 100, height: 100 }, one).dot).toBe(1);

@@ -102,7 +102,9 @@ describe('sizes', () => {
     const limits = { maxInputPixels: 10_000, maxOutputPixels: 159_999 };
     const refused = run(await picture(100, 100), identity, {}, { limits });
     await expect(refused).rejects.toMatchObject({ code: 'too_many_pixels' });
-    await expect(refused).rejects.toThrow('400 × 400 pixels, which exceeds the limit of 159999');
+    await expect(refused).rejects.toThrow(
+      /400 × 400 pixels; .* at most 159999 .* A scale of 3\.99 or less fits/,
+    );
   });
 
   it('refuses an image so narrow that its padding would be the most of it', async () => {
@@ -125,7 +127,7 @@ describe('sizes', () => {
   ] as const)('refuses a %s wider than the format holds', async (format, width) => {
     const refused = run(await picture(width, 1), identity, { format });
     await expect(refused).rejects.toMatchObject({ code: 'unsupported_output' });
-    await expect(refused).rejects.toThrow('Ask for format=png');
+    await expect(refused).rejects.toThrow('Choose format=png');
   });
 });
 
@@ -170,11 +172,11 @@ describe('a model that overflows', () => {
       ...identity,
       manifest: identity.manifest,
       tilePolicy: identity.tilePolicy,
-      encode: (...tile) => identity.encode(...tile),
+      encodeLatents: (...tile) => identity.encodeLatents(...tile),
       predict: (...tile) => identity.predict(...tile),
       stagesOf: (graph) => identity.stagesOf(graph),
-      decode: async (latents, size, pixels) => {
-        await identity.decode(latents, size, pixels);
+      decodeLatents: async (latents, size, pixels) => {
+        await identity.decodeLatents(latents, size, pixels);
         pixels[pixels.length - 1] = Number.NaN;
       },
     };
@@ -288,9 +290,9 @@ describe('progress and cancellation', () => {
     // ONNX Runtime gives turns of its own: graphs that do not leave only the pipeline's.
     const blank: Model = {
       ...identity,
-      encode: async () => {},
+      encodeLatents: async () => {},
       predict: async () => {},
-      decode: async () => {},
+      decodeLatents: async () => {},
       stagesOf: () => undefined,
     };
     let turn = 0;

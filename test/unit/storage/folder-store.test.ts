@@ -32,6 +32,8 @@ test('does not show an object whose time is over, even before it is swept', asyn
 
 test('sweeps what has expired and nothing else', async () => {
   await store.put(key, bytes, -1);
+  await store.put('input/over', bytes, 60);
+  await store.expire('input/over', -1);
   await store.put('input/alive', bytes, 60);
   await store.sweep();
   expect(await filesOf('output')).toEqual([]);

@@ -1,7 +1,7 @@
 /** A bucket that stops in the middle of an object. That streams work on a real server, s3-store.test.ts shows. */
 import { once } from 'node:events';
 import { createServer, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { Redis } from 'ioredis';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { S3Store } from '../../../src/storage/s3-store.ts';
@@ -73,4 +73,16 @@ test('of many clients that read slowly keep nobody else out', async () => {
   const streams = await Promise.all(Array.from({ length: 60 }, () => store.stream('output/a')));
   expect(await store.has('output/a')).toBe(true);
   for (const stream of streams) stream?.destroy();
+});
+
+test('has no connection that anything else could wait for', async () => {
+  const byMethod: Record<string, Set<Socket>> = { HEAD: new Set(), GET: new Set() };
+  server.on('request', ({ method = '', socket }) => byMethod[method]?.add(socket));
+  await store.has('output/a');
+  await store.has('output/a');
+  const stream = await store.stream('output/a');
+  // The connection of a question is kept for the next one.
+  expect(byMethod.HEAD?.size).toBe(1);
+  expect([...(byMethod.GET ?? [])].filter((socket) => byMethod.HEAD?.has(socket))).toEqual([]);
+  stream?.destroy();
 });

@@ -69,11 +69,11 @@ describe('ModelCache', () => {
   });
 
   it('waits for a model in use, unloads none in use, and lets nobody overtake', async () => {
-    const { cache, log, use } = cacheOf(100);
+    const { cache, log } = cacheOf(100);
     const [first, second] = [hold(cache, 'a'), hold(cache, 'a')];
     await Promise.all([first.started, second.started]);
-    const waiting = use('b').then(() => log.push('b done'));
-    const later = use('a').then(() => log.push('a done'));
+    const waiting = cache.use('b', undefined, () => log.push('b used'));
+    const later = cache.use('a', undefined, () => log.push('a used'));
     await settle();
     first.end();
     await first.done;
@@ -81,7 +81,7 @@ describe('ModelCache', () => {
     expect(log).toEqual(['+a']);
     second.end();
     await Promise.all([second.done, waiting, later]);
-    expect(log).toEqual(['+a', '-a', '+b', 'b done', '-b', '+a', 'a done']);
+    expect(log).toEqual(['+a', '-a', '+b', 'b used', '-b', '+a', 'a used']);
   });
 
   it('keeps a model in use while an idle one makes room', async () => {

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import type { ObjectStore } from '../../../src/storage/object-store.ts';
 import { ObjectKeeper } from '../../../src/worker/object-keeper.ts';
 import type { JobStore } from '../../../src/worker/run-store.ts';
@@ -10,6 +10,7 @@ function memoryStore(): JobStore & Pick<ObjectStore, 'delete'> {
   const objects = new Map<string, Buffer>();
   return {
     put: async (key, value) => void objects.set(key, Buffer.from(value)),
+    expire: async (key) => objects.has(key),
     get: async (key) => objects.get(key),
     has: async (key) => objects.has(key),
     delete: async (key) => void objects.delete(key),
@@ -45,14 +46,32 @@ test('a job that was deleted leaves nothing again', async () => {
   expect(await store.has('latents/a')).toBe(false);
 });
 
+test('an upload that is kept lives longer, and is not written again; one that has gone is not kept', async () => {
+  const store = memoryStore();
+  await store.put('input/a', bytes, 60);
+  const put = vi.spyOn(store, 'put');
+  const expire = vi.spyOn(store, 'expire');
+  const own = keeper(store, true);
+  const expiresAt = Date.now() + 60_000;
+  await own.keepUpload('input/a', bytes.length, expiresAt);
+  await own.keepUpload('mappix/a', 3, expiresAt);
+  expect(own.objects(expiresAt)).toEqual([{ key: 'input/a', bytes: bytes.length, expiresAt }]);
+  expect(put).not.toHaveBeenCalled();
+  const [key, ttlSeconds] = expire.mock.calls[0] ?? [];
+  expect(key).toBe('input/a');
+  expect(ttlSeconds).toBeGreaterThan(0);
+  expect(ttlSeconds).toBeLessThanOrEqual(60);
+});
+
 test('a store that fails takes nothing away from a job: its upload stays, and counts as kept', async () => {
   const store = memoryStore();
   await store.put('input/a', bytes, 60);
   await store.put('latents/a', bytes, 60);
-  store.put = () => Promise.reject(new Error('The disk is full.'));
+  const full = () => Promise.reject(new Error('The disk is full.'));
+  Object.assign(store, { put: full, expire: full });
   const expiresAt = Date.now() + 60_000;
   const own = keeper(store, true);
-  await own.keepUpload('input/a', bytes, expiresAt);
+  await own.keepUpload('input/a', bytes.length, expiresAt);
   own.write('eps_pix', bytes);
   await own.written();
   expect(own.objects(expiresAt)).toEqual([{ key: 'input/a', bytes: bytes.length, expiresAt }]);

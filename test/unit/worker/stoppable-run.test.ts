@@ -89,6 +89,10 @@ function start() {
     models: { summaries: [], preload: async () => undefined, use: cache.use.bind(cache) },
     store: {
       put: (key) => step(`put ${key}`),
+      expire: async (key) => {
+        await step(`expire ${key}`);
+        return true;
+      },
       get: async (key) => {
         await step(`get ${key}`);
         return photo;
@@ -168,6 +172,18 @@ describe('a run that is told to stop', () => {
     expect(log.slice(before)).toEqual([]);
   });
 
+  test('while its upload is given another life ends when that is done', async () => {
+    const write = gateAt(`expire ${inputKey(id)}`);
+    const { result, over, abort } = start();
+    await write.reached;
+    abort.abort(reason);
+    // In S3 that is a copy, with which the object would be there again after it was deleted.
+    expect(await outcome(result)).toBe('waits');
+    write.open();
+    await expect(result).rejects.toBe(reason);
+    await over;
+  });
+
   test('while it keeps its latents is heard of no more', async () => {
     const write = gateAt(`put ${tensorKeys(id).latents}`);
     const { result, over, abort, progress } = start();
@@ -195,7 +211,8 @@ describe('a run that is told to stop', () => {
     const { result, over, progress } = start();
     expect(await result).toMatchObject({ output: { key: outputKey(id) }, device: 'cpu' });
     await over;
-    expect(log.at(-1)).toBe(`put ${inputKey(id)}`);
+    expect(log.at(-1)).toBe(`expire ${inputKey(id)}`);
+    expect(log).not.toContain(`put ${inputKey(id)}`);
     expect(progress.length).toBeGreaterThan(5);
   });
 });
