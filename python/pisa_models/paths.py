@@ -1,6 +1,8 @@
 """Where everything that is not source code lives: downloads, crops, checkpoints, logs."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -17,3 +19,14 @@ def cache_dir(*parts: str) -> Path:
     folder = Path(os.environ.get("PISA_CACHE") or default).joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write, which takes its place when the block ends well and is gone when it does not."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -99,6 +99,7 @@ def test_a_hub_model_is_fetched_in_one_format(good, tmp_path, monkeypatch):
     opened = base_module.open_base("someone/a-model")
     assert opened.name == "someone/a-model" and opened.folder == good[0]
     assert len(asked) == 1 and not any(pattern.endswith(".bin") for pattern in asked[0])
+    assert "scheduler/scheduler_config.json" in asked[0]
 
 
 def test_missing_files(ours):
@@ -195,6 +196,20 @@ def test_weights_that_do_not_fit_their_config(ours):
     assert "missing" in fault(ours)
     path.write_text(json.dumps({**config, "class_embed_type": "timestep"}))
     assert "another architecture: class_embed_type = 'timestep'" in fault(ours)
+
+
+def test_a_base_that_predicts_something_else(ours):
+    """Stable Diffusion 2.1 at 768 pixels has the shapes of 2.1-base."""
+    path = ours / "base/scheduler/scheduler_config.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"prediction_type": "v_prediction"}))
+    message = fault(ours)
+    assert "predicts 'v_prediction'" in message and "Stable Diffusion 2.1-base" in message
+    path.write_text("{")
+    assert "Cannot read" in fault(ours)
+    for config in ({"prediction_type": "epsilon"}, {}):  # Stable Diffusion 1's names none
+        path.write_text(json.dumps(config))
+        assert base_module.open_base(str(ours / "base")).folder == ours / "base"
 
 
 def test_parts_of_different_models(ours):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pisa_models.data import crops, fetch
 from pisa_models.data.batches import Batches, change_colours
 from pisa_models.data.crops import (
     CROP,
@@ -157,6 +158,52 @@ def test_a_package_limits_the_crops_of_each_photo(tmp_path):
 
     assert count(None) == 9  # every half crop
     assert count(4) == 4
+
+
+def test_crops_cut_halfway_are_not_taken_for_all(cache, monkeypatch):
+    fake_crops(cache)
+    fake_crops(cache, split="validation")
+    new = {name: [np.full((CROP, CROP, 3), 7, np.uint8)] * 2 for name in ("train", "validation")}
+    save, saved = crops.save_array, []
+
+    def break_off(path, array) -> None:
+        if saved:
+            raise KeyboardInterrupt
+        save(path, array)
+        saved.append(path.name)
+
+    monkeypatch.setattr(crops, "save_array", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        crops.save_split(cache / "crops", new)
+    # No mark, so the command cuts again; and no low resolution of other crops.
+    assert [path.name for path in (cache / "crops").iterdir()] == saved == ["validation.npy"]
+    monkeypatch.undo()
+    crops.save_split(cache / "crops", new)
+    assert np.load(cache / "crops/train.npy").shape == (2, CROP, CROP, 3)
+
+
+def test_a_package_unpacked_halfway_is_unpacked_again(cache, monkeypatch):
+    package = PhotoPackage("p", "pictures", "CC0", "1-1")
+    (cache / "debs").mkdir()
+    (cache / "debs" / "p_1-1_all.deb").write_bytes(b"")
+    monkeypatch.setattr(fetch.shutil, "which", lambda name: name)
+    broken = True
+
+    def unpack(command, check) -> None:
+        (Path(command[3]) / "usr").mkdir(parents=True)
+        (Path(command[3]) / "usr" / "one.jpg").write_bytes(b"one")
+        if broken:
+            raise KeyboardInterrupt
+        (Path(command[3]) / "usr" / "two.jpg").write_bytes(b"two")
+
+    monkeypatch.setattr(fetch.subprocess, "run", unpack)
+    with pytest.raises(KeyboardInterrupt):
+        fetch.fetch(package)
+    assert list(fetch.unpacked(package).iterdir()) == []
+    broken = False
+    fetch.fetch(package)
+    assert {path.name for path in fetch.unpacked(package).rglob("*.jpg")} == {"one.jpg", "two.jpg"}
+    assert [path.name for path in (cache / "raw").iterdir()] == ["p"]
 
 
 def rcc_file(content: bytes) -> bytes:

@@ -64,6 +64,13 @@ def test_graphs_equal_pytorch(exported, shape):
         assert error < PARITY * max(1.0, expected.abs().max().item()), f"{name}: {error}"
 
 
+def test_no_convolution_is_padded_on_one_side(exported, committed, uneven_padding):
+    """cuDNN 9 has no plan for one."""
+    for folder, manifest in (exported[2:], (BUNDLE, committed[0])):
+        for graph in manifest["graphs"].values():
+            assert uneven_padding(folder / graph["file"]) == []
+
+
 def test_manifest_describes_the_files(exported):
     _, _, folder, manifest = exported
     assert json.loads((folder / "manifest.json").read_text()) == manifest

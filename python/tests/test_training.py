@@ -4,6 +4,7 @@ import math
 import os
 import socket
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from pisa_models.training import snapshot
 from pisa_models.training.blend import blend
 from pisa_models.training.loop import Opponent, Options, Trainer, learning_rate
+from pisa_models.training.vae import leading
 
 
 def options(**changes) -> Options:
@@ -171,6 +173,89 @@ def test_snapshot_brings_back_the_averages(cache, tmp_path, monkeypatch):
         assert torch.allclose(again.parameters[key], value, atol=1e-3)
     restored = torch.load(tmp_path / "elsewhere/checkpoints/components.pt", weights_only=True)
     assert all(torch.equal(a, b) for a, b in zip(restored, components, strict=True))
+
+
+def fake_checkpoints(cache, monkeypatch, name: str, seed: int, parts=snapshot.PARTS):
+    """Another cache folder with checkpoints of a few random weights; returns the folder of the checkpoints."""
+    monkeypatch.setenv("PISA_CACHE", str(cache / name))
+    folder = cache / name / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.manual_seed(seed)
+    for part in parts:
+        average = {"weight": torch.randn(3)}
+        state = (torch.randn(4), torch.randn(4, 2)) if part == "components" else {"step": seed, "average": average}
+        torch.save(state, folder / f"{part}.pt")
+    return folder
+
+
+def test_a_snapshot_is_not_replaced_by_one_of_fewer_stages(cache, tmp_path, monkeypatch):
+    path = tmp_path / "snapshot.npz"
+    folder = fake_checkpoints(cache, monkeypatch, "one", 1)
+    assert snapshot.save(path) == list(snapshot.STAGES)
+    whole = path.read_bytes()
+    (folder / "semantic.pt").unlink()
+    with pytest.raises(ValueError, match="has semantic and .* has not"):
+        snapshot.save(path)
+    fake_checkpoints(cache, monkeypatch, "none", 1, ())
+    for target in (path, tmp_path / "other.npz"):
+        with pytest.raises(ValueError, match="holds no stage"):
+            snapshot.save(target)
+    assert path.read_bytes() == whole and not (tmp_path / "other.npz").exists()
+
+
+def test_a_broken_write_leaves_the_old_file(cache, tmp_path, monkeypatch):
+    path = tmp_path / "snapshot.npz"
+    folder = fake_checkpoints(cache, monkeypatch, "one", 1)
+    snapshot.save(path)
+    before = {file: file.read_bytes() for file in (path, folder / "pixel.pt")}
+
+    def break_off(*arguments, **_more):
+        file = next(a for a in arguments if hasattr(a, "write") or hasattr(a, "write_bytes"))
+        file.write(b"half") if hasattr(file, "write") else file.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(snapshot.np, "savez_compressed", break_off)
+    monkeypatch.setattr(torch, "save", break_off)
+    with pytest.raises(OSError, match="no space"):
+        snapshot.save(path)
+    with pytest.raises(OSError, match="no space"):
+        blend("pixel", path, 0.5)
+    assert {file: file.read_bytes() for file in before} == before
+    fake_folder = tmp_path / "empty" / "checkpoints"
+    monkeypatch.setenv("PISA_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(OSError, match="no space"):
+        snapshot.restore(path)
+    assert list(fake_folder.iterdir()) == [] and not list(tmp_path.glob("*.partial"))
+
+
+def test_a_snapshot_is_not_mixed_with_another_training(cache, tmp_path, monkeypatch):
+    path = tmp_path / "snapshot.npz"
+    fake_checkpoints(cache, monkeypatch, "one", 1)
+    snapshot.save(path)
+    for kept in snapshot.PARTS:
+        folder = fake_checkpoints(cache, monkeypatch, f"foreign-{kept}", 2, (kept,))
+        with pytest.raises(ValueError, match=rf"would be mixed with another training's: .*{kept}\.pt\. Move"):
+            snapshot.restore(path)
+        assert [file.name for file in folder.iterdir()] == [f"{kept}.pt"]
+    monkeypatch.setenv("PISA_CACHE", str(tmp_path / "fresh"))
+    snapshot.restore(path)
+    (tmp_path / "fresh/checkpoints/semantic.pt").unlink()
+    assert snapshot.restore(path) == ["semantic"]  # on its own prior
+    trained = fake_checkpoints(cache, monkeypatch, "trained", 2)
+    before = {file: file.read_bytes() for file in trained.iterdir()}
+    assert snapshot.restore(path) == []  # nothing is written, so nothing is mixed
+    assert {file: file.read_bytes() for file in trained.iterdir()} == before
+
+
+def test_signs_of_components_do_not_depend_on_who_computes_them(monkeypatch):
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((50, 6)) * np.arange(1, 7)
+    covariance = np.cov((values - values.mean(1, keepdims=True)).T)  # whose vectors sum to 0, as those of detail do
+    found = leading(covariance, 3)[1]
+    assert np.allclose(found.sum(0), 0, atol=1e-6)
+    eigh = np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda matrix: (eigh(matrix)[0], -eigh(matrix)[1]))
+    assert np.array_equal(leading(covariance, 3)[1], found)
 
 
 def test_blend_lies_between_a_snapshot_and_what_was_trained_from_it(cache, tmp_path):

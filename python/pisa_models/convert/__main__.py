@@ -6,11 +6,28 @@ python -m pisa_models.convert --base FOLDER_OR_HUB_ID --lora pisa_sr.pkl [--dtyp
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pisa_models.convert.bundle import LICENSE, TILES, Options, convert, files_of
 from pisa_models.convert.errors import ConversionError
+
+# Each would end the process at once; as SystemExit, it ends after the unfinished folder is removed.
+POLITE = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def _stopped_politely() -> Iterator[None]:
+    # What is ignored stays so: `nohup` asks for that.
+    before = {number: handler for number in POLITE if (handler := signal.getsignal(number)) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, lambda received, _frame: sys.exit(128 + received))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,14 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         base=given.base, lora=given.lora, out=given.out, dtype=given.dtype, license=given.license,
         version=given.version, replace=given.replace, tiles=tiles, say=lambda line: print(line, flush=True),
     )  # fmt: skip
-    # So that a polite stop also removes the unfinished folder.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        manifest = convert(options)
+        with _stopped_politely():
+            manifest = convert(options)
     except ConversionError as error:
         sys.exit(f"error: {error}")
-    finally:
-        signal.signal(signal.SIGTERM, before)
     files = files_of(manifest)
     print(f"{given.out}: {sum(file['bytes'] for file in files) / 1e6:.1f} MB in {len(files)} files")
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pisa_models.convert.errors import ConversionError, mismatch, reason
 
 LAYOUT = "unet/, vae/, text_encoder/ and tokenizer/, as Stable Diffusion 2.1-base has them in diffusers layout"
+SCHEDULER = Path("scheduler", "scheduler_config.json")
 _PARTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 DIFFUSION = ("diffusion_pytorch_model", "diffusion_pytorch_model")
 TEXT = ("model", "pytorch_model")
@@ -73,7 +74,19 @@ def open_base(base: str) -> Base:
     if missing:
         lacking = ", ".join(f"{part}/config.json" for part in missing)
         raise ConversionError(f"{base} lacks {lacking}. Give a folder with {LAYOUT}.")
+    _check_prediction(folder)
     return Base(folder, name)
+
+
+def _check_prediction(folder: Path) -> None:
+    """What the UNet was trained to predict is told by the scheduler's config alone; shapes do not differ."""
+    path = folder / SCHEDULER
+    kind = read_config(path).get("prediction_type", "epsilon") if path.is_file() else "epsilon"
+    if kind != "epsilon":
+        raise ConversionError(
+            f"The UNet predicts {kind!r}, says {path}, and PiSA-SR's LoRAs are of one that predicts 'epsilon'. "
+            "Give Stable Diffusion 2.1-base (512 pixels), not 2.1."
+        )
 
 
 def _fetch(model_id: str) -> Path:
@@ -83,7 +96,8 @@ def _fetch(model_id: str) -> Path:
         # A hub model often has the same weights in several formats; a single one of them is fetched.
         whole = [f"{part}/*{stem}.{ending}" for part, stem in _PARTS.items()]
         shards = [f"{part}/*{stem}-*-of-*.{ending}" for part, stem in _PARTS.items()]
-        return ["*/config.json", "tokenizer/*", *whole, *shards, *(f"{name}.index.json" for name in whole)]
+        indices = [f"{name}.index.json" for name in whole]
+        return ["*/config.json", str(SCHEDULER), "tokenizer/*", *whole, *shards, *indices]
 
     try:
         folder = Path(snapshot_download(model_id, allow_patterns=patterns("safetensors")))
@@ -97,8 +111,7 @@ def _fetch(model_id: str) -> Path:
         ) from error
 
 
-def read_config(folder: Path) -> dict:
-    path = folder / "config.json"
+def read_config(path: Path) -> dict:
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -201,7 +214,7 @@ def load_unet(base: Base) -> nn.Module:
     from diffusers import UNet2DConditionModel
 
     folder = base.folder / "unet"
-    config = read_config(folder)
+    config = read_config(folder / "config.json")
     _check_known(config, _UNET_KNOWN, _UNET_BLOCKS, folder)
     unet = _make(UNet2DConditionModel, config, folder)
     fill(unet, read_weights(folder, DIFFUSION), folder)
@@ -221,7 +234,7 @@ def load_vae(base: Base) -> nn.Module:
     from diffusers import AutoencoderKL
 
     folder = base.folder / "vae"
-    config = read_config(folder)
+    config = read_config(folder / "config.json")
     _check_known(config, _VAE_KNOWN, _VAE_BLOCKS, folder)
     vae = _make(AutoencoderKL, config, folder)
     wanted = vae.state_dict()

@@ -1,19 +1,14 @@
 """The whole conversion: read and check everything, then write the graphs and the manifest.
 
-The bundle is made in a hidden folder beside its place and moved there when it is complete and checked.
+`publish.py` makes sure that there is the whole bundle or none.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import re
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,9 +19,10 @@ from torch import nn
 from pisa_models.convert import onnx_file, ranges, strips, tile_memory, vae
 from pisa_models.convert.adapters import ALPHA, read_adapters
 from pisa_models.convert.base import load_unet, load_vae, open_base
-from pisa_models.convert.errors import ConversionError, reason
+from pisa_models.convert.errors import ConversionError
 from pisa_models.convert.layers import to_half
 from pisa_models.convert.prompt import empty_prompt
+from pisa_models.convert.publish import check_out, complete_or_nothing
 from pisa_models.convert.unet import TIMESTEP, ServedUNet
 
 SCALE = 4
@@ -37,8 +33,6 @@ TILES = {"encoder": 128, "unet": 96, "decoder": 96}
 CHECKED_ROWS = 13
 UNET_OVERLAP = 32
 LICENSE = "CreativeML Open RAIL++-M (Stable Diffusion 2.1) and Apache-2.0 (PiSA-SR)"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_OUT_OF_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
 @dataclass
@@ -54,45 +48,6 @@ class Options:
     inline_limit: int = onnx_file.INLINE_LIMIT
     """Bytes of weights beyond which a graph keeps them in a file beside it."""
     say: Callable[[str], None] = print
-
-
-def _check_out(options: Options) -> Path:
-    out = options.out.expanduser().absolute()
-    if not _NAME.fullmatch(out.name):
-        raise ConversionError(
-            f"A bundle is named as its folder, in small letters, digits, '.', '_' and '-', not {out.name!r}. "
-            "Choose another --out."
-        )
-    if out.exists() and not options.replace:
-        raise ConversionError(f"{out} exists. Choose another --out, or give --replace.")
-    if out.exists() and not (out / "manifest.json").is_file():
-        raise ConversionError(f"{out} is no bundle, so it is not replaced. Choose another --out.")
-    return out
-
-
-@contextmanager
-def _complete_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder that becomes `out` when the block ends well, and is gone with all in it when it does not."""
-    work: Path | None = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # One level down, so that nobody who lists bundles beside `out` sees a manifest before its time.
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-        made = work / out.name
-        made.mkdir()
-        yield made
-        if out.exists():
-            os.rename(out, work / "replaced")
-        os.rename(made, out)
-    except OSError as error:
-        if error.errno in _OUT_OF_SPACE:
-            raise ConversionError(
-                f"The disk of {out.parent} is full ({reason(error)}). Free space, or choose an --out elsewhere."
-            ) from error
-        raise ConversionError(f"Cannot write {out} ({reason(error)}). Choose an --out that can be written.") from error
-    finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
 
 
 def _check_space(out: Path, networks: tuple[nn.Module, ...], dtype: str) -> None:
@@ -276,7 +231,7 @@ def convert(options: Options) -> dict:
 
     Raises ConversionError, always before anything of `options.out` exists or changes.
     """
-    out = _check_out(options)
+    out = check_out(options.out, options.replace)
     base = open_base(options.base)
     unet = load_unet(base)
     adapters = read_adapters(options.lora, unet)
@@ -290,7 +245,7 @@ def convert(options: Options) -> dict:
     names = (len(adapters.pix), len(adapters.sem))
     options.say(f"{base.name}: LoRAs of {names[0]} (pixel) and {names[1]} (semantic) modules fit")
     ranks = [next(iter(kind.values())).down.shape[0] for kind in (adapters.pix, adapters.sem)]
-    with _complete_or_nothing(out) as folder:
+    with complete_or_nothing(out, options.replace) as folder:
         written = _convert_vae(autoencoder, folder, options)
         del autoencoder
         written["unet"] = _convert_unet(unet, adapters, prompt, folder, options), None

@@ -83,18 +83,46 @@ class GatedConv(nn.Module):
         return y + F.conv2d(few * self.gate.cells, self.up)
 
 
-class _PaddedConv(torch.autograd.Function):
-    """A convolution padded differently on opposite sides, pads as ONNX has them: top, left, bottom, right."""
+# cuDNN 9 has no plan for a convolution padded differently on opposite sides, and ONNX Runtime's CUDA provider then
+# fails instead of computing it elsewhere (microsoft/onnxruntime#26274). So what needs such a one is padded by `_Pad`
+# and convolved without. A phase's share is cut out before its convolution, which so computes no cell too many; cut
+# after it, ONNX Runtime's buffers are of odd sizes, and a decoder takes a fifth more memory.
+
+
+class _Pad(torch.autograd.Function):
+    """Zeros around [N,C,h,w]; pads as ONNX has them: top, left, bottom, right.
+
+    With its axes named, Pad stays a node: ONNX Runtime would else make it the padding of the Conv that follows.
+    """
 
     @staticmethod
-    def forward(ctx, x: Tensor, pads: tuple[int, int, int, int], weight: Tensor, *bias: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, pads: tuple[int, int, int, int]) -> Tensor:
         top, left, bottom, right = pads
-        return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, *bias)
+        return F.pad(x, (left, right, top, bottom))
 
     @staticmethod
-    def symbolic(g, x, pads, weight, *bias):
-        y = g.op("Conv", x, weight, *bias, kernel_shape_i=[2, 2], pads_i=list(pads))
-        return y.setType(x.type().with_sizes([None] * 4))
+    def symbolic(g, x, pads):
+        sizes, axes = (g.op("Constant", value_t=torch.tensor(value)) for value in (pads, [2, 3]))
+        zero = g.op("prim::Constant").setType(torch._C.OptionalType.ofTensor())  # left to its default
+        return g.op("Pad", x, sizes, zero, axes).setType(x.type().with_sizes([None] * 4))
+
+
+_END = torch.iinfo(torch.int64).max  # of an axis, to ONNX' Slice
+
+
+class _Cut(torch.autograd.Function):
+    """[N,C,h,w] → [N,C,h−1,w−1] from the given row and column on, each 0 or 1."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, row: int, column: int) -> Tensor:
+        rows, columns = (slice(at, None if at else -1) for at in (row, column))
+        return x[:, :, rows, columns]
+
+    @staticmethod
+    def symbolic(g, x, row, column):
+        start, end = [row, column], [_END if at else -1 for at in (row, column)]
+        values = [g.op("Constant", value_t=torch.tensor(value)) for value in (start, end, [2, 3])]
+        return g.op("Slice", x, *values).setType(x.type().with_sizes([None] * 4))
 
 
 class _Interleave(torch.autograd.Function):
@@ -121,11 +149,13 @@ class PhaseConv(GatedConv):
     """What a 3 × 3 convolution of an image enlarged twice gives at every other row and column: a 2 × 2 one.
 
     Of the enlarged rows that it reads there, two are the same row of the image, so their weights are added.
+    [N,I,h+1,w+1], with the row and column beside the image that it reads too, → [N,O,h,w].
     """
 
     def __init__(self, conv: GatedConv, row: int, column: int):
         nn.Module.__init__(self)
         self.row, self.column = row, column
+        self.stride, self.padding = (1, 1), (0, 0)
         self.gate, self.bias, self.up, self.few = conv.gate, conv.bias, conv.up, nn.Identity()
         self.weight = _parameter(self._summed(conv.weight))
         self.down = None if conv.down is None else _parameter(self._summed(conv.down))
@@ -138,11 +168,6 @@ class PhaseConv(GatedConv):
             double = torch.stack([first + second, third] if odd else [first, second + third], axis)
         return double.float()
 
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, pad_rows: bool = True) -> Tensor:
-        rows = (1 - self.row, self.row) if pad_rows else (0, 0)
-        pads = (rows[0], 1 - self.column, rows[1], self.column)
-        return _apply(_PaddedConv, x, pads, weight, *([] if bias is None else [bias]))
-
 
 class PhaseUpsample(nn.Module):
     """Enlarges twice by repeating cells, then convolves 3 × 3, as diffusers' Upsample2D; 4/9 of the multiplications."""
@@ -152,12 +177,12 @@ class PhaseUpsample(nn.Module):
         self.phases = nn.ModuleList(PhaseConv(conv, row, column) for row in (0, 1) for column in (0, 1))
 
     def forward(self, x: Tensor, output_size: None = None) -> Tensor:
-        return interleave([phase(x) for phase in self.phases])
+        return self.enlarge(_apply(_Pad, x, (1, 1, 1, 1)))
 
-
-def interleave(phases: list[Tensor]) -> Tensor:
-    """Four [N,C,h,w] → [N,C,2h,2w]"""
-    return _apply(_Interleave, *phases)
+    def enlarge(self, padded: Tensor) -> Tensor:
+        """[N,C,h+2,w+2], with a row and a column more on each side → [N,O,2h,2w]"""
+        phases = [phase(_apply(_Cut, padded, phase.row, phase.column)) for phase in self.phases]
+        return _apply(_Interleave, *phases)
 
 
 def fold_upsampling(network: nn.Module) -> None:
@@ -165,6 +190,24 @@ def fold_upsampling(network: nn.Module) -> None:
     for name, module in list(network.named_modules()):
         if type(module).__name__ == "Upsample2D":
             replace(network, name, PhaseUpsample(module.conv))
+
+
+class Downsample(nn.Module):
+    """Halves height and width by a 3 × 3 convolution padded below and on the right only, as diffusers' Downsample2D."""
+
+    def __init__(self, conv: GatedConv):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(_apply(_Pad, x, (0, 0, 1, 1)))
+
+
+def keep_padding_apart(network: nn.Module) -> None:
+    """Of diffusers' downsampling that pads on one side; in a network whose convolutions are GatedConv already."""
+    for name, module in list(network.named_modules()):
+        if type(module).__name__ == "Downsample2D" and module.use_conv and module.padding == 0:
+            replace(network, name, Downsample(module.conv))
 
 
 def merged(weight: Tensor, adapter: Adapter | None) -> Tensor:

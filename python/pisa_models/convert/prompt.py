@@ -63,7 +63,7 @@ def empty_prompt(base: Base) -> Tensor:
     logging.set_verbosity_error()
     folder = base.folder / "text_encoder"
     try:
-        config = CLIPTextConfig.from_dict(read_config(folder))
+        config = CLIPTextConfig.from_dict(read_config(folder / "config.json"))
         with torch.device("meta"):
             encoder = CLIPTextModel(config)
     except ConversionError:

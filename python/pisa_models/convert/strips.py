@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pisa_models.convert import onnx_file
-from pisa_models.convert.layers import Float32Norm, GatedConv, PhaseUpsample, SelfAttention, attend, interleave
+from pisa_models.convert.layers import Float32Norm, GatedConv, PhaseUpsample, SelfAttention, attend
 
 EXAMPLE_EDGE = 8  # rows and columns of the trace; the graph takes any
 
@@ -74,29 +74,30 @@ class Stage:
         }
 
 
-class _PadRows(torch.autograd.Function):
-    """Zeros above and below; how many is known at run time."""
+class _Pad(torch.autograd.Function):
+    """Zeros around [N,C,h,w], pads as ONNX has them for four axes; how many is known at run time."""
 
     @staticmethod
     def forward(ctx, x: Tensor, pads: Tensor) -> Tensor:
-        return F.pad(x, (0, 0, int(pads[2]), int(pads[6])))
+        return F.pad(x, (int(pads[3]), int(pads[7]), int(pads[2]), int(pads[6])))
 
     @staticmethod
     def symbolic(g, x, pads):
         return g.op("Pad", x, pads).setType(x.type())
 
 
-def _pad_rows(x: Tensor, edges: Tensor, above: int, below: int) -> Tensor:
-    """`above` and `below` rows of zeros at the image's edges; elsewhere none."""
+def _pad(x: Tensor, edges: Tensor, above: int, below: int, left: int = 0, right: int = 0) -> Tensor:
+    """`above` and `below` rows of zeros at the image's edges, elsewhere none; the columns in every strip."""
     top = torch.tensor([0, 0, above, 0, 0, 0, 0, 0])
     bottom = torch.tensor([0, 0, 0, 0, 0, 0, below, 0])
+    always = torch.tensor([0, 0, 0, left, 0, 0, 0, right])
     at = edges.to(torch.int64)
-    return _PadRows.apply(x, at[0:1] * top + at[1:2] * bottom)
+    return _Pad.apply(x, at[0:1] * top + at[1:2] * bottom + always)
 
 
 def _conv(conv: GatedConv, x: Tensor, edges: Tensor) -> Tensor:
     rows, columns = conv.padding
-    padded = _pad_rows(x, edges, rows, rows) if rows else x
+    padded = _pad(x, edges, rows, rows) if rows else x
     return F.conv2d(padded, conv.weight, conv.bias, conv.stride, (0, columns))
 
 
@@ -207,13 +208,10 @@ class _Up(_Stage):
 
     def __init__(self, upsample: PhaseUpsample, groups: int):
         super().__init__(groups, True)
-        self.phases = upsample.phases
+        self.upsample = upsample
 
     def forward(self, rows: Tensor, edges: Tensor) -> tuple[Tensor, ...]:
-        padded = _pad_rows(_image(rows), edges, 1, 1)
-        near = padded[:, :, :-1], padded[:, :, 1:]
-        phases = [phase.convolve(near[phase.row], phase.weight, phase.bias, False) for phase in self.phases]
-        return self.finish(interleave(phases))
+        return self.finish(self.upsample.enlarge(_pad(_image(rows), edges, 1, 1, left=1, right=1)))
 
 
 class _Down(_Stage):
@@ -224,7 +222,7 @@ class _Down(_Stage):
         self.conv = conv
 
     def forward(self, rows: Tensor, edges: Tensor) -> tuple[Tensor, ...]:
-        x = F.pad(_pad_rows(_image(rows), edges, 0, 1), (0, 1))
+        x = _pad(_image(rows), edges, 0, 1, right=1)
         return self.finish(F.conv2d(x, self.conv.weight, self.conv.bias, self.conv.stride))
 
 

@@ -17,6 +17,7 @@ from pisa_models.convert.layers import (
     PromptAttention,
     SelfAttention,
     fold_upsampling,
+    keep_padding_apart,
     merged,
     replace,
 )
@@ -74,6 +75,7 @@ class ServedUNet(nn.Module):
             elif isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
                 replace(unet, name, Float32Norm(module))
         fold_upsampling(unet)
+        keep_padding_apart(unet)
 
     def forward(self, latents: Tensor, semantic: Tensor) -> Tensor:
         self.gate.set(semantic)

@@ -7,7 +7,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pisa_models.convert.layers import Float32Norm, GatedConv, GatedLinear, SelfAttention, fold_upsampling, replace
+from pisa_models.convert.layers import (
+    Float32Norm,
+    GatedConv,
+    GatedLinear,
+    SelfAttention,
+    fold_upsampling,
+    keep_padding_apart,
+    replace,
+)
 
 
 def _replace_layers(network: nn.Module) -> None:
@@ -22,6 +30,7 @@ def _replace_layers(network: nn.Module) -> None:
         elif isinstance(module, nn.GroupNorm):
             replace(network, name, Float32Norm(module))
     fold_upsampling(network)
+    keep_padding_apart(network)
 
 
 class ServedEncoder(nn.Module):

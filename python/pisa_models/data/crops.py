@@ -245,6 +245,21 @@ def save_array(path: Path, array: np.ndarray) -> None:
     partial.replace(path)
 
 
+def save_split(folder: Path, split: dict[str, list[np.ndarray]]) -> None:
+    """Save the crops of `train` and `validation`, each (H, W, 3), in random order.
+
+    `train.npy` says that all is done: it goes first and comes last, so that after an interruption all is done anew.
+    """
+    for name in split:
+        (folder / f"{name}-low-res.npy").unlink(missing_ok=True)  # they would be of other crops
+    (folder / "train.npy").unlink(missing_ok=True)
+    for name in ("validation", "train"):
+        crops = split[name]
+        order = np.random.default_rng(SEED).permutation(len(crops))
+        save_array(folder / f"{name}.npy", np.stack([crops[i] for i in order]))
+        print(f"{name}: {len(crops)} crops")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--again", action="store_true", help="replace what is there, low-resolution crops included")
@@ -270,11 +285,7 @@ def main() -> None:
             rows.writerow([job.key, name, len(detailed), len(soft)])
             if job.held_out:
                 write_validation_512(job.key, job.path)
-    for name, crops in split.items():
-        order = np.random.default_rng(SEED).permutation(len(crops))
-        save_array(target / f"{name}.npy", np.stack([crops[i] for i in order]))
-        (target / f"{name}-low-res.npy").unlink(missing_ok=True)  # they would be of other crops
-        print(f"{name}: {len(crops)} crops")
+    save_split(target, split)
     print(f"validation photos: {len(validation_images())} windows of 512 px")
 
 

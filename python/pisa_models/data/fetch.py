@@ -152,8 +152,13 @@ def fetch(package: PhotoPackage) -> None:
             "and may come out otherwise if its photos are others",
             file=sys.stderr,
         )
-    subprocess.run(["dpkg-deb", "-x", str(archive), str(target)], check=True)
-    unpack_archives(package, target)
+    # In another folder first: `usr` in its place says that all of it was unpacked.
+    partial = target.with_name(f".{package.name}.partial")
+    for folder in (partial, target):
+        shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run(["dpkg-deb", "-x", str(archive), str(partial)], check=True)
+    unpack_archives(package, partial)
+    partial.rename(target)
 
 
 def licence_lines() -> list[str]:

@@ -18,11 +18,11 @@ from pisa_models.paths import cache_dir
 
 VARIANTS = 8
 SEED = 4_711
-# The paper trains on Real-ESRGAN degradations alone, half of which leave next to nothing to restore: a small model
-# learns little from those. So mostly their bad but restorable half is drawn, and plain camera faults weigh more than
-# that: a soft lens with sensor noise and one JPEG, and a thumbnail that is soft or compressed but has no noise. Those
-# and a clean part keep it from taking all faint texture for noise. Nearly clean samples are few: while they were half,
-# the model was shy of everything.
+# PiSA-SR trains on Real-ESRGAN's pipeline alone, in a milder setting than REAL_ESRGAN_PAPER (see there). Half of what
+# that draws leaves next to nothing to restore: a small model learns little from it. So mostly its bad but restorable
+# half is drawn, and plain camera faults weigh more than that: a soft lens with sensor noise and one JPEG, and a
+# thumbnail that is soft or compressed but has no noise. Those and a clean part keep it from taking all faint texture
+# for noise. Nearly clean samples are few: while they were half, the model was shy of everything.
 CAMERA = CameraConfig(
     blur_sigma=(0.5, 2.5),
     read_noise=(1.0, 6.5),

@@ -102,7 +102,13 @@ REAL_ESRGAN_PAPER = SecondOrderConfig(
     ),
     final_sinc_probability=0.8,
 )
-"""What PiSA-SR trains on: the values of `params_realesrgan.yml` in the OSEDiff code base."""
+"""Real-ESRGAN's own strength, as `params_realesrgan.yml` of the OSEDiff code base has it.
+
+PiSA-SR's paper names Real-ESRGAN's pipeline and no values. Its code trains on `params.yml`, which is milder: resize 0.3
+to 1.5, noise 1 to 15, Poisson 0.05 to 2 and JPEG 60 to 95 first; blur in half of the cases, resize 0.6 to 1.2, noise 1
+to 12, Poisson 0.05 to 1 and JPEG 60 to 100 second; kernels and the other probabilities are these. Nothing of ours was
+trained on that.
+"""
 
 HEAVY = SecondOrderConfig(
     first=replace(
@@ -124,7 +130,8 @@ HEAVY = SecondOrderConfig(
     ),
     final_sinc_probability=0.8,
 )
-"""The bad half of what the training draws: no sample is nearly clean, none is beyond its range."""
+"""The bad half of `REAL_ESRGAN_PAPER`: no sample is nearly clean, none is beyond its range. Beyond what PiSA-SR itself
+trains on, where JPEG begins at 60 and noise ends at 15."""
 
 MILD_JPEG = CameraConfig(blur_sigma=(0.2, 1.2), jpeg_quality=(60.0, 85.0))
 """A thumbnail from the web: slightly soft, one JPEG compression, no noise."""

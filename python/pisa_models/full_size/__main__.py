@@ -30,6 +30,7 @@ from pisa_models.paths import REPOSITORY
 
 RESULT = REPOSITORY / "bench" / "results" / "full-size.md"
 DTYPES = ("float32", "float16")
+SETTINGS = "settings"
 SERVICE = REPOSITORY / ".bench" / "bench" / "full-size.js"
 
 
@@ -50,6 +51,17 @@ class Run:
             done[name] = work()
             self.results.write_text(json.dumps(done, indent=1))
             print(f"{name}: {done[name]}", flush=True)
+
+    def settle(self, sizes: str) -> None:
+        """Keeps beside the results what they are of. Raises SystemExit where they are of something else."""
+        mine = {"sizes": sizes, "threads": self.threads}
+        done = json.loads(self.results.read_text()) if self.results.exists() else {SETTINGS: mine}
+        kept = done.get(SETTINGS)
+        if kept != mine:
+            said = f"of --sizes {kept['sizes']} --threads {kept['threads']}" if kept else "of unknown sizes and threads"
+            advice = "Give the same" if kept else "Remove it"
+            raise SystemExit(f"{self.results} is {said}. {advice}, or another --work.")
+        self.results.write_text(json.dumps(done, indent=1))
 
     def run(self, command: list, **environment: str) -> Cost:
         threads = {"OMP_NUM_THREADS": str(self.threads), "TMPDIR": str(self.folder)}
@@ -140,6 +152,7 @@ def _measure(given: argparse.Namespace, folder: Path) -> None:
             "default, float16 files": partial(run.compare, "float16", 1, 1),
         }
     )
+    run.settle(given.sizes)
     if not given.report:
         for name, work in steps.items():
             run.step(name, work)

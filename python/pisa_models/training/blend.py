@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pisa_models.paths import cache_dir
+from pisa_models.paths import cache_dir, written_beside
 from pisa_models.training.snapshot import STAGES
 
 
@@ -33,7 +33,8 @@ def blend(stage: str, snapshot: Path, weight: float) -> None:
         if other.shape != value.shape:
             raise ValueError(f"Expected {tuple(value.shape)} for {key} but the snapshot has {tuple(other.shape)}.")
         average[key] = value.lerp(other, weight)
-    torch.save({"step": state["step"], "seconds": 0.0, "parameters": average, "average": average}, path)
+    with written_beside(path) as partial:
+        torch.save({"step": state["step"], "seconds": 0.0, "parameters": average, "average": average}, partial)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from pisa_models.data.batches import to_pixels
 from pisa_models.data.crops import load_crops
 from pisa_models.losses.grid import grid_score
 from pisa_models.networks.autoencoder import DOWNSCALE, LATENT_CHANNELS, Autoencoder, BorderFilter, lapped_filter
-from pisa_models.paths import cache_dir
+from pisa_models.paths import cache_dir, written_beside
 
 COMPONENT_CROPS = 1000
 
@@ -43,18 +43,24 @@ def principal_components(crops: np.ndarray, channels: int = LATENT_CHANNELS) -> 
 
 
 def leading(covariance: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The largest eigenvalues [count] of a symmetric matrix and their vectors [n, count], signs fixed: reproducible."""
+    """The largest eigenvalues [count] of a symmetric matrix and their vectors [n, count], reproducible.
+
+    The entry of largest magnitude is positive; of several that rounding alone tells apart, the first.
+    """
     values, vectors = np.linalg.eigh(covariance)
     order = np.argsort(values)[::-1][:count]
     vectors = vectors[:, order]
-    return values[order], vectors * np.where(vectors.sum(0) < -1e-9, -1.0, 1.0)
+    size = np.abs(vectors)
+    first = (size > (1 - 1e-6) * size.max(0)).argmax(0)
+    return values[order], vectors * np.sign(vectors[first, np.arange(count)])
 
 
 def load() -> Autoencoder:
     """The autoencoder, frozen; its components are computed once and kept with the checkpoints."""
     path = cache_dir("checkpoints") / "components.pt"
     if not path.exists():
-        torch.save(principal_components(load_crops("train")[:COMPONENT_CROPS]), path)
+        with written_beside(path) as partial:
+            torch.save(principal_components(load_crops("train")[:COMPONENT_CROPS]), partial)
     model = Autoencoder()
     components = torch.load(path, weights_only=True)
     model.encoder.set_components(*components)
