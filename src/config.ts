@@ -332,7 +332,7 @@ export const settings = {
   REUSED_MAX_MEGABYTES: integer(
     1,
     1_048_576,
-    256,
+    512,
     'Size of all results that were copied from stored ones (RESULT_CACHE) and have not expired. No API key has more than half of it. Beyond that a request is not answered from a stored result: it is a job in the queue.',
   ),
   IDEMPOTENCY_KEY_SECONDS: integer(
@@ -384,7 +384,7 @@ export const settings = {
     1,
     10_000,
     8,
-    'Of these, how many to one host, whatever its ports: a slow one leaves room for the others. With API keys, a client has a quarter of WEBHOOKS_IN_FLIGHT at the most.',
+    'Of these, how many to one host, whatever its ports: a slow one leaves room for the others. With API keys, each client has so many, and a quarter of WEBHOOKS_IN_FLIGHT at the most.',
   ),
   SWEEP_MAX_CELLS: integer(1, 1024, 25, 'Most cells of a contact sheet (`sweep`): pix × sem.'),
   SHUTDOWN_DELAY_SECONDS: integer(

@@ -50,9 +50,8 @@ export function watchDials({ onMove, onSettled, onChoice }) {
  * @param {number} fitting
  */
 export function lowerScale(fitting) {
-  const before = scale.value;
   restoreScale();
-  lowered.before = before;
+  lowered.before = scale.value;
   lowered.option = new Option(`×${fitting} (largest)`, String(fitting));
   for (const option of scale.options) option.disabled = Number(option.value) > fitting;
   // Largest first.

@@ -3,6 +3,7 @@ import type { FastifyReply } from 'fastify';
 import { AppError } from '../errors.ts';
 import { isFinal, type JobSnapshot } from '../jobs/job-snapshot.ts';
 import type { AnswerPlan } from './answer-plan.ts';
+import type { Client } from './clients/client.ts';
 import { enteredHeaderSchemas } from './enter-job.ts';
 import { imageContent } from './image-content.ts';
 import { jobUrl, toJobObject } from './job-object.ts';
@@ -33,6 +34,18 @@ export const jobResponses = {
     content: jobContent,
   },
 };
+
+/**
+ * Called before the work: who could not be sent the image asks again, and has it made again.
+ * @throws too_much_at_once
+ */
+export function checkAnswer(
+  { results }: Pick<Services, 'results'>,
+  client: Client,
+  { kind }: AnswerPlan,
+): void {
+  if (kind === 'image') results.check(client, 1);
+}
 
 /** @param accepted the job as it stood when it was accepted */
 export async function answerJob(

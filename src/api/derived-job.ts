@@ -7,7 +7,7 @@ import type { OutputFormat } from '../jobs/params.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
 import { orUnavailable } from '../jobs/redis.ts';
 import { checkRoomAndModel } from './admission.ts';
-import { answerJob } from './answer-job.ts';
+import { answerJob, checkAnswer } from './answer-job.ts';
 import { type AnswerPlan, planAnswer } from './answer-plan.ts';
 import { enterJob, findRepeated, isRepeated } from './enter-job.ts';
 import { findFinishedJob, type JobRequest } from './find-job.ts';
@@ -121,6 +121,7 @@ export async function answerDerived(
   const { job, data } = await findOrigin(queue, request);
   const formats = { format: query.format, usual: usual ?? job.data.params.format };
   const plan = planAnswer(request, formats, config.MAX_WAIT_SECONDS);
+  checkAnswer(services, request.client, plan);
   const options = resolveJobOptions(query, config, job.data);
   const { asked, check, readMaps } = derive(job, plan);
   if (!(await isRepeated(queue, request))) {

@@ -21,6 +21,9 @@ const iTXt = fourCC('iTXt');
 const xmpKeyword = Buffer.from('XML:com.adobe.xmp\0', 'latin1');
 /** Editors that log their work in XMP come to some hundred kilobytes. A longer packet is read uncompressed only. */
 const maxInflatedXmpBytes = 1_000_000;
+/** What programs say of themselves and of a photo is less by far: such texts are not worth a copy of the file. */
+const maxSmallTexts = 50;
+const maxSmallTextBytes = 65_536;
 
 interface Chunk {
   /** Its four letters, as one number. */
@@ -82,18 +85,33 @@ async function isLarger(png: Buffer, chunk: Chunk, maxBytes: number): Promise<bo
   }
 }
 
-/** What libvips would read of profiles and XMP, and how many chunks of text and profiles there are. */
-function survey(png: Buffer): { profile?: Chunk; xmp?: Chunk; count: number } {
-  const found: ReturnType<typeof survey> = { count: 0 };
+async function areSmall(png: Buffer, texts: readonly Chunk[]): Promise<boolean> {
+  if (texts.length > maxSmallTexts) return false;
+  for (const text of texts) {
+    if (text.end - text.start > maxSmallTextBytes) return false;
+    if (await isLarger(png, text, maxSmallTextBytes)) return false;
+  }
+  return true;
+}
+
+interface Survey {
+  /** What libvips would read of each. */
+  profile?: Chunk;
+  xmp?: Chunk;
+  /** All other text and profiles, as far as they may be few enough to stay. */
+  others: Chunk[];
+}
+
+function survey(png: Buffer): Survey {
+  const found: Survey = { others: [] };
   let isBeforePixels = true;
   eachChunk(png, (type, start, end) => {
     if (type === IDAT) isBeforePixels = false;
-    if (type === iCCP) {
-      found.profile ??= { type, start, end };
-      found.count += 1;
-    } else if (isText(type)) {
-      found.count += 1;
-      if (isBeforePixels && !found.xmp && isXmp(png, start, end)) found.xmp = { type, start, end };
+    if (type === iCCP && !found.profile) found.profile = { type, start, end };
+    else if (isBeforePixels && !found.xmp && isText(type) && isXmp(png, start, end)) {
+      found.xmp = { type, start, end };
+    } else if ((type === iCCP || isText(type)) && found.others.length <= maxSmallTexts) {
+      found.others.push({ type, start, end });
     }
   });
   return found;
@@ -116,14 +134,17 @@ function pruned(png: Buffer, kept: readonly Chunk[]): Buffer {
 /**
  * @param bytes of a PNG, which may be damaged
  * @returns the PNG without text, but for one packet of XMP, and with one colour profile at the most; `bytes` itself where
- *   that is what it is
+ *   that is what it is, or all that would go is small
  * @throws unsupported_media_type for a profile that is too large
  */
 export async function withoutText(bytes: Uint8Array): Promise<Uint8Array> {
   const png = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const { profile, xmp, count } = survey(png);
+  const { profile, xmp, others } = survey(png);
   if (profile && (await isLarger(png, profile, maxProfileBytes))) throw tooLargeProfile();
-  const keepsXmp = xmp && !(await isLarger(png, xmp, maxInflatedXmpBytes));
-  const kept = [...(profile ? [profile] : []), ...(keepsXmp ? [xmp] : [])];
-  return kept.length === count ? bytes : pruned(png, kept);
+  const dropsXmp = xmp !== undefined && (await isLarger(png, xmp, maxInflatedXmpBytes));
+  if (!dropsXmp && (await areSmall(png, others))) return bytes;
+  return pruned(
+    png,
+    [profile, dropsXmp ? undefined : xmp].filter((chunk) => chunk !== undefined),
+  );
 }

@@ -2,6 +2,7 @@
  * Jobs that somebody watches or waits for. However many do, a change of a job is looked up once and told to all; and
  * however many jobs wait, their places in the queue are read together, at most once a second.
  */
+import { within } from '../waits.ts';
 import type { JobChange, JobEvents } from './job-events.ts';
 import { isFinal, type JobSnapshot } from './job-snapshot.ts';
 
@@ -33,6 +34,8 @@ interface Watched {
 const tickMs = 1000;
 /** Events can be lost (a trimmed stream, a Redis that restarts): a watched job is looked at this often anyway. */
 const lookAnywayMs = 10_000;
+/** At the end of a wait. Redis may be slow, or away. */
+const lastLookMs = 1000;
 
 export class JobWatches {
   readonly #source: WatchSource;
@@ -76,7 +79,8 @@ export class JobWatches {
       const watched = this.#join(accepted.id, listener);
       watched.waiting.add(listener);
       // One more look for its place in the queue, of which a wait is not told.
-      const timer = setTimeout(() => void this.#look(watched).then(end), timeoutMs);
+      const look = () => void within(this.#look(watched), lastLookMs).then(end);
+      const timer = setTimeout(look, timeoutMs);
       const end = (): void => {
         clearTimeout(timer);
         signal?.removeEventListener('abort', end);
@@ -138,11 +142,9 @@ export class JobWatches {
   /** Progress comes with its event; anything else is worth a look. */
   #onChange(watched: Watched, { progress }: JobChange): void {
     const { job } = watched;
-    if (progress && job?.status === 'processing' && !watched.looking) {
-      this.#tell(watched, { ...job, progress });
-    } else {
-      void this.#look(watched);
-    }
+    if (!progress || job?.status !== 'processing') void this.#look(watched);
+    // During a look it is left to the next one: looks that take long would else never end while a job runs.
+    else if (!watched.looking) this.#tell(watched, { ...job, progress });
   }
 
   #look(watched: Watched): Promise<void> {

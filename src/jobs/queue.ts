@@ -34,7 +34,7 @@ import {
   type QueueObservation,
 } from './queue-observation.ts';
 import { checkDatabase, connectRedis, orUnavailable } from './redis.ts';
-import { admitCopy, copyOf, forgetCopy, type ReuseBounds } from './reused-bytes.ts';
+import { admitCopy, copyOf, forgetCopy, type ReuseBounds, reuseRecordTtl } from './reused-bytes.ts';
 import { findResult, reuseRecords } from './stored-results.ts';
 import { newDelivery } from './webhook.ts';
 import {
@@ -302,14 +302,17 @@ export class UpscaleQueue {
       const copy = copyOf(id, data, result);
       if (!(await admitCopy(this.#redis, copy, expiresAt, bounds))) return undefined;
       const key = outputKey(id);
-      if (!(await this.#store.copy(result.output.key, key, data.ttlSeconds))) {
-        await forgetCopy(this.#redis, copy);
-        return undefined;
+      let isCopied = false;
+      try {
+        isCopied = await this.#store.copy(result.output.key, key, data.ttlSeconds);
+      } finally {
+        if (!isCopied) await forgetCopy(this.#redis, copy);
       }
+      if (!isCopied) return undefined;
       const kept = await this.#keepUploads(uploads, data, { expiresAt, keepMaxBytes });
       const output = { ...result.output, key, expiresAt };
       const record = { data, createdAt, result: { ...result, output, kept } };
-      await reuseRecords.write(this.#redis, id, record, this.#recordTtlSeconds);
+      await reuseRecords.write(this.#redis, id, record, reuseRecordTtl(data.ttlSeconds));
       // It has ended already: told at once. Until both are written the client has no answer, and a retry sees to it.
       if (data.webhook) await this.#bull.addDelivery(id, data.webhook, data);
       return this.#lookup.withWebhook(snapshotOfReuseRecord(id, record));

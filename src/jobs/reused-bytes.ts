@@ -1,7 +1,7 @@
 /**
  * How much the results take that were copied from stored ones. Such a copy costs its client neither a place in the queue
  * nor device time, so nothing else bounds how many one small photo, sent again and again, can make. Redis holds an index
- * of the copies: what each takes, for whom, and until when.
+ * of the copies: what each takes with its record, for whom, and until when.
  */
 import type { Redis } from 'ioredis';
 import { longestSweepMs } from '../storage/object-store.ts';
@@ -52,11 +52,22 @@ export interface ReuseBounds {
   maxClientBytes: number;
 }
 
+/** What the smallest object takes in a folder, its record in Redis, and its places in these indexes. */
+const leastBytes = 4096;
+const recordBytes = 2048;
+
 export const copyOf = (
   id: string,
   { client = '' }: UpscaleJobData,
   { output }: UpscaleJobResult,
-): ResultCopy => ({ id, client, bytes: output.bytes });
+): ResultCopy => ({ id, client, bytes: Math.max(output.bytes, leastBytes) + recordBytes });
+
+/**
+ * For so long the job of a copy is known: as long again as its result lives, from an hour to the day that other jobs are
+ * known for. With a day for each, copies that live for a second would leave records without a bound.
+ */
+export const reuseRecordTtl = (ttlSeconds: number): number =>
+  ttlSeconds + Math.min(Math.max(ttlSeconds, 3600), 86_400);
 
 const memberOf = ({ id, bytes, client }: ResultCopy): string => `${id} ${bytes} ${client}`;
 

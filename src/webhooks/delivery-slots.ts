@@ -1,4 +1,7 @@
-/** Room for a delivery: at its host and, where API keys tell clients apart, for its client. */
+/**
+ * Room for a delivery: at its host and, where API keys tell clients apart, for its client. Each client has a host's room
+ * to itself: with a shared one a client could fill that of another's receiver, by a port of it that answers nobody.
+ */
 import type { Config } from '../config.ts';
 import type { DeliveryData } from '../jobs/webhook.ts';
 import { Slots } from './slots.ts';
@@ -32,7 +35,7 @@ export class DeliverySlots {
     url,
     client = '',
   }: Pick<DeliveryData, 'url' | 'client'>): { release: () => void } | { putOffMs: number } {
-    const host = hostOf(url);
+    const host = this.#clients ? `${hostOf(url)} ${client}` : hostOf(url);
     const ofHost = this.#hosts.take(host);
     if (!ofHost) return { putOffMs: this.#hosts.putOffMs(host) };
     if (!this.#clients) return { release: ofHost };

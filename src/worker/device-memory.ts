@@ -23,6 +23,10 @@ function output(command: string, args: readonly string[], limitMs: number): Prom
     });
     const tooLong = setTimeout(() => {
       child.kill('SIGKILL');
+      // Nothing of it keeps a command from its end.
+      child.stdout?.destroy();
+      child.stderr?.destroy();
+      child.unref();
       reject(new Error(`${command} did not end within ${limitMs / 1000} s`));
     }, limitMs);
   });

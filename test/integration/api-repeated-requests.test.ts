@@ -7,6 +7,7 @@ import { AppError, type Problem } from '../../src/errors.ts';
 import { inputKey, outputKey } from '../../src/jobs/job.ts';
 import { admitCopy, forgetCopy } from '../../src/jobs/reused-bytes.ts';
 import { metrics } from '../../src/metrics.ts';
+import { FolderStore } from '../../src/storage/folder-store.ts';
 import { startApi, type TestApi } from '../support/api.ts';
 import { type Build, buildService } from '../support/build.ts';
 import { expectContract } from '../support/contract.ts';
@@ -252,10 +253,17 @@ describe('the result cache', () => {
     const query = '?sem=0.71';
     const made = json<JobObject>(await post(query));
     await noted(made.id);
-    const bytes = made.output?.bytes ?? 0;
-    const maxBytes = 256_000_000;
+    const maxBytes = 512_000_000;
     const taken = async () => Number(await redis.client.hget('pisa:copies:bytes', '*'));
+    const remove = ({ urls }: JobObject) =>
+      send(`${server.url}${urls.cancel}`, { method: 'DELETE' });
     const before = await taken();
+    const first = json<JobObject>(await post(query));
+    // With its record, and no less than the smallest object takes.
+    const bytes = (await taken()) - before;
+    expect(bytes).toBe(Math.max(made.output?.bytes ?? 0, 4096) + 2048);
+    await remove(first);
+    expect(await taken()).toBe(before);
     const others = { id: 'others', client: 'rival', bytes: maxBytes - before - 2 * bytes + 1 };
     const bounds = { maxBytes, maxClientBytes: maxBytes };
     expect(await admitCopy(redis.client, others, Date.now() + 60_000, bounds)).toBe(true);
@@ -271,11 +279,38 @@ describe('the result cache', () => {
     expect(json<JobObject>(retry).id).toBe(json<JobObject>(run).id);
     expect(await taken()).toBe(maxBytes - bytes + 1);
 
-    const { urls } = json<JobObject>(hit);
-    await send(`${server.url}${urls.cancel}`, { method: 'DELETE' });
+    await remove(json<JobObject>(hit));
     expect(await taken()).toBe(maxBytes - 2 * bytes + 1);
     expect((await post(query)).headers.get('x-cache')).toBe('hit');
     await forgetCopy(redis.client, others);
+  });
+
+  test('a copy that cannot be made takes no room', async () => {
+    const made = json<JobObject>(await post('?sem=0.73'));
+    await noted(made.id);
+    const taken = () => bench.redis.client.hgetall('pisa:copies:bytes');
+    const before = await taken();
+    const away = new AppError('storage_unavailable', 'The storage is away.');
+    const copy = vi.spyOn(FolderStore.prototype, 'copy').mockRejectedValueOnce(away);
+    expect((await post('?sem=0.73')).status).toBe(503);
+    expect(copy).toHaveBeenCalledOnce();
+    copy.mockRestore();
+    expect(await taken()).toEqual(before);
+  });
+
+  test('its job is known for as long again, and an hour at least', async () => {
+    const made = json<JobObject>(await post('?sem=0.75'));
+    await noted(made.id);
+    for (const [ttl, known] of [
+      [1, 3601],
+      [7200, 14_400],
+      [172_800, 259_200],
+    ]) {
+      const { id } = json<JobObject>(await post(`?sem=0.75&ttl=${ttl}`));
+      const left = await bench.redis.client.ttl(`pisa:reused:${id}`);
+      expect(left, `ttl=${ttl}`).toBeGreaterThan((known ?? 0) - 10);
+      expect(left, `ttl=${ttl}`).toBeLessThanOrEqual(known ?? 0);
+    }
   });
 
   test('a result that has gone meanwhile takes no room', async () => {

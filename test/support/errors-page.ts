@@ -11,7 +11,7 @@ export function errorsPage(): string {
 Every error answer is an RFC 9457 problem object (\`application/problem+json\`): \`type\`, \`title\`, \`status\`,
 the stable \`code\` of this table, a \`detail\` that says what happened and what to do, and, for faulty
 parameters, \`errors[]\` with a \`pointer\` and a \`detail\` each; of a \`scale\` that is too large for the image also the
-\`maximum\` that would be taken. A failed job carries the same object as its \`error\`.
+\`maximum\` that would be taken. A failed job carries the same object, without \`errors\`, as its \`error\`.
 
 <!-- Generated from src/errors.ts by \`make docs\`; a test fails on drift. -->
 

@@ -6,7 +6,7 @@ import { checkOutput } from '../../jobs/output-size.ts';
 import { resolveParams, upscaleDefaults, upscaleQuerySchema } from '../../jobs/params.ts';
 import { maxUrlLength } from '../../net/checked-url.ts';
 import { checkRoomAndModel } from '../admission.ts';
-import { answerJob, jobResponses } from '../answer-job.ts';
+import { answerJob, checkAnswer, jobResponses } from '../answer-job.ts';
 import { planAnswer } from '../answer-plan.ts';
 import {
   cacheHeaderSchema,
@@ -107,6 +107,7 @@ export function createUpscale(app: App, services: Services): void {
       { format: request.query.format, usual: upscaleDefaults.format },
       config.MAX_WAIT_SECONDS,
     );
+    checkAnswer(services, request.client, plan);
     const params = resolveParams(
       { ...request.query, ...(plan.format ? { format: plan.format } : {}) },
       config.MODEL,

@@ -55,7 +55,11 @@ export function getHeatmap(app: App, services: Services): void {
     const id = heatmapId(job.id);
     const before = await queue.get(id);
     let heatmap = before;
-    if (!heatmap || isOver(heatmap)) heatmap = await enterHeatmap(services, job, before, request);
+    if (!heatmap || isOver(heatmap)) {
+      // Before the work: who could not be sent the picture asks again.
+      services.results.check(request.client, 1);
+      heatmap = await enterHeatmap(services, job, before, request);
+    }
     if (!isFinal(heatmap.status)) {
       heatmap = await waitForEnd(services, reply, heatmap, config.MAX_WAIT_SECONDS * 1000);
     }

@@ -23,6 +23,8 @@ const touchMs = 5000;
 /** Whoever has not touched his lock for this long is gone. */
 const staleMs = 60_000;
 const lookMs = 500;
+/** From making a folder to writing into it. */
+const beingTakenMs = 2000;
 
 interface Owner {
   host: string;
@@ -60,7 +62,7 @@ export async function withLock<T>(
 
 /** @returns false when somebody holds it, or has gone with it */
 async function take(folder: string, name: string): Promise<boolean> {
-  if ((await holderOf(folder)) !== undefined) return false;
+  if ((await holderOf(folder)) !== undefined || (await isBeingTaken(folder))) return false;
   const owner: Owner = { host: hostname(), pid: process.pid };
   const made = `${folder}.${name}`;
   try {
@@ -90,7 +92,9 @@ async function holderOf(folder: string): Promise<string | undefined> {
 /** @returns true when it may be had now */
 async function freeIfGone(folder: string): Promise<boolean> {
   const holder = await holderOf(folder);
-  if (holder !== undefined && !(await isStale(folder, holder))) return false;
+  const isHeld =
+    holder === undefined ? await isBeingTaken(folder) : !(await isStale(folder, holder));
+  if (isHeld) return false;
   await free(folder, holder);
   return true;
 }
@@ -107,10 +111,25 @@ async function isStale(folder: string, holder: string): Promise<boolean> {
   if (!facts) return false;
   if (Date.now() - facts.mtimeMs > staleMs) return true;
   const text = await readFile(path.join(folder, holder), 'utf8').catch(() => '');
-  const { host, pid } = (text === '' ? {} : JSON.parse(text)) as Partial<Owner>;
+  const { host, pid } = parseOwner(text);
   if (host !== hostname() || pid === undefined) return false;
   // Our own number in a lock that we do not hold is that of somebody before us in this container.
   return pid === process.pid || !isAlive(pid);
+}
+
+/** Up to version 0.5 the folder was made first, empty, and then said whose it is. */
+async function isBeingTaken(folder: string): Promise<boolean> {
+  const facts = await stat(folder).catch(() => undefined);
+  return facts !== undefined && Date.now() - facts.mtimeMs < beingTakenMs;
+}
+
+/** What a machine that went down left may be anything; then the age decides. */
+function parseOwner(text: string): Partial<Owner> {
+  try {
+    return JSON.parse(text) as Owner;
+  } catch {
+    return {};
+  }
 }
 
 function isAlive(pid: number): boolean {

@@ -111,6 +111,31 @@ test('whoever comes back late takes the lock from nobody', async () => {
   expect(readdirSync(folder)).toEqual([]);
 });
 
+test('an empty folder is a lock that is being taken, for a while', async () => {
+  mkdirSync(lock);
+  const onWait = vi.fn(() => {
+    const then = new Date(Date.now() - 10_000);
+    utimesSync(lock, then, then);
+  });
+  await withLock(lock, onWait, async () => {
+    expect(readdirSync(lock)).toHaveLength(1);
+  });
+  expect(onWait).toHaveBeenCalledOnce();
+  expect(readdirSync(folder)).toEqual([]);
+});
+
+test('of a lock that says nothing legible the age decides', async () => {
+  leaveStaleLock('a-holder');
+  writeFileSync(path.join(lock, 'a-holder'), Buffer.alloc(20));
+  const onWait = vi.fn(() => {
+    const then = new Date(Date.now() - 120_000);
+    utimesSync(lock, then, then);
+  });
+  utimesSync(lock, new Date(), new Date());
+  await withLock(lock, onWait, async () => {});
+  expect(onWait).toHaveBeenCalledOnce();
+});
+
 test('a lock that cannot be written leaves nothing, and the fault is told', async () => {
   const full = Object.assign(new Error('no space'), { code: 'ENOSPC' });
   vi.mocked(writeFile).mockRejectedValueOnce(full);

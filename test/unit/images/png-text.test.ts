@@ -41,7 +41,9 @@ const xmpOf = async (png: Buffer): Promise<string | undefined> =>
   (await readHeader(png, limits)).metadata.xmp?.toString();
 
 describe('text in a PNG', () => {
+  const large = [zTXt('Large', deflated(Buffer.alloc(65_537, 'a')))];
   const texts = [
+    ...large,
     tEXt('Title', 'Cat'),
     zTXt('Comment', deflated('words')),
     iTXt('Author', 'Zoe'),
@@ -51,7 +53,7 @@ describe('text in a PNG', () => {
   ];
 
   it('is cut out wherever it is, and nothing else', async () => {
-    const png = withProfile(await samples['tagged PNG'](), Buffer.alloc(200));
+    const png = await samples['tagged PNG']();
     const plain = Buffer.from(await withoutText(png));
     expect(await withoutText(beforeEnd(behindHead(png, ...texts), ...texts))).toEqual(plain);
     const inTurn = texts.flatMap((text) => [text, pngChunk('puRe', Buffer.alloc(3))]);
@@ -59,11 +61,23 @@ describe('text in a PNG', () => {
     expect(await withoutText(behindHead(plain, ...inTurn))).toEqual(behindHead(plain, ...left));
   });
 
-  it('costs no copy where there is none', async () => {
+  it('costs no copy where there is none, or what programs write', async () => {
+    const small = Array.from({ length: 10 }, () => texts.slice(1, 6)).flat();
     for (const name of ['png', 'palette PNG', 'tagged PNG', '16-bit PNG'] as const) {
       const png = await samples[name]();
       expect(await withoutText(png)).toBe(png);
+      const written = beforeEnd(behindHead(png, ...small.slice(1)), ...small.slice(0, 1));
+      expect(await withoutText(written)).toBe(written);
     }
+  });
+
+  it.each([
+    ['one that is large', [tEXt('Large', 'a'.repeat(65_536))]],
+    ['one that is large once it is inflated', large],
+    ['many', Array.from({ length: 51 }, (_, i) => tEXt(`k${i}`, 'few'))],
+  ])('is cut out for %s', async (_, chunks) => {
+    const png = await samples.png();
+    expect(await withoutText(behindHead(png, ...texts.slice(1, 2), ...chunks))).toEqual(png);
   });
 
   it('is not seen by the decoder', async () => {
@@ -81,7 +95,7 @@ describe('text in a PNG', () => {
 
   it('is XMP once, and in front of the pixels', async () => {
     const png = await samples.png();
-    const packets = Object.values(xmpChunks).map((chunk) => chunk('<b/>'));
+    const packets = [...Object.values(xmpChunks).map((chunk) => chunk('<b/>')), ...large];
     const one = behindHead(png, iTXt(xmp, '<a/>'));
     expect(await withoutText(behindHead(png, iTXt(xmp, '<a/>'), ...packets))).toEqual(one);
     expect(await withoutText(beforeEnd(png, ...packets))).toEqual(png);
@@ -111,7 +125,7 @@ describe('text in a PNG', () => {
 
 it('a PNG has one colour profile', async () => {
   const png = await samples.png();
-  const [first, second] = [Buffer.alloc(200, 'a'), Buffer.alloc(200, 'b')];
+  const [first, second] = [Buffer.alloc(200, 'a'), Buffer.alloc(70_000, 'b')];
   expect(await withoutText(withProfile(withProfile(png, second), first))).toEqual(
     withProfile(png, first),
   );

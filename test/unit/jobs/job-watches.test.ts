@@ -126,6 +126,25 @@ test('a job that is gone, or has ended already, is not waited for', async () => 
   expect(await wait()).toBeUndefined();
 });
 
+test('a wait ends in time however slow looks are, and whatever progress comes', async () => {
+  const looked = { id: 'a', status: 'processing' } as JobSnapshot;
+  look.mockImplementation(() => new Promise((resolve) => setTimeout(resolve, 250, looked)));
+  const waited = vi.fn();
+  void wait(1000).then(waited);
+  for (let event = 0; event < 11; event++) {
+    await vi.advanceTimersByTimeAsync(200);
+    await tell({ progress });
+  }
+  expect(waited).toHaveBeenCalledWith(expect.objectContaining({ status: 'processing' }));
+});
+
+test('nor does a look that never ends hold it up', async () => {
+  look.mockImplementation(() => new Promise(() => {}));
+  const waited = wait(1000);
+  await vi.advanceTimersByTimeAsync(2000);
+  expect(await waited).toEqual(accepted);
+});
+
 test('of what was under its id before a wait is not told', async () => {
   let answer: (job: JobSnapshot | undefined) => void = () => {};
   const slow = () =>

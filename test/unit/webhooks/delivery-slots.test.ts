@@ -21,6 +21,14 @@ test('a host is one, whatever the port, the case, the path and the dot of the ro
   }
 });
 
+test("a client takes no room of a host from another's deliveries", () => {
+  const slots = new DeliverySlots(withKeys);
+  const filtered = ['https://hooks.example:8443/', 'https://hooks.example:9443/'];
+  expect(taken(slots, filtered, 'evil')).toBe(2);
+  expect(taken(slots, filtered.slice(0, 1), 'evil')).toBe(0);
+  expect(taken(slots, ['https://hooks.example/'], 'shop')).toBe(1);
+});
+
 test('a client has a quarter of all slots, whatever its hosts', () => {
   const slots = new DeliverySlots(withKeys);
   const urls = Array.from({ length: 20 }, (_, i) => `https://${i}.evil.example/`);
