@@ -189,9 +189,13 @@ export class Supervisor {
   ): Promise<UpscaleJobResult> {
     const id = job.id ?? '';
     const { redis, pool, modelArrivalMs, logger } = this.#options;
+    // Fetched while we stopped taking any, it may be one of those that we hand back: nothing of it is lost.
+    if (this.#closing) {
+      await job.moveToWait(token);
+      throw new WaitingError();
+    }
     try {
       if (before) await this.#endLostRun(before);
-      if (this.#closing) throw new HandBack();
       if (await isCanceled(redis, id)) throw canceledError();
       await requireModel(job, { redis, models: pool.models, arrivalMs: modelArrivalMs });
       const result = await this.#runOnDevice(job, signal);
