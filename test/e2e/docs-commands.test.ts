@@ -25,6 +25,7 @@ const run = promisify(execFile);
 const runElsewhere = [
   /^make (serve|test|test-models|test-observability|check|bench( BENCH_FLAGS=--huge)?|train|evaluate|docs|openapi)$/,
   /^node dist\/cli\.js models (add|remove) /, // test/e2e/models-add.test.ts
+  /^WEBHOOK_SECRET=whsec_… API_KEYS_FILE=\S+ node dist\/cli\.js keys webhook-secret /, // test/e2e/webhooks.test.ts
   /^MODEL=pisa-sr DEVICE_MAX_RSS_MEGABYTES=\d+ node dist\/cli\.js serve$/, // with other bundles: test/integration/models.test.ts
   /^make convert BASE=/, // with small random weights: python/tests/test_convert.py
   /^(python\/)?\.venv\/bin\/python -m pisa_models\.\w+( |$)/, // python/tests
