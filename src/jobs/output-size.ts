@@ -5,7 +5,7 @@
 import { AppError } from '../errors.ts';
 import type { OutputFormat, UpscaleParams } from './params.ts';
 
-interface PixelSize {
+export interface PixelSize {
   readonly width: number;
   readonly height: number;
 }
@@ -35,16 +35,21 @@ interface SizeLimits {
   readonly maxPixels: number;
 }
 
-/** What is said of an image that is too large: what it is, what would fit, and which parameter of the query to change. */
+interface Remedy {
+  readonly advice: string;
+  /** Of the query: the one to change. */
+  readonly parameter: string;
+  /** The largest value of the parameter that fits. Absent: none does, or it is no number. */
+  readonly maximum?: number;
+}
+
+/** What is said of an image that is too large. */
 interface SizeWords {
   readonly what: string;
-  readonly pixels: {
-    readonly advice: () => string;
-    readonly parameter: string;
-    /** The largest value of the parameter that fits; undefined where none does. */
-    readonly maximum?: () => number | undefined;
-  };
-  readonly side: { readonly advice: string; readonly parameter: string };
+  /** For too many pixels. */
+  readonly pixels: () => Remedy;
+  /** For a side that the format does not hold. */
+  readonly side: Remedy;
 }
 
 /** @throws too_many_pixels | unsupported_output */
@@ -54,29 +59,21 @@ export function checkSize(
   { what, pixels, side }: SizeWords,
 ): void {
   const size = `${what} would have ${width} × ${height} pixels`;
-  const at = (parameter: string, maximum?: number) => ({
-    errors: [
-      {
-        pointer: `#/query/${parameter}`,
-        detail: `${size}.`,
-        ...(maximum === undefined ? {} : { maximum }),
-      },
-    ],
-  });
+  const fault = (
+    code: 'too_many_pixels' | 'unsupported_output',
+    limit: string,
+    { advice, parameter, ...maximum }: Remedy,
+  ) =>
+    new AppError(code, `${size}; ${limit}. ${advice}.`, {
+      errors: [{ pointer: `#/query/${parameter}`, detail: `${size}.`, ...maximum }],
+    });
   if (width * height > maxPixels) {
-    throw new AppError(
-      'too_many_pixels',
-      `${size}; this service makes at most ${maxPixels} (MAX_OUTPUT_PIXELS). ${pixels.advice()}.`,
-      at(pixels.parameter, pixels.maximum?.()),
-    );
+    const limit = `this service makes at most ${maxPixels} (MAX_OUTPUT_PIXELS)`;
+    throw fault('too_many_pixels', limit, pixels());
   }
   const maxSide = maxSidePixels[format];
   if (Math.max(width, height) > maxSide) {
-    throw new AppError(
-      'unsupported_output',
-      `${size}; ${format} holds at most ${maxSide} on a side. ${side.advice}.`,
-      at(side.parameter),
-    );
+    throw fault('unsupported_output', `${format} holds at most ${maxSide} on a side`, side);
   }
 }
 
@@ -89,17 +86,18 @@ export function checkOutput(
   { scale, format }: Pick<UpscaleParams, 'scale' | 'format'>,
   maxPixels: number,
 ): void {
-  const maximum = () => fittingScale(input, maxPixels);
-  const advice = (): string => {
-    const fitting = maximum();
-    return fitting === undefined ? 'Send a smaller image' : `A scale of ${fitting} or less fits`;
+  const pixels = (): Remedy => {
+    const maximum = fittingScale(input, maxPixels);
+    const parameter = 'scale';
+    if (maximum === undefined) return { advice: 'Send a smaller image', parameter };
+    return { advice: `A scale of ${maximum} or less fits`, parameter, maximum };
   };
   checkSize(
     outputSize(input, scale),
     { format, maxPixels },
     {
       what: 'The output',
-      pixels: { advice, parameter: 'scale', maximum },
+      pixels,
       side: { advice: 'Choose format=png, or a smaller scale', parameter: 'format' },
     },
   );

@@ -47,10 +47,10 @@ export function checkSheet(layout: SheetLayout, format: OutputFormat, maxPixels:
     { format, maxPixels },
     {
       what: 'The sheet',
-      pixels: {
-        advice: () => 'Ask for fewer dials, or sweep an image of smaller scale',
+      pixels: () => ({
+        advice: 'Ask for fewer dials, or sweep an image of smaller scale',
         parameter,
-      },
+      }),
       side: { advice: 'Choose format=png, or fewer dials', parameter },
     },
   );

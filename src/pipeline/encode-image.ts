@@ -1,10 +1,10 @@
 /** Stage 8: float planes → bytes of the output format, alpha re-attached, the recipe embedded. */
 import type { Sharp } from 'sharp';
 import { sharp } from '../images/sharp-policy.ts';
+import type { PixelSize } from '../jobs/output-size.ts';
 import type { OutputFormat, UpscaleParams } from '../jobs/params.ts';
 import { bandsOf } from './bands.ts';
 import type { DecodedImage } from './decode-image.ts';
-import type { PixelSize } from './geometry.ts';
 import { keepMetadata } from './keep-metadata.ts';
 import type { Planar } from './planar.ts';
 import type { Recipe } from './recipe.ts';

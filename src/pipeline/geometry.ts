@@ -1,12 +1,7 @@
 /** Sizes: of the output, and of the padded image that the graphs see. */
-import { outputSize } from '../jobs/output-size.ts';
+import { outputSize, type PixelSize } from '../jobs/output-size.ts';
 import type { Model } from './model.ts';
 import { roundUp } from './tiles.ts';
-
-export interface PixelSize {
-  readonly width: number;
-  readonly height: number;
-}
 
 export interface Geometry {
   /** The output: exactly round(scale × upright input), at least one pixel. */

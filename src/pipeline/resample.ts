@@ -6,7 +6,7 @@
  * The convolution is Pillow's `Image.resize(BICUBIC)` (src/libImaging/Resample.c), which the model was
  * trained on: a = −0.5, widened when shrinking, weights renormalised at the edges, horizontal pass first.
  */
-import type { PixelSize } from './geometry.ts';
+import type { PixelSize } from '../jobs/output-size.ts';
 import type { Planar, Region } from './planar.ts';
 
 /** Keys' cubic convolution kernel, a = −0.5. */

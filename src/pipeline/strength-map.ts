@@ -3,9 +3,10 @@
  * black = 0, brought to one value per latent cell.
  */
 import type { ImageLimits } from '../images/inspect-image.ts';
+import type { PixelSize } from '../jobs/output-size.ts';
 import { bandsOf } from './bands.ts';
 import { decodeImage } from './decode-image.ts';
-import type { Geometry, PixelSize } from './geometry.ts';
+import type { Geometry } from './geometry.ts';
 import { Planar } from './planar.ts';
 import { Resampled } from './resample.ts';
 import type { RunControl } from './run-control.ts';

@@ -3,8 +3,9 @@
  * in the stages that hold image-sized float buffers: peak memory is that of one large image, whatever
  * number of jobs is in flight, and two large jobs end no later than side by side.
  */
+
+import type { PixelSize } from '../jobs/output-size.ts';
 import { unlessAborted } from '../waits.ts';
-import type { PixelSize } from './geometry.ts';
 
 /** One at a time, first come first served. */
 export class Fifo {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { onTestFinished } from 'vitest';
 import { sharp } from '../../../src/images/sharp-policy.ts';
-import type { UpscaleParams } from '../../../src/jobs/params.ts';
+import { type UpscaleParams, upscaleDefaults } from '../../../src/jobs/params.ts';
 import type { Manifest } from '../../../src/pipeline/manifest.ts';
 import { loadModel, type Model } from '../../../src/pipeline/model.ts';
 import type { UpscaleContext, UpscaleResult } from '../../../src/pipeline/run.ts';
@@ -37,15 +37,7 @@ export async function run(
   params: Partial<UpscaleParams> = {},
   context: Partial<UpscaleContext> = {},
 ): Promise<UpscaleResult> {
-  const defaults = {
-    pix: 1,
-    sem: 1,
-    scale: 4,
-    format: 'png',
-    quality: 90,
-    metadata: 'none',
-    model: model.manifest.name,
-  } as const;
+  const defaults = { ...upscaleDefaults, model: model.manifest.name };
   return upscale(lowRes, { ...defaults, ...params }, { model, limits, ...context });
 }
 
