@@ -189,11 +189,12 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     await seen.page.click('#cancel');
     await seen.says('Canceled.');
     await seen.page.waitForSelector('#cancel[aria-disabled=false]::-p-text(Start again)');
-    expect(deletes(seen)).toEqual([expect.stringMatching(/^DELETE 200 /)]);
+    // The browser may tell of what went over the wire later than the page shows it.
+    await expect.poll(() => deletes(seen)).toEqual([expect.stringMatching(/^DELETE 200 /)]);
     await seen.page.click('#cancel');
     await seen.page.waitForSelector('#cancel::-p-text(Cancel)');
     await seen.says('Upscaling');
-    expect(posts(seen)).toHaveLength(2);
+    await expect.poll(() => posts(seen)).toHaveLength(2);
     await seen.choose(cat);
     await seen.says('Done: pix 1, sem 1.');
     await seen.page.waitForSelector('#cancel[aria-disabled=true]::-p-text(Cancel)');
