@@ -6,6 +6,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { parseQuery } from '../observability/promql.ts';
 import { definitionFiles } from './definitions.ts';
 import {
   admit,
@@ -256,6 +257,72 @@ test.each([
   const worker = find(parseObjects(yaml), 'Deployment', 'up-pisa-serve-worker-a');
   const { limits } = worker?.spec.template.spec.containers[0].resources ?? {};
   expect(limits).toEqual({ cpu: '2', memory: '4Gi', ...resources });
+});
+
+test('a roll-out takes a quarter of the workers at a time, and with GPUs makes room for them first', async () => {
+  const objects = await render('--set', 'workers.gpu.enabled=true');
+  const rollingUpdate = (name: string) =>
+    find(objects, 'Deployment', `up-pisa-serve-worker-${name}`)?.spec.strategy.rollingUpdate;
+  expect(rollingUpdate('cpu')).toEqual({ maxUnavailable: 0, maxSurge: '25%' });
+  expect(rollingUpdate('gpu')).toEqual({ maxUnavailable: '25%', maxSurge: 0 });
+});
+
+test('a class has one autoscaler, of a name that KEDA does not give and with a note that lets KEDA follow', async () => {
+  const objects = await render('--set', 'workers.cpu.scaling.mode=hpa,workers.gpu.enabled=true');
+  const scaler = find(objects, 'HorizontalPodAutoscaler', 'up-pisa-serve-hpa-cpu');
+  expect(scaler?.spec.scaleTargetRef.name).toBe('up-pisa-serve-worker-cpu');
+  // By KEDA's webhook, verifyHpas, since 2.14.
+  expect(scaler?.metadata.annotations).toEqual({ 'validations.keda.sh/hpa-ownership': 'false' });
+  const { advanced } = find(objects, 'ScaledObject', 'up-pisa-serve-worker-gpu')?.spec ?? {};
+  expect(advanced.horizontalPodAutoscalerConfig.name).toBe('up-pisa-serve-worker-gpu');
+  expect(find(objects, 'ScaledObject', 'up-pisa-serve-worker-cpu')).toBeUndefined();
+});
+
+test('the API may take the room of others, workers may not, and another number is another class', async () => {
+  const file = path.join(folder, 'values.yaml');
+  const classes = async (numbers: object = {}) => {
+    writeFileSync(file, JSON.stringify({ priorityClasses: { create: true, ...numbers } }));
+    const yaml = await renderText('--values', file);
+    expect(await admit(yaml, definitions)).toMatch(/^\d+ objects would be accepted$/);
+    const objects = parseObjects(yaml);
+    const users = ['Deployment api', 'StatefulSet redis', 'Deployment worker-cpu'].map((user) => {
+      const [kind = '', name] = user.split(' ');
+      return find(objects, kind, `up-pisa-serve-${name}`)?.spec.template.spec.priorityClassName;
+    });
+    return users.map((name) => {
+      const { value, preemptionPolicy } = (find(objects, 'PriorityClass', name) ?? {}) as {
+        value?: number;
+        preemptionPolicy?: string;
+      };
+      return [name, value, preemptionPolicy];
+    });
+  };
+  const api = ['photos-up-pisa-serve-api-100000', 100_000, undefined];
+  const worker = ['photos-up-pisa-serve-worker-1000', 1000, 'Never'];
+  expect(await classes()).toEqual([api, api, worker]);
+  const others = await classes({ api: 2_000_000, worker: -5 });
+  expect(others.map(([name, value]) => `${name} ${value}`)).toEqual([
+    ...Array(2).fill('photos-up-pisa-serve-api-2000000 2000000'),
+    'photos-up-pisa-serve-worker--5 -5',
+  ]);
+});
+
+test('all pods have the labels that are said for all', async () => {
+  const file = path.join(folder, 'values.yaml');
+  writeFileSync(file, 'pod: { labels: { team: photos } }\nworkers: { gpu: { enabled: true } }');
+  const yaml = await renderText('--values', file);
+  expect(await admit(yaml, definitions)).toMatch(/^\d+ objects would be accepted$/);
+  const labels = parseObjects(yaml).flatMap(({ kind, metadata, spec }) => {
+    if (kind === 'Pod') return [[metadata.name, metadata.labels?.team]];
+    return spec?.template ? [[metadata.name, spec.template.metadata.labels.team]] : [];
+  });
+  expect(Object.fromEntries(labels)).toEqual({
+    'up-pisa-serve-api': 'photos',
+    'up-pisa-serve-redis': 'photos',
+    'up-pisa-serve-test': 'photos',
+    'up-pisa-serve-worker-cpu': 'photos',
+    'up-pisa-serve-worker-gpu': 'photos',
+  });
 });
 
 test('numbers of `config` reach the pods as they were written', async () => {
@@ -820,10 +887,17 @@ describe('rules and dashboards of a release', () => {
     expect(all.join('')).not.toContain('=~".*"');
   });
 
-  test('a release records and judges the waits of its own namespace, as each has a target', async () => {
-    const waits = expressions(await texts()).filter((expr) => expr.includes('pisa_queue_wait'));
-    expect(waits).toHaveLength(11);
-    for (const expr of waits) expect(expr).toContain('{namespace="photos"');
+  test('a release records and judges its own namespace alone, in every selector', async () => {
+    const all = expressions(await texts());
+    expect(all.length).toBeGreaterThan(25);
+    const own = { label: 'namespace', op: '=', value: 'photos' };
+    for (const expr of all) {
+      const { selectors } = parseQuery(expr);
+      expect(selectors.length, expr).toBeGreaterThan(0);
+      for (const { metric, matchers } of selectors) {
+        expect(matchers, `${metric} in ${expr}`).toContainEqual(own);
+      }
+    }
   });
 });
 

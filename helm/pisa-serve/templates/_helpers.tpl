@@ -127,6 +127,15 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
+{{/*
+The priority class of "api" (with Redis) or "worker". Kubernetes lets nobody change the number of a class, nor whether its pods
+preempt others: so the number is in its name, and another number is another class.
+Call with (dict "root" $ "for" "worker").
+*/}}
+{{- define "pisa.priorityClass" -}}
+{{ .root.Release.Namespace }}-{{ include "pisa.name" .root }}-{{ .for }}-{{ index .root.Values.priorityClasses .for | int }}
+{{- end -}}
+
 {{- define "pisa.redisSecret" -}}
 {{- if .Values.redis.internal.enabled -}}
 {{ .Values.redis.internal.existingSecret | default (printf "%s-redis" (include "pisa.name" .)) }}
