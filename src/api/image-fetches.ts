@@ -9,7 +9,7 @@ import { metrics } from '../metrics.ts';
 import { AddressPolicy } from '../net/address-policy.ts';
 import { type ByteAccount, fetchImage } from '../net/fetch-image.ts';
 import { ClientShare, shareOf } from './clients/client-share.ts';
-import { whenClosed } from './when-closed.ts';
+import { whileConnected } from './while-connected.ts';
 
 type Settings = Pick<
   Config,
@@ -63,23 +63,16 @@ export class ImageFetches {
     };
   }
 
-  async #fetch(url: string, reply: FastifyReply, account: ByteAccount): Promise<Buffer> {
-    const gone = new AbortController();
-    const onClose = (): void => {
-      gone.abort(new AppError('malformed_request', 'The client went away.'));
-    };
-    const stop = whenClosed(reply.raw, onClose);
-    try {
-      return await fetchImage(url, {
+  #fetch(url: string, reply: FastifyReply, account: ByteAccount): Promise<Buffer> {
+    return whileConnected(reply.raw, (signal) =>
+      fetchImage(url, {
         policy: this.#policy,
         maxBytes: this.#config.MAX_UPLOAD_BYTES,
         timeoutMs: this.#config.IMAGE_URL_TIMEOUT_SECONDS * 1000,
-        signal: gone.signal,
+        signal,
         account,
-      });
-    } finally {
-      stop();
-    }
+      }),
+    );
   }
 
   #count(by: 1 | -1): void {

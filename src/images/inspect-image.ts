@@ -4,11 +4,15 @@
  */
 import type { Metadata } from 'sharp';
 import { AppError } from '../errors.ts';
+import { Fifo } from '../fifo.ts';
+import { checkDynamicRange } from './high-dynamic-range.ts';
 import { checkProfile } from './icc-profile.ts';
+import { withScanParameters } from './jpeg-scan.ts';
 import { withoutText } from './png-text.ts';
 import { sharp, untrusted } from './sharp-policy.ts';
 import { contentTypes, type ImageFormat, isHeic, saysAnimated, sniffFormat } from './sniff.ts';
 import { holdsPlainYCbCr } from './tiff.ts';
+import { withTidyDirectory } from './tiff-tidy.ts';
 
 export interface ImageLimits {
   /** Width × height. */
@@ -48,9 +52,17 @@ function severalFrames(format: ImageFormat, pages: number): AppError {
 
 export interface ImageHeader {
   inspected: InspectedImage;
-  /** What is to be decoded: the file, without what in it would only cost memory. */
+  /** What is to be decoded: the file as `decodable` has made it. */
   bytes: Uint8Array;
   metadata: Metadata;
+}
+
+/** The file without what would only cost memory, and without what the decoder would refuse and others read. */
+function decodable(bytes: Uint8Array, format: ImageFormat): Uint8Array | Promise<Uint8Array> {
+  if (format === 'png') return withoutText(bytes);
+  if (format === 'jpeg') return withScanParameters(bytes);
+  if (format === 'tiff') return withTidyDirectory(bytes);
+  return bytes;
 }
 
 /**
@@ -67,12 +79,12 @@ export async function readHeader(bytes: Uint8Array, limits: ImageLimits): Promis
     throw new AppError('unsupported_media_type', detail);
   }
   if (saysAnimated(bytes, format)) throw severalFrames(format, 1);
-  const lean = format === 'png' ? await withoutText(bytes) : bytes;
+  const ready = await decodable(bytes, format);
   let metadata: Metadata;
   try {
     // sharp's own, larger limit here, so that the fault below can name the size.
     const { limitInputPixels: _, ...options } = untrusted(limits.maxPixels);
-    metadata = await sharp(lean, options).metadata();
+    metadata = await sharp(ready, options).metadata();
   } catch (cause) {
     throw imageFault(cause, limits);
   }
@@ -91,27 +103,26 @@ export async function readHeader(bytes: Uint8Array, limits: ImageLimits): Promis
     throw new AppError('unsupported_media_type', detail);
   }
   if (metadata.icc) checkProfile(metadata.icc);
+  else checkDynamicRange(bytes, format);
   const { width, height } = metadata.autoOrient;
   const inspected = { format, contentType: contentTypes[format], width, height };
-  return { inspected, bytes: lean, metadata };
+  return { inspected, bytes: ready, metadata };
 }
 
 /** The proof that a file decodes need not keep its pixels: they are shrunk while they are read. */
 const proofShrink = 8;
 
 /**
- * Sniffs, checks the pixel limit before decoding, refuses animated and multi-page images, then proves
- * that the whole file decodes. The work is done in libvips' threads, off the event loop.
- * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image
+ * A decode keeps a thread of libuv's pool for as long as it takes, seconds for a large image. The pool has four, which
+ * read and write files, inflate and resolve names as well: two are left for that.
  */
-export async function inspectImage(
-  bytes: Uint8Array,
-  limits: ImageLimits,
-): Promise<InspectedImage> {
-  const { inspected, metadata, bytes: lean } = await readHeader(bytes, limits);
+const decodes = new Fifo(2);
+
+/** @throws too_many_pixels | corrupt_image */
+async function decodeToEnd({ bytes, metadata }: ImageHeader, limits: ImageLimits): Promise<void> {
   try {
     // Colours prove nothing: what a profile makes of them is left to who needs them.
-    await sharp(lean, { ...untrusted(limits.maxPixels), ignoreIcc: true })
+    await sharp(bytes, { ...untrusted(limits.maxPixels), ignoreIcc: true })
       .resize({
         width: Math.ceil(metadata.width / proofShrink),
         height: Math.ceil(metadata.height / proofShrink),
@@ -122,5 +133,20 @@ export async function inspectImage(
   } catch (cause) {
     throw imageFault(cause, limits);
   }
-  return inspected;
+}
+
+/**
+ * Sniffs, checks the pixel limit before decoding, refuses animated and multi-page images, then proves
+ * that the whole file decodes. The work is done in libvips' threads, off the event loop.
+ * @param signal ends the wait for other images that are being decoded
+ * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image, or the reason of the signal
+ */
+export async function inspectImage(
+  bytes: Uint8Array,
+  limits: ImageLimits,
+  signal?: AbortSignal,
+): Promise<InspectedImage> {
+  const header = await readHeader(bytes, limits);
+  await decodes.take(signal, () => decodeToEnd(header, limits));
+  return header.inspected;
 }

@@ -37,7 +37,10 @@ interface Chunk {
  * Whole chunks only: of one that is cut off, the decoder will say so. No object is made of them, as a hostile file may have
  * millions.
  */
-function eachChunk(png: Buffer, visit: (type: number, start: number, end: number) => void): void {
+export function eachChunk(
+  png: Buffer,
+  visit: (type: number, start: number, end: number) => void,
+): void {
   const words = new DataView(png.buffer, png.byteOffset, png.byteLength);
   for (let start = signatureBytes; start + frameBytes <= png.length; ) {
     const end = start + frameBytes + words.getUint32(start);

@@ -1,7 +1,9 @@
 /** The first directory of a TIFF, classic or big: of a file, or of a block of EXIF (TIFF 6.0, section 2). */
 
 /** One that is whole inside the bytes. */
-interface TiffEntry {
+export interface TiffEntry {
+  /** Its first byte. */
+  readonly startAt: number;
   readonly tag: number;
   readonly type: number;
   /** Values, not bytes. */
@@ -16,6 +18,8 @@ export interface TiffDirectory {
   /** The byte order of `words`. */
   readonly little: boolean;
   readonly entries: readonly TiffEntry[];
+  /** Of each: tag and type, two bytes each; count and value, which share the rest. */
+  readonly entryBytes: number;
   /** Where the offset of the next directory is, which may be outside. */
   readonly nextAt: number;
 }
@@ -24,6 +28,9 @@ export interface TiffDirectory {
 const classic = { startAt: 4, header: 8, count: 2, entry: 12, valueAt: 8 };
 /** BigTIFF has offsets and counts of 64 bits. */
 const big = { startAt: 8, header: 16, count: 8, entry: 20, valueAt: 12 };
+
+/** The type of texts. */
+export const asciiType = 2;
 
 /** As many as a classic TIFF can have: a hostile big one may have millions. */
 const mostEntries = 65_535;
@@ -49,11 +56,23 @@ export function firstDirectory(bytes: Uint8Array): TiffDirectory | undefined {
   const entries = Array.from({ length: Math.min(count, whole, mostEntries) }, (_, i) => {
     const at = first + layout.entry * i;
     return {
+      startAt: at,
       tag: words.getUint16(at, little),
       type: words.getUint16(at + 2, little),
       count: offset(at + 4),
       valueAt: at + layout.valueAt,
     };
   });
-  return { words, little, entries, nextAt: first + layout.entry * count };
+  const nextAt = first + layout.entry * count;
+  return { words, little, entries, entryBytes: layout.entry, nextAt };
+}
+
+/** @returns where the bytes of a text (type ASCII) begin, which may be outside */
+export function textAt(
+  { words, little, entryBytes }: TiffDirectory,
+  { count, valueAt }: TiffEntry,
+): number {
+  const isBig = entryBytes === big.entry;
+  if (count <= (isBig ? 8 : 4)) return valueAt;
+  return isBig ? Number(words.getBigUint64(valueAt, little)) : words.getUint32(valueAt, little);
 }

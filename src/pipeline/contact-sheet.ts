@@ -5,12 +5,12 @@
 import type { Evaluations } from '../jobs/job.ts';
 import type { UpscaleParams } from '../jobs/params.ts';
 import { checkSheet, planSheet, type SheetLayout, type Sweep } from '../jobs/sheet.ts';
-import { bandsOf } from './bands.ts';
-import { fixColors } from './color-fix/color-fix.ts';
+import { prepareColorFix } from './color-fix/color-fix.ts';
 import { planEvaluations, subtractResidual } from './combine.ts';
 import { decodeLatents } from './decode-latents.ts';
 import { encodeSamples } from './encode-image.ts';
-import { drawLabel, type Sheet } from './label.ts';
+import { drawLabel } from './label.ts';
+import type { PixelSink } from './pixel-sink.ts';
 import { Planar } from './planar.ts';
 import { Resampled } from './resample.ts';
 import { combineResiduals, keptLatents, keptResiduals } from './residuals.ts';
@@ -23,6 +23,7 @@ import {
   type UpscaleContext,
   type UpscaleResult,
 } from './run.ts';
+import { Samples } from './samples.ts';
 import { largeImages } from './turns.ts';
 
 /** What all cells share. */
@@ -53,7 +54,7 @@ export async function contactSheet(
   const recipe = recipeOf(params, run, context);
   const description = JSON.stringify({ ...JSON.parse(recipe.description), ...sweep });
   const image = await control.stage('encode_image', () =>
-    encodeSamples(sheet.data, { ...layout, channels: 3 }, params, { ...recipe, description }),
+    encodeSamples(sheet, params, { ...recipe, description }),
   );
   return toResult(image, layout, params, run, evaluations);
 }
@@ -62,7 +63,7 @@ async function paintSheet(
   run: Run,
   sweep: Sweep,
   layout: SheetLayout,
-): Promise<{ sheet: Sheet; evaluations: Evaluations }> {
+): Promise<{ sheet: Samples; evaluations: Evaluations }> {
   const { input, geometry, control } = run;
   const resampled = new Resampled(input.rgb, geometry.output);
   const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
@@ -76,9 +77,9 @@ async function paintSheet(
     keptResiduals(latents, semantic, run),
   );
   const residuals = new Map(semantic.map((which, i) => [which, tensors[i] as Planar]));
-  const { width, height, dot } = layout;
-  const data = new Uint8ClampedArray(3 * width * height).fill(255);
-  const sheet: Sheet = { width, height, data };
+  const { dot } = layout;
+  const sheet = new Samples(layout);
+  sheet.data.fill(255);
   for (const [column, pix] of sweep.pix.entries()) {
     drawLabel(sheet, `pix ${pix}`, { x: layout.cell(column, 0).x, y: 4 * dot }, dot);
   }
@@ -99,22 +100,25 @@ async function paintSheet(
     // One stage for all of a cell, colour fix included, so that progress is that of the sheet.
     await control.stage(
       'decode_latents',
-      async () =>
-        paste(sheet, await restoreCell(pix, sem, run, cells), layout.cell(column, row), run),
+      () => {
+        const cell = sheet.part({ ...layout.cell(column, row), ...geometry.output });
+        return restoreCell(cell, pix, sem, run, cells);
+      },
       part,
     );
   }
   return { sheet, evaluations };
 }
 
-/** @returns [3,H,W] of one pair of dials */
+/** Fills the cell of one pair of dials. */
 async function restoreCell(
+  cell: PixelSink,
   pix: number,
   sem: number,
   run: Run,
   { latents, residuals, resampled }: Cells,
-): Promise<Planar> {
-  const { model, geometry, control } = run;
+): Promise<void> {
+  const { model, control } = run;
   const plan = planEvaluations(pix, sem);
   const { channels, height, width } = latents;
   const restored = new Planar(channels, height, width);
@@ -126,27 +130,7 @@ async function restoreCell(
     await combineResiduals(tensors, epsilon, { plan, dials, control });
     await subtractResidual(restored, epsilon, control);
   }
-  const superRes = await decodeLatents(restored, geometry, model, control);
-  await fixColors(superRes, resampled, run);
-  return superRes;
-}
-
-/** Copies [3,H,W] in about [0,1] to a place on the sheet, rounded and clipped. */
-async function paste(
-  sheet: Sheet,
-  { data, width, height }: Planar,
-  at: { x: number; y: number },
-  { control }: Run,
-): Promise<void> {
-  for (const band of bandsOf({ width, height })) {
-    for (let y = band.y; y < band.y + band.height; y++) {
-      for (let x = 0; x < width; x++) {
-        const to = 3 * ((at.y + y) * sheet.width + at.x + x);
-        for (let c = 0; c < 3; c++) {
-          sheet.data[to + c] = 255 * (data[(c * height + y) * width + x] as number);
-        }
-      }
-    }
-    await control.breathe();
-  }
+  const colors = prepareColorFix(cell, resampled, run);
+  await decodeLatents(restored, colors.decoded, model, control);
+  await colors.finish();
 }

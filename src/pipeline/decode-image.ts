@@ -1,7 +1,7 @@
 /** Stage 1: bytes of an allowed format → upright sRGB planes in [0,1], alpha apart. */
 import type { Metadata } from 'sharp';
 import { AppError } from '../errors.ts';
-import { isRgbOutputProfile } from '../images/icc-profile.ts';
+import { isRgbInputProfile, isRgbOutputProfile } from '../images/icc-profile.ts';
 import {
   type ImageHeader,
   type ImageLimits,
@@ -43,11 +43,12 @@ async function readSamples(file: Uint8Array, limits: ImageLimits): Promise<Decod
   const { depth, space, icc } = metadata;
   const is16Bit = depth === 'ushort' && (space === 'rgb16' || space === 'grey16');
   // sharp brings tagged 16-bit RGB to Display P3, clipped, before anything else. With `ignoreIcc` it does
-  // not, and the output profile is then reached from the embedded one in one exact step.
+  // not, and the output profile is then reached from the embedded one in one exact step. One that cannot be read is
+  // ignored, as it is with 8 bits.
   const isTagged16Bit = is16Bit && space === 'rgb16' && icc !== undefined;
   const options = { ...untrusted(limits.maxPixels), autoOrient: true, ignoreIcc: isTagged16Bit };
   const image = sharp(bytes, options);
-  if (isTagged16Bit) image.withIccProfile('srgb');
+  if (isTagged16Bit && isRgbInputProfile(icc)) image.withIccProfile('srgb');
   // `.raw()` alone would cut 16 bits to 8.
   if (is16Bit) image.toColourspace('rgb16').raw({ depth: 'ushort' });
   else image.toColourspace('srgb').raw();
@@ -71,7 +72,7 @@ async function readSamples(file: Uint8Array, limits: ImageLimits): Promise<Decod
 const alignedBuffer = (data: Buffer): ArrayBuffer =>
   Uint8Array.prototype.slice.call(data).buffer as ArrayBuffer;
 
-/** What `metadata=keep` will need. A profile into which RGB cannot be brought is dropped: of CMYK, of grey, of some scanners. */
+/** What `metadata=keep` will need. A profile into which RGB cannot be brought is dropped: of CMYK, of grey, of some scanners, of linear light. */
 function metadataToKeep({ icc, exif, xmp }: Metadata): InputMetadata {
   return { profile: icc && isRgbOutputProfile(icc) ? icc : undefined, exif, xmp };
 }

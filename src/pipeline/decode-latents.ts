@@ -3,24 +3,26 @@
  * the decoder's receptive field is the whole image, in strips.
  */
 import { AppError } from '../errors.ts';
-import type { Geometry } from './geometry.ts';
 import type { Model } from './model.ts';
-import { Planar, planesToRows, type Region, readRegion } from './planar.ts';
+import type { PixelSink } from './pixel-sink.ts';
+import { type Planar, planesToRows, type Region, readRegion } from './planar.ts';
 import type { RunControl } from './run-control.ts';
 import { runStrips } from './strips/run-strips.ts';
 import type { StageSessions } from './strips/stage-sessions.ts';
 import { planTiles } from './tiles.ts';
 
-/** Model range [−1,1] → [0,1], clipped. NaN stays NaN. */
-const toUnit = (value: number): number => Math.min(1, Math.max(0, 0.5 * value + 0.5));
-
 /**
- * A graph in float16 can overflow, and its NaN would become black pixels without a word.
+ * Model range [−1,1] → [0,1], clipped, in place. A graph in float16 can overflow, and its NaN would become black pixels
+ * without a word.
  * @throws model_failed
  */
-function refuseNaN(pixels: Float32Array, model: Model): void {
+function toUnitRange(pixels: Float32Array, model: Model): void {
   let sum = 0;
-  for (let i = 0; i < pixels.length; i++) sum += pixels[i] as number;
+  for (let i = 0; i < pixels.length; i++) {
+    const value = pixels[i] as number;
+    sum += value;
+    pixels[i] = Math.min(1, Math.max(0, 0.5 * value + 0.5));
+  }
   if (!Number.isNaN(sum)) return;
   const { name, version } = model.manifest;
   const detail = `The model ${name} ${version} gave values that are no numbers (NaN). Choose another model; its operator finds more in the log.`;
@@ -28,29 +30,26 @@ function refuseNaN(pixels: Float32Array, model: Model): void {
   throw new AppError('model_failed', detail, { cause });
 }
 
-/** Copies `own` (in output pixels, clipped to the output) out of a tile that begins at (y, x). */
-function writePixels(
-  target: Planar,
+/** Passes on `own` (in output pixels; what lies beyond the output is padding) of a tile that begins at (y, x). */
+function putOwn(
+  target: PixelSink,
   own: Region,
   origin: { y: number; x: number },
   tile: Float32Array,
   tileSize: { height: number; width: number },
 ): void {
   const endY = Math.min(own.y + own.height, target.height);
-  const endX = Math.min(own.x + own.width, target.width);
-  for (let c = 0; c < target.channels; c++) {
-    for (let y = own.y; y < endY; y++) {
-      const from = (c * tileSize.height + y - origin.y) * tileSize.width - origin.x;
-      const to = (c * target.height + y) * target.width;
-      for (let x = own.x; x < endX; x++) target.data[to + x] = toUnit(tile[from + x] as number);
-    }
+  const length = Math.min(own.x + own.width, target.width) - own.x;
+  if (length <= 0) return;
+  for (let y = own.y; y < endY; y++) {
+    const start = (y - origin.y) * tileSize.width + own.x - origin.x;
+    target.put(y, own.x, { values: tile, start, stride: tileSize.height * tileSize.width, length });
   }
 }
 
-/** @param decoded [3,H,W], filled */
 async function decodeInStrips(
   latents: Planar,
-  decoded: Planar,
+  target: PixelSink,
   stages: StageSessions,
   model: Model,
   control: RunControl,
@@ -61,21 +60,16 @@ async function decodeInStrips(
   const paddedWidth = width * downscale;
   await runStrips({
     stages,
-    source: (y, rows, target) => {
-      const planes = new Float32Array(target.length);
+    source: (y, rows, strip) => {
+      const planes = new Float32Array(strip.length);
       readRegion(latents, { y, x: 0, height: rows, width }, planes);
-      planesToRows(planes, { channels, rows, width }, target);
+      planesToRows(planes, { channels, rows, width }, strip);
     },
     sink: (y, rows, values) => {
-      refuseNaN(values, model);
-      for (let row = 0; row < Math.min(rows, decoded.height - y); row++) {
-        for (let c = 0; c < 3; c++) {
-          const from = (row * 3 + c) * paddedWidth;
-          const to = (c * decoded.height + y + row) * decoded.width;
-          for (let x = 0; x < decoded.width; x++) {
-            decoded.data[to + x] = toUnit(values[from + x] as number);
-          }
-        }
+      toUnitRange(values, model);
+      for (let row = 0; row < Math.min(rows, target.height - y); row++) {
+        const start = row * 3 * paddedWidth;
+        target.put(y + row, 0, { values, start, stride: paddedWidth, length: target.width });
       }
     },
     size: latents,
@@ -87,24 +81,19 @@ async function decodeInStrips(
 
 /**
  * @param latents [C,h,w] scaled
- * @returns [3,H,W] sRGB in [0,1], of the output's size
+ * @param target of the output's size: gets sRGB in [0,1]
  * @throws model_failed when the decoder gives NaN
  */
 export async function decodeLatents(
   latents: Planar,
-  geometry: Geometry,
+  target: PixelSink,
   model: Model,
   control: RunControl,
-): Promise<Planar> {
+): Promise<void> {
   const { downscale } = model.manifest.latents;
-  const { output } = geometry;
-  const decoded = new Planar(3, output.height, output.width);
   const plan = planTiles(latents, model.manifest.graphs.decoder, model.tilePolicy);
   const stages = plan.tiles.length > 1 ? model.stagesOf('decoder') : undefined;
-  if (stages) {
-    await decodeInStrips(latents, decoded, stages, model, control);
-    return decoded;
-  }
+  if (stages) return decodeInStrips(latents, target, stages, model, control);
   const size = { height: plan.tileHeight, width: plan.tileWidth };
   const cells = size.height * size.width;
   const input = new Float32Array(latents.channels * cells);
@@ -113,7 +102,7 @@ export async function decodeLatents(
   for (const [i, { region, own }] of plan.tiles.entries()) {
     readRegion(latents, region, input);
     await model.decodeLatents(input, size, pixels);
-    refuseNaN(pixels, model);
+    toUnitRange(pixels, model);
     const ownPixels = {
       y: own.y * downscale,
       x: own.x * downscale,
@@ -121,9 +110,8 @@ export async function decodeLatents(
       width: own.width * downscale,
     };
     const origin = { y: region.y * downscale, x: region.x * downscale };
-    writePixels(decoded, ownPixels, origin, pixels, pixelSize);
+    putOwn(target, ownPixels, origin, pixels, pixelSize);
     control.advanceTo((i + 1) / plan.tiles.length);
     await control.yield();
   }
-  return decoded;
 }

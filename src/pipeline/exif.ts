@@ -1,5 +1,5 @@
 /** What `metadata=keep` reads and changes in a block of EXIF: a TIFF file without pixels (EXIF 2.3, section 4.5). */
-import { firstDirectory } from '../images/tiff-directory.ts';
+import { asciiType, firstDirectory, textAt } from '../images/tiff-directory.ts';
 
 const prefix = Buffer.from('Exif\0\0', 'latin1');
 
@@ -8,8 +8,6 @@ export const exifTags = {
   orientation: 0x0112,
   software: 0x0131,
 } as const;
-
-const asciiType = 2;
 
 /**
  * The TIFF, and the directory in which the tags above are.
@@ -42,10 +40,9 @@ export function exifText(exif: Buffer, tag: number): string {
   const { tiff, directory } = openExif(exif);
   const entry = directory?.entries.find((one) => one.tag === tag && one.type === asciiType);
   if (!directory || !entry) return '';
-  const { count, valueAt } = entry;
-  const from = count <= 4 ? valueAt : directory.words.getUint32(valueAt, directory.little);
+  const from = textAt(directory, entry);
   return tiff
-    .toString('utf8', from, from + count)
+    .toString('utf8', from, from + entry.count)
     .replaceAll('\0', ' ')
     .trim();
 }

@@ -15,6 +15,7 @@ import {
   type UpscaleContext,
   type UpscaleResult,
 } from './run.ts';
+import { Samples } from './samples.ts';
 import { largeImages } from './turns.ts';
 
 /**
@@ -42,7 +43,7 @@ export async function heatmap(
   const facts = { heatmap: 'mean over channels of |sem (eps_pisa - eps_pix)|', brightest: most };
   const description = JSON.stringify({ ...facts, ...JSON.parse(recipe.description) });
   const image = await control.stage('encode_image', () =>
-    encodeSamples(samples, { ...output, channels: 3 }, params, { ...recipe, description }),
+    encodeSamples(samples, params, { ...recipe, description }),
   );
   return toResult(image, output, params, run, evaluations);
 }
@@ -77,22 +78,31 @@ async function semanticSize(
   return size;
 }
 
-/** @returns interleaved RGB of the output's size, and the value of the brightest colour */
+/** The largest value of the first `width` × `height` cells: padding lies behind them, and no one sees it. */
+function mostInside(size: Planar, width: number, height: number): number {
+  let most = 0;
+  for (let y = 0; y < height; y++) {
+    const row = size.data.subarray(y * size.width, y * size.width + width);
+    for (const value of row) most = Math.max(most, value);
+  }
+  return most;
+}
+
+/** @returns a picture of the output's size, and the value of the brightest colour */
 async function paint(
   size: Planar,
   { model, geometry, control }: Run,
-): Promise<{ samples: Uint8ClampedArray; most: number }> {
+): Promise<{ samples: Samples; most: number }> {
   const { width, height } = geometry.output;
   const { downscale } = model.manifest.latents;
   const padded = { width: size.width * downscale, height: size.height * downscale };
   const resampled = new Resampled(size, padded);
-  let most = 0;
-  for (const value of size.data) most = Math.max(most, value);
-  const samples = new Uint8ClampedArray(3 * width * height);
+  const most = mostInside(size, Math.ceil(width / downscale), Math.ceil(height / downscale));
+  const samples = new Samples(geometry.output);
   for (const { y, height: rows } of bandsOf(geometry.output)) {
     const band = new Float32Array(rows * width);
     resampled.read({ y, x: 0, height: rows, width }, band);
-    putHeatColors(band, most, samples.subarray(3 * y * width));
+    putHeatColors(band, most, samples.data.subarray(3 * y * width));
     await control.breathe();
   }
   return { samples, most };

@@ -5,12 +5,13 @@
  */
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import zlib from 'node:zlib';
 import type { Sharp } from 'sharp';
 import { sharp } from '../images/sharp-policy.ts';
 import type { PixelSize } from '../jobs/output-size.ts';
+import type { OutputFormat } from '../jobs/params.ts';
 import { outputExif } from './exif.ts';
-import { placeRecipe, type Recipe } from './recipe.ts';
+import { exifChunk, profileChunk, withChunks, xmpChunk } from './png-chunks.ts';
+import { type PlacedRecipe, placeRecipe, type Recipe } from './recipe.ts';
 import { inTemporaryFolder } from './temporary-files.ts';
 import { outputXmp } from './xmp.ts';
 
@@ -22,32 +23,18 @@ export interface InputMetadata {
   readonly xmp?: Buffer | undefined;
 }
 
-/** PNG chunk: length, type, data, CRC of type and data (PNG specification, 5.3). */
-function chunk(type: string, ...data: Uint8Array[]): Buffer {
-  const body = Buffer.concat([Buffer.from(type, 'latin1'), ...data]);
-  const framed = Buffer.alloc(body.length + 8);
-  framed.writeUInt32BE(body.length - 4, 0);
-  body.copy(framed, 4);
-  framed.writeUInt32BE(zlib.crc32(body), body.length + 4);
-  return framed;
-}
+/**
+ * Bytes of XMP in a JPEG: libvips leaves out a longer packet without a word, and in one segment there is room for hardly
+ * more (65,502: XMP specification, part 3, 1.1.3).
+ */
+const maxJpegXmpBytes = 60_000;
 
-/** @param metadata as the output shall have it */
-function metadataChunks({ profile, exif, xmp }: InputMetadata): Buffer[] {
-  const chunks: Buffer[] = [];
-  if (profile) {
-    chunks.push(chunk('iCCP', Buffer.from('icc\0\0', 'latin1'), zlib.deflateSync(profile)));
-  }
-  if (exif) chunks.push(chunk('eXIf', exif));
-  if (xmp) {
-    const keyword = Buffer.from('XML:com.adobe.xmp\0\0\0\0\0', 'latin1');
-    chunks.push(chunk('iTXt', keyword, xmp));
-  }
-  return chunks;
+export interface ImageWithMetadata {
+  /** Ready for an encoder. */
+  readonly image: Sharp;
+  /** What is to be written into the encoded PNG: libvips would write a chunk for Latin-1, which XMP is not. */
+  readonly pngXmp: Buffer | undefined;
 }
-
-/** Signature (8 bytes) and the IHDR chunk (25 bytes), after which metadata may come. */
-const pngHeadBytes = 33;
 
 const need =
   'metadata=keep needs for a photo with a colour profile. With metadata=none nothing is written.';
@@ -60,35 +47,55 @@ const inProfile = (image: Sharp, profile: Buffer): Promise<Buffer> =>
     return image.withIccProfile(file, { attach: false }).raw().toBuffer();
   });
 
+interface OutputTexts {
+  readonly placed: PlacedRecipe;
+  readonly xmp: Buffer | undefined;
+}
+
+/** The recipe in its place, and the XMP, without the input's where there is no room for both. */
+function outputTexts(
+  { exif, xmp }: InputMetadata,
+  recipe: Recipe,
+  format: OutputFormat,
+): OutputTexts {
+  const placed = placeRecipe(recipe, { exif, xmp });
+  const packet = outputXmp(xmp, placed.xmp);
+  const isTooLarge = format === 'jpeg' && packet !== undefined && packet.length > maxJpegXmpBytes;
+  return isTooLarge && xmp ? outputTexts({ exif }, recipe, format) : { placed, xmp: packet };
+}
+
 /**
  * @param image sRGB, 8 bits, with or without alpha
- * @returns an image with the pixels in the input's profile, its metadata and the recipe, ready for an encoder
+ * @param format of the output
+ * @returns an image with the pixels in the input's profile, its metadata and the recipe
  * @throws disk_full when the temporary folder cannot take the profile
  */
 export async function keepMetadata(
   image: Sharp,
   size: PixelSize & { channels: 3 | 4 },
-  { profile, exif, xmp }: InputMetadata,
+  metadata: InputMetadata,
   recipe: Recipe,
-): Promise<Sharp> {
+  format: OutputFormat,
+): Promise<ImageWithMetadata> {
+  const { profile, exif } = metadata;
   let source = image;
   if (profile) {
     const pixels = await inProfile(image, profile);
     source = sharp(pixels, { raw: size, limitInputPixels: false });
   }
   const png = await source.png({ compressionLevel: 0, adaptiveFiltering: false }).toBuffer();
-  const [head, body] = [png.subarray(0, pngHeadBytes), png.subarray(pngHeadBytes)];
-  const placed = placeRecipe(recipe, { exif, xmp });
-  const chunks = metadataChunks({
-    profile,
-    exif: exif && outputExif(exif),
-    xmp: outputXmp(xmp, placed.xmp),
-  });
-  const carrier = Buffer.concat([head, ...chunks, body]);
-  return sharp(carrier, { limitInputPixels: false, unlimited: true })
+  const { placed, xmp } = outputTexts(metadata, recipe, format);
+  const isPng = format === 'png';
+  const carrier = withChunks(png, [
+    ...(profile ? [profileChunk(profile)] : []),
+    ...(exif ? [exifChunk(outputExif(exif))] : []),
+    ...(xmp && !isPng ? [xmpChunk(xmp)] : []),
+  ]);
+  const carried = sharp(carrier, { limitInputPixels: false, unlimited: true })
     .keepMetadata()
     .withExifMerge({
       IFD0: placed.exif,
       IFD2: { PixelXDimension: String(size.width), PixelYDimension: String(size.height) },
     });
+  return { image: carried, pngXmp: isPng ? xmp : undefined };
 }

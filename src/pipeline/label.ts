@@ -1,5 +1,6 @@
 /** Labels on a sheet, in dots of our own: no font of the system is needed, and they look the same everywhere. */
 import { glyphDots } from '../jobs/sheet.ts';
+import type { Samples } from './samples.ts';
 
 const rows = (...lines: string[]): readonly string[] => lines;
 
@@ -24,21 +25,15 @@ const glyphs: Readonly<Record<string, readonly string[]>> = {
   m: rows('     ', '     ', '## # ', '# # #', '# # #', '# # #', '# # #'),
 };
 
-/** Interleaved RGB, 8 bits. */
-export interface Sheet {
-  readonly width: number;
-  readonly height: number;
-  readonly data: Uint8ClampedArray;
-}
-
 /**
  * Draws in black.
+ * @param sheet RGB
  * @param text of the characters above; others are blank
  * @param at top left corner
  * @param dot pixels per dot
  */
 export function drawLabel(
-  sheet: Sheet,
+  sheet: Samples,
   text: string,
   at: { x: number; y: number },
   dot: number,
@@ -53,7 +48,7 @@ export function drawLabel(
   }
 }
 
-function drawDot({ data, width, height }: Sheet, left: number, top: number, dot: number): void {
+function drawDot({ data, width, height }: Samples, left: number, top: number, dot: number): void {
   for (let y = top; y < Math.min(top + dot, height); y++) {
     const from = 3 * (y * width + left);
     data.fill(0, from, from + 3 * Math.min(dot, width - left));

@@ -9,7 +9,7 @@ export interface Recipe {
   readonly description: string;
 }
 
-interface PlacedRecipe {
+export interface PlacedRecipe {
   /** For IFD0. */
   readonly exif: Readonly<Record<string, string>>;
   /** Names in our own namespace. */

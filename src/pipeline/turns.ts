@@ -3,33 +3,8 @@
  * in the stages that hold image-sized float buffers: peak memory is that of one large image, whatever
  * number of jobs is in flight, and two large jobs end no later than side by side.
  */
-
+import { Fifo } from '../fifo.ts';
 import type { PixelSize } from '../jobs/output-size.ts';
-import { unlessAborted } from '../waits.ts';
-
-/** One at a time, first come first served. */
-export class Fifo {
-  #last: Promise<unknown> = Promise.resolve();
-
-  /**
-   * @throws the reason of the signal, when it aborts in the queue; or whatever `work` throws
-   */
-  async take<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
-    const previous = this.#last;
-    let leave: () => void = () => undefined;
-    const own = new Promise<void>((resolve) => {
-      leave = resolve;
-    });
-    // Who gives up in the queue must not let the next one pass before its turn.
-    this.#last = Promise.all([previous, own]);
-    try {
-      await unlessAborted(previous, signal);
-      return await work();
-    } finally {
-      leave();
-    }
-  }
-}
 
 /** From this output size on (2048²) an image is large: about 50 MB per float copy, and more in latents. */
 const largePixels = 4_194_304;

@@ -4,7 +4,7 @@
  */
 import type { Evaluations } from '../jobs/job.ts';
 import type { UpscaleParams } from '../jobs/params.ts';
-import { fixColors } from './color-fix/color-fix.ts';
+import { prepareColorFix } from './color-fix/color-fix.ts';
 import { subtractResidual } from './combine.ts';
 import { decodeLatents } from './decode-latents.ts';
 import { encodeImage } from './encode-image.ts';
@@ -19,6 +19,7 @@ import {
   type UpscaleContext,
   type UpscaleResult,
 } from './run.ts';
+import { Samples } from './samples.ts';
 import { largeImages } from './turns.ts';
 
 /**
@@ -44,20 +45,22 @@ export async function upscale(
 
 /**
  * The stages between decoding and encoding the file. Image-sized buffers are released as soon as they are dead.
- * @returns [3,H,W] of the output's size, sRGB in about [0,1]
+ * @returns sRGB of the output's size, with room for the input's alpha
  */
-async function restore(run: Run): Promise<{ superRes: Planar; evaluations: Evaluations }> {
+async function restore(run: Run): Promise<{ superRes: Samples; evaluations: Evaluations }> {
   const { model, input, geometry, control } = run;
   // Lazy: its rows are computed where they are read, so its time is part of the stages that read it.
   const resampled = new Resampled(input.rgb, geometry.output);
   const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
   if (run.colorfix === 'none') input.rgb.release();
   const evaluations = await control.stage('predict_residual', () => restoreLatents(latents, run));
-  const superRes = await control.stage('decode_latents', () =>
-    decodeLatents(latents, geometry, model, control),
+  const superRes = new Samples(geometry.output, input.alpha ? 4 : 3);
+  const colors = prepareColorFix(superRes, resampled, run);
+  await control.stage('decode_latents', () =>
+    decodeLatents(latents, colors.decoded, model, control),
   );
   latents.release();
-  await control.stage('color_fix', () => fixColors(superRes, resampled, run));
+  await control.stage('color_fix', () => colors.finish());
   input.rgb.release();
   return { superRes, evaluations };
 }

@@ -2,6 +2,7 @@
 import { connect, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { Problem } from '../../src/errors.ts';
+import { sharp } from '../../src/images/sharp-policy.ts';
 import { metrics } from '../../src/metrics.ts';
 import { startApi, type TestApi } from '../support/api.ts';
 import { expectContract } from '../support/contract.ts';
@@ -177,6 +178,32 @@ describe('uploads beyond UPLOADS_IN_FLIGHT_MEGABYTES', () => {
       expect(await held()).toBe(0);
     }
   });
+});
+
+test('an upload that waits to be looked at goes when its client leaves', async () => {
+  let release: () => void = () => undefined;
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  // As many as are decoded at once, and they take their time.
+  const decode = vi.spyOn(sharp.prototype, 'toBuffer').mockImplementation(async () => {
+    await released;
+    return Buffer.alloc(0);
+  });
+  const first = [postPng(), postPng()];
+  await expect.poll(() => decode.mock.calls.length).toBe(2);
+  const leave = leavingClient(api.port, [sized(png.length), png]);
+  await holds(3 * png.length);
+  await leave();
+  await holds(2 * png.length);
+  const next = postPng();
+  await holds(3 * png.length);
+  release();
+  expect((await Promise.all([...first, next])).map(({ status }) => status)).toEqual([
+    202, 202, 202,
+  ]);
+  expect(decode).toHaveBeenCalledTimes(3);
+  expect(await api.queue.counts()).toEqual({ queued: 3, processing: 0 });
 });
 
 test('what is passed on is held no longer, whoever waits for its job', async () => {

@@ -12,6 +12,7 @@ import { mapProperties } from '../map-properties.ts';
 import { problemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
 import { readMaps } from '../upload.ts';
+import { whileConnected } from '../while-connected.ts';
 
 const { pix, sem, format, quality, colorfix, metadata } = upscaleQuerySchema.properties;
 const querySchema = Type.Object(
@@ -83,7 +84,8 @@ export function adjustUpscale(app: App, services: Services): void {
           check: () => checkOutput(data.input, params, MAX_OUTPUT_PIXELS),
           readMaps: async (loan) => {
             const maps = await readMaps(request, reply, { maxBytes: MAX_UPLOAD_BYTES, loan });
-            await inspectMaps(maps, { maxPixels: MAX_INPUT_PIXELS });
+            const limits = { maxPixels: MAX_INPUT_PIXELS };
+            await whileConnected(reply.raw, (signal) => inspectMaps(maps, limits, signal));
             return maps;
           },
         };

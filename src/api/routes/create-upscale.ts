@@ -23,6 +23,7 @@ import { jobProblems, problemResponses } from '../problem-schema.ts';
 import type { AskedJob } from '../request-digest.ts';
 import type { App, Services } from '../services.ts';
 import { readUpload } from '../upload.ts';
+import { whileConnected } from '../while-connected.ts';
 
 const querySchema = Type.Object(
   { ...upscaleQuerySchema.properties, ...jobOptions },
@@ -137,8 +138,11 @@ async function accept(
       fetchImage: imageFetches.for(reply, loan),
     });
     const limits = { maxPixels: config.MAX_INPUT_PIXELS };
-    const { width, height, contentType } = await inspectImage(uploads.image, limits);
-    await inspectMaps(uploads.maps, limits);
+    const { width, height, contentType } = await whileConnected(reply.raw, async (signal) => {
+      const inspected = await inspectImage(uploads.image, limits, signal);
+      await inspectMaps(uploads.maps, limits, signal);
+      return inspected;
+    });
     checkOutput({ width, height }, params, config.MAX_OUTPUT_PIXELS);
     const input = { width, height, bytes: uploads.image.length, content_type: contentType };
     return enterJob(services, request, { uploads, asked, input });

@@ -1,5 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { isRgbOutputProfile, maxProfileBytes } from '../../../src/images/icc-profile.ts';
+import {
+  isRgbInputProfile,
+  isRgbOutputProfile,
+  maxProfileBytes,
+} from '../../../src/images/icc-profile.ts';
 import { inspectImage } from '../../../src/images/inspect-image.ts';
 import { sharp } from '../../../src/images/sharp-policy.ts';
 import { decodeImage } from '../../../src/pipeline/decode-image.ts';
@@ -12,7 +16,7 @@ const matrix = ['rXYZ', 'gXYZ', 'bXYZ', 'rTRC', 'gTRC', 'bTRC'];
 const withTags = (tags: string[], colorSpace?: string): Buffer =>
   profileOf(Object.fromEntries(tags.map((tag) => [tag, Buffer.alloc(4)])), colorSpace);
 
-describe('a profile into which RGB can be brought', () => {
+describe('a profile into which RGB can be brought, or out of which', () => {
   it.each(['srgb', 'p3'])('is that of %s', async (name) => {
     const image = await sharp(await picture(8, 8))
       .withIccProfile(name)
@@ -23,16 +27,19 @@ describe('a profile into which RGB can be brought', () => {
   });
 
   it.each([
-    ['a matrix and curves', withTags(matrix), true],
-    ['a table to the device', withTags(['A2B0', 'B2A0']), true],
-    ['a table from the device, and a matrix', withTags(['A2B0', ...matrix]), true],
-    ['a table from the device only', inputOnlyProfile(), false],
-    ['a matrix without a curve', withTags(matrix.slice(1)), false],
-    ['another colour space', withTags(['B2A0'], 'CMYK'), false],
-    ['no tags', withTags([]), false],
-    ['less than a header', Buffer.alloc(40), false],
-  ])('may have %s', (_what, profile, expected) => {
-    expect(isRgbOutputProfile(profile)).toBe(expected);
+    ['a matrix and curves', withTags(matrix), true, true],
+    ['a table to the device', withTags(['A2B0', 'B2A0']), true, true],
+    ['a table to the device only', withTags(['B2A0']), true, false],
+    ['a table from the device, and a matrix', withTags(['A2B0', ...matrix]), true, true],
+    ['a table from the device only', inputOnlyProfile(), false, true],
+    ['a matrix without a curve', withTags(matrix.slice(0, 5)), false, false],
+    ['a matrix without a colour', withTags(matrix.slice(1)), false, false],
+    ['another colour space', withTags(['A2B0', 'B2A0'], 'CMYK'), false, false],
+    ['no tags', withTags([]), false, false],
+    ['less than a header', Buffer.alloc(40), false, false],
+  ])('may have %s', (_what, profile, isOutput, isInput) => {
+    expect(isRgbOutputProfile(profile)).toBe(isOutput);
+    expect(isRgbInputProfile(profile)).toBe(isInput);
   });
 
   it('is none whose table is cut, whatever its count says', () => {
@@ -40,6 +47,52 @@ describe('a profile into which RGB can be brought', () => {
     profile.writeUInt32BE(0xffffffff, 128);
     expect(isRgbOutputProfile(profile)).toBe(true);
     expect(isRgbOutputProfile(profile.subarray(0, 128 + 4 + 5 * 12 + 11))).toBe(false);
+  });
+});
+
+describe('a curve of nearly linear light', () => {
+  const words = (...values: number[]) => {
+    const data = Buffer.alloc(2 * values.length);
+    for (const [i, value] of values.entries()) data.writeUInt16BE(value, 2 * i);
+    return data;
+  };
+  const samplesOf = (...values: number[]) =>
+    Buffer.concat([Buffer.from('curv\0\0\0\0'), words(0, values.length, ...values)]);
+  const formula = (type: number, ...parameters: number[]) => {
+    const numbers = Buffer.alloc(4 * parameters.length);
+    for (const [i, value] of parameters.entries()) {
+      numbers.writeInt32BE(Math.round(65_536 * value), 4 * i);
+    }
+    return Buffer.concat([Buffer.from('para\0\0\0\0'), words(type, 0), numbers]);
+  };
+  const table = (gamma: number) =>
+    samplesOf(...Array.from({ length: 256 }, (_, i) => Math.round(65_535 * (i / 255) ** gamma)));
+  const sRgb = [1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045];
+
+  it.each([
+    ['no samples', samplesOf(), false],
+    ['the gamma 1.0', samplesOf(256), false],
+    ['the gamma 1.8', samplesOf(461), true],
+    ['two samples', samplesOf(0, 65_535), false],
+    ['a straight table', table(1), false],
+    ['the table of 2.2', table(2.2), true],
+    ['a formula of 1.0', formula(0, 1), false],
+    ['a formula of 2.2', formula(0, 2.2), true],
+    ['a line with an offset', formula(1, 1, 1, 0), false],
+    ['a power with an offset', formula(2, 2.4, 1 / 1.1, 0.1 / 1.1, 0), true],
+    ['that of sRGB', formula(3, 2.4, ...sRgb), true],
+    ['a line below a power', formula(3, 2.4, 1, 0, 1, 0.5), false],
+    ['that of sRGB, with offsets', formula(4, 2.4, ...sRgb, 0, 0), true],
+    ['an unknown formula', formula(5, 1), true],
+    ['less than a formula', formula(0).subarray(0, 10), true],
+    ['a count of samples that are not there', samplesOf(461).subarray(0, 12), false],
+  ])('is none to write with: %s', (_, curve, expected) => {
+    const tags = Object.fromEntries(matrix.map((tag) => [tag, Buffer.alloc(20)]));
+    expect(isRgbOutputProfile(profileOf({ ...tags, rTRC: curve }))).toBe(expected);
+    expect(isRgbInputProfile(profileOf({ ...tags, rTRC: curve }))).toBe(true);
+    expect(isRgbOutputProfile(profileOf({ ...tags, rTRC: curve, B2A0: Buffer.alloc(4) }))).toBe(
+      true,
+    );
   });
 });
 

@@ -130,5 +130,27 @@ describe('decodeImage', () => {
       expect(max).toBeLessThan(8);
       expect(psnr).toBeGreaterThan(50);
     });
+
+    it.each([
+      ['without a curve', (icc: Buffer) => icc.write('junk', icc.indexOf('rTRC', 128), 'latin1')],
+      ['of grey', (icc: Buffer) => icc.write('GRAY', 16, 'latin1')],
+    ])('a profile %s is ignored, in 8 bits as in 16', async (_, spoil) => {
+      const tagged = sharp(gradient, { raw }).withIccProfile('p3').tiff({ compression: 'none' });
+      const file = await tagged.toBuffer();
+      const deep = await sharp(file, { ignoreIcc: true })
+        .toColourspace('rgb16')
+        .keepIccProfile()
+        .tiff({ compression: 'none' })
+        .toBuffer();
+      const stored = await sharp(file, { ignoreIcc: true }).raw().toBuffer();
+      for (const one of [file, deep]) {
+        const { icc = Buffer.alloc(0) } = await sharp(one).metadata();
+        const at = one.indexOf(icc);
+        expect(difference(interleaved(await decode(one), 255), stored).max).toBeGreaterThan(10);
+        spoil(one.subarray(at, at + icc.length));
+        // libvips makes 16 bits of 8 by a shift, so that white is one level less.
+        expect(difference(interleaved(await decode(one), 255), stored).max).toBeLessThan(1);
+      }
+    });
   });
 });

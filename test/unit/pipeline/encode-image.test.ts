@@ -6,7 +6,7 @@ import { sharp } from '../../../src/images/sharp-policy.ts';
 import { type OutputFormat, outputFormats } from '../../../src/jobs/params.ts';
 import { software } from '../../../src/package-info.ts';
 import type { Model } from '../../../src/pipeline/model.ts';
-import { withPngChunk } from '../images/samples.ts';
+import { withPngChunk, withProfile } from '../images/samples.ts';
 import { bundlePath, difference, fixturePath, photoPath } from './fixtures.ts';
 import { inputOnlyProfile } from './icc-profiles.ts';
 import { loadOnCpu, picture, pixelsOf, run } from './run.ts';
@@ -136,6 +136,33 @@ describe('metadata=keep', () => {
     const { icc, exif } = await sharp(image).metadata();
     expect(icc).toBeUndefined();
     expect(exif?.toString('latin1')).toContain('A. Photographer');
+  });
+
+  it('drops a profile of linear light, and shadows keep their levels', async () => {
+    // The profile that sharp attaches to sRGB, with its three curves emptied: what has no sample is the identity.
+    const create = { width: 8, height: 8, channels: 3, background: 'grey' } as const;
+    const tagged = await sharp({ create }).withIccProfile('srgb').png().toBuffer();
+    const { icc = Buffer.alloc(0) } = await sharp(tagged).metadata();
+    for (const name of ['rTRC', 'gTRC', 'bTRC']) {
+      const entry = icc.indexOf(name, 128);
+      const at = icc.readUInt32BE(entry + 4);
+      icc.write('curv\0\0\0\0\0\0\0\0', at, 'latin1');
+      icc.writeUInt32BE(12, entry + 8);
+    }
+    // Light in 16 bits that is the levels 0 to 31 of sRGB.
+    const light = Uint16Array.from({ length: 3 * 32 * 16 }, (_, i) => {
+      const value = (Math.floor(i / 3) % 32) / 255;
+      return 65_535 * (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+    });
+    const dark = await sharp(light, { raw: { width: 32, height: 16, channels: 3 } })
+      .toColourspace('rgb16')
+      .png()
+      .toBuffer();
+    const lowRes = withProfile(dark, icc);
+    const params = { ...asStored, scale: 1, metadata: 'keep' } as const;
+    const { image } = await run(lowRes, identity, params);
+    expect((await sharp(image).metadata()).icc).toBeUndefined();
+    expect(new Set(await shown(image)).size).toBeGreaterThan(28);
   });
 
   it('none: nothing of the input is left', async () => {

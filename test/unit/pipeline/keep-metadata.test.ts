@@ -4,10 +4,12 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'v
 import { sharp } from '../../../src/images/sharp-policy.ts';
 import { type OutputFormat, outputFormats } from '../../../src/jobs/params.ts';
 import { software } from '../../../src/package-info.ts';
+import { decodeImage } from '../../../src/pipeline/decode-image.ts';
 import { exifTags, exifText, outputExif } from '../../../src/pipeline/exif.ts';
 import type { Model } from '../../../src/pipeline/model.ts';
+import { RunControl } from '../../../src/pipeline/run-control.ts';
 import { outputXmp } from '../../../src/pipeline/xmp.ts';
-import { withPngChunk } from '../images/samples.ts';
+import { pngChunk, withPngChunk } from '../images/samples.ts';
 import { bundlePath, fixturePath } from './fixtures.ts';
 import { loadOnCpu, picture, run } from './run.ts';
 
@@ -154,6 +156,65 @@ describe('the recipe beside what the owner wrote', () => {
     const second = await kept(exifBlock([[exifTags.imageDescription, caption]]), stale, 'png');
     expect(second.xmp.match(/pisa:Recipe/g)).toHaveLength(1);
     expect(ownRecipe(second.xmp)).toMatch(recipe);
+  });
+});
+
+describe('XMP for which a JPEG has no room', () => {
+  const captioned = (bytes: number) => {
+    const [head, tail] = [
+      '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:description>',
+      '</dc:description></rdf:Description></rdf:RDF></x:xmpmeta>',
+    ];
+    return head + 'x'.repeat(bytes - head.length - tail.length) + tail;
+  };
+
+  it('is left out, and the recipe is where it would be without', async () => {
+    const after = await kept(undefined, captioned(70_000), 'jpeg');
+    expect([after.xmp, after.software]).toEqual(['', software]);
+    expect(after.caption).toMatch(recipe);
+    const exif = exifBlock([[exifTags.imageDescription, caption]]);
+    const beside = await kept(exif, captioned(70_000), 'jpeg');
+    expect(beside.caption).toBe(caption);
+    expect(ownRecipe(beside.xmp)).toMatch(recipe);
+    expect(beside.xmp).not.toContain('xxx');
+  });
+
+  it('begins where libvips leaves it out', async () => {
+    const { length } = (await kept(undefined, captioned(50_000), 'jpeg')).xmp;
+    const most = captioned(50_000 + 60_000 - length);
+    expect((await kept(undefined, most, 'jpeg')).xmp).toHaveLength(60_000);
+    const after = await kept(undefined, captioned(most.length + 1), 'jpeg');
+    expect([after.xmp, after.caption]).toEqual(['', expect.stringMatching(recipe)]);
+  });
+
+  it.each(['png', 'webp', 'avif'] as const)('is kept in a %s', async (format) => {
+    const { xmp } = await kept(undefined, captioned(70_000), format);
+    expect(xmp.length).toBeGreaterThan(70_000);
+    expect(ownRecipe(xmp)).toMatch(recipe);
+  });
+});
+
+describe('XMP in a PNG', () => {
+  const packet = (words: string) =>
+    `<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" dc:title="${words}"/></rdf:RDF></x:xmpmeta>`;
+
+  it('is one chunk of UTF-8 that is not compressed, and nothing else changes', async () => {
+    const { image } = await kept(undefined, packet('Zürich, 東京'), 'png');
+    const png = Buffer.from(image);
+    const chunk = pngChunk('iTXt', xmpChunk(packet('Zürich, 東京')));
+    expect(png.subarray(33, 33 + chunk.length)).toEqual(chunk);
+    expect(png.includes('zTXt')).toBe(false);
+    const plain = await kept(undefined, undefined, 'png');
+    expect(Buffer.concat([png.subarray(0, 33), png.subarray(33 + chunk.length)])).toEqual(
+      plain.image,
+    );
+  });
+
+  it('is read again, also above what would be read of a compressed one', async () => {
+    const long = packet('ü'.repeat(600_000));
+    const { image } = await kept(undefined, long, 'png');
+    const { metadata } = await decodeImage(image, { maxPixels: 1e6 }, new RunControl());
+    expect(metadata.xmp?.toString()).toBe(long);
   });
 });
 

@@ -147,6 +147,39 @@ describe('a heat map', () => {
     expect((await descriptionOf(doubled.image)).brightest).toBeCloseTo(2 * Number(brightest), 4);
   });
 
+  it('is as bright as what is seen, whatever the padding has', async () => {
+    const tensors = new Map<string, Uint8Array>();
+    const kept = {
+      maxBytes: 1e9,
+      read: async (name: string) => tensors.get(name),
+      write: (name: string, bytes: Uint8Array) => void tensors.set(name, bytes),
+    };
+    const lowRes = await picture(37, 30);
+    const brightest = async () => {
+      const { image } = await heatmap(lowRes, params, { ...context, kept });
+      return (await descriptionOf(image)).brightest;
+    };
+    // The second run reads what the first has kept, to the precision of float16.
+    await brightest();
+    const before = await brightest();
+    // 48 channels of float16 behind the fingerprint: of 20 × 16 cells, 19 × 15 are of the output's 74 × 60 pixels.
+    const [columns, cells] = [20, 20 * 16];
+    const bytes = tensors.get('eps_pisa') ?? expect.fail('no residual was kept');
+    const residual = new Uint16Array(bytes.buffer, 32);
+    expect(residual).toHaveLength(48 * cells);
+    const raise = (isRaised: (x: number, y: number) => boolean) => {
+      for (const i of residual.keys()) {
+        const cell = i % cells;
+        // 1024 in float16.
+        if (isRaised(cell % columns, Math.floor(cell / columns))) residual[i] = 0x6400;
+      }
+    };
+    raise((x, y) => x >= 19 || y >= 15);
+    expect(await brightest()).toBe(before);
+    raise((x, y) => x === 18 && y === 14);
+    expect(await brightest()).toBeGreaterThan(1000);
+  });
+
   it('is black without semantics, and where a map takes them away', async () => {
     const none = await pixelsOf((await heatmap(photo, { ...params, sem: 0 }, context)).image);
     expect(Math.max(...none.data)).toBe(0);

@@ -1,0 +1,42 @@
+/** A picture in memory as the encoders take it: interleaved, 8 bits. */
+import type { PixelSize } from '../jobs/output-size.ts';
+import type { PixelRun, PixelSink } from './pixel-sink.ts';
+import type { Region } from './planar.ts';
+
+/** [height, width, channels], black until something is put into it. */
+export class Samples implements PixelSink {
+  readonly width: number;
+  readonly height: number;
+  readonly channels: 3 | 4;
+  #data: Uint8ClampedArray | undefined;
+
+  /** @param channels 4 leaves room for alpha */
+  constructor({ width, height }: PixelSize, channels: 3 | 4 = 3) {
+    this.width = width;
+    this.height = height;
+    this.channels = channels;
+  }
+
+  /** Made when it is first used: a colour fix has its float planes until then, and what came before them can go. */
+  get data(): Uint8ClampedArray {
+    this.#data ??= new Uint8ClampedArray(this.channels * this.width * this.height);
+    return this.#data;
+  }
+
+  put(y: number, x: number, { values, start, stride, length }: PixelRun): void {
+    const { data, channels } = this;
+    let to = channels * (y * this.width + x);
+    // A clamped array rounds (ties to even) and clips on assignment.
+    for (let red = start; red < start + length; red++) {
+      data[to] = 255 * (values[red] as number);
+      data[to + 1] = 255 * (values[red + stride] as number);
+      data[to + 2] = 255 * (values[red + 2 * stride] as number);
+      to += channels;
+    }
+  }
+
+  /** A rectangle of it, for pixels that are counted from its own corner. */
+  part({ y, x, width, height }: Region): PixelSink {
+    return { width, height, put: (row, column, run) => this.put(y + row, x + column, run) };
+  }
+}
