@@ -287,6 +287,12 @@ export const settings = {
     120,
     'Time in which a whole request must have arrived, upload included.',
   ),
+  KEEP_ALIVE_SECONDS: integer(
+    1,
+    7200,
+    72,
+    'Time for which the API keeps a connection open on which no request is under way. Behind a load balancer or a proxy: longer than that keeps its own to the API (docs/operations.md).',
+  ),
   EVENTS_HEARTBEAT_SECONDS: integer(
     1,
     120,
@@ -333,7 +339,7 @@ export const settings = {
     1,
     1_048_576,
     512,
-    'Size of all results that were copied from stored ones (RESULT_CACHE) and have not expired. No API key has more than half of it. Beyond that a request is not answered from a stored result: it is a job in the queue.',
+    'Size of all results that were copied from stored ones (RESULT_CACHE) and have not expired, and of what Redis keeps of their jobs: 2 kB, or 6 kB and more with a webhook. No API key has more than half of it. Beyond that a request is not answered from a stored result: it is a job in the queue.',
   ),
   IDEMPOTENCY_KEY_SECONDS: integer(
     60,

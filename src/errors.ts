@@ -9,7 +9,7 @@ interface CatalogueEntry {
   readonly status: number;
   /** Short, constant, human-readable. The particular case goes into `detail`. */
   readonly title: string;
-  /** True when the same request may succeed later, so a queue may try again. */
+  /** True when the same request may succeed later: Retry-After says so, and of a job the queue tries again by itself. */
   readonly retryable: boolean;
 }
 
@@ -29,8 +29,8 @@ export const errorCatalogue = {
   job_not_found: entry(404, 'No such job'),
   method_not_allowed: entry(405, 'The route does not take this method'),
   not_acceptable: entry(406, 'None of the accepted types can be produced'),
-  request_timeout: entry(408, 'The request took too long to arrive'),
-  job_not_finished: entry(409, 'The job has not finished'),
+  request_timeout: entry(408, 'The request took too long to arrive', true),
+  job_not_finished: entry(409, 'The job has not finished', true),
   job_has_no_result: entry(409, 'The job ended without a result'),
   canceled: entry(409, 'The job was canceled'),
   input_expired: entry(410, 'The uploaded image has expired'),
@@ -43,7 +43,7 @@ export const errorCatalogue = {
   animated_image: entry(422, 'The image has more than one frame or page'),
   unknown_model: entry(422, 'No such model'),
   url_not_allowed: entry(422, 'The URL may not be reached from here'),
-  image_url_failed: entry(422, 'The image could not be fetched from its URL'),
+  image_url_failed: entry(422, 'The image could not be fetched from its URL', true),
   unsupported_output: entry(422, 'The output format cannot hold this image'),
   idempotency_key_reused: entry(422, 'The Idempotency-Key belongs to another request'),
   queue_full: entry(429, 'The queue is full', true),

@@ -13,6 +13,9 @@ import { sendResult } from './send-result.ts';
 import type { Services } from './services.ts';
 import { whenClosed } from './when-closed.ts';
 
+/** How often to ask how a job stands, where neither a wait, the events nor a webhook tells. */
+const pollSeconds = 1;
+
 const jobContent = { 'application/json': { schema: { $ref: 'Job#' } } };
 const jobHeaders = {
   Location: { type: 'string', description: 'The job.' },
@@ -30,7 +33,10 @@ export const jobResponses = {
   },
   202: {
     description: 'The job is accepted and has not ended.',
-    headers: jobHeaders,
+    headers: {
+      ...jobHeaders,
+      'Retry-After': { type: 'integer', description: 'Seconds, until `Location` is asked.' },
+    },
     content: jobContent,
   },
 };
@@ -102,5 +108,6 @@ async function answer(
   if (plan.kind === 'image' && isSucceeded(job)) return sendResult(services, reply, job);
   // The worker has logged it; here it is an answer like any other.
   if (plan.kind === 'image' && job.error) return sendProblem(reply, job.error);
-  return reply.code(isFinal(job.status) ? 200 : 202).send(toJobObject(job));
+  if (!isFinal(job.status)) reply.code(202).header('retry-after', String(pollSeconds));
+  return reply.send(toJobObject(job));
 }

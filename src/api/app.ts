@@ -82,6 +82,7 @@ export async function buildApp({
     routerOptions: { maxParamLength },
     requestTimeout,
     connectionTimeout: longestSilenceMs(config),
+    keepAliveTimeout: config.KEEP_ALIVE_SECONDS * 1000,
     http: {
       headersTimeout: Math.min(headersTimeoutMs, requestTimeout),
       connectionsCheckingInterval: timeoutCheckMs,

@@ -37,7 +37,7 @@ export const jobHeaderSchema = {
     type: 'string',
     pattern: '^[!-~]{1,255}$',
     description:
-      'Makes a retry safe: a request with the same key, image and parameters gets the same job for IDEMPOTENCY_KEY_SECONDS, and `Idempotency-Replayed: true`.',
+      'Makes a retry safe: a request with the same key, image and parameters gets the same job for IDEMPOTENCY_KEY_SECONDS, and `Idempotency-Replayed: true`; a new job where that one failed with a code that may succeed when tried again.',
   },
 };
 
@@ -136,7 +136,9 @@ export async function enterJob(
     ...(request.span ? { traceparent: request.span.traceparent } : {}),
   };
   const reused =
-    outcome === 'miss' ? await queue.reuse(id, uploads, data, reuseOptions(config)) : undefined;
+    outcome === 'miss'
+      ? await queue.reuse(id, uploads, data, reuseOptions(config, key))
+      : undefined;
   const job =
     reused ??
     (await queue.submit(id, uploads, data, {
@@ -149,10 +151,11 @@ export async function enterJob(
   return { job, headers: { 'x-cache': found } };
 }
 
-function reuseOptions(config: Config): ReuseOptions {
+function reuseOptions(config: Config, key: string | undefined): ReuseOptions {
   const maxBytes = config.REUSED_MAX_MEGABYTES * megabyte;
   return {
     keepMaxBytes: config.KEEP_MAX_MEGABYTES * megabyte,
+    keySeconds: key === undefined ? 0 : config.IDEMPOTENCY_KEY_SECONDS,
     maxBytes,
     maxClientBytes: Math.min(maxBytes, shareOf(maxBytes, config)),
   };

@@ -12,7 +12,7 @@ const orNull = <T extends Type.TSchema>(schema: T, description: string) =>
   Type.Unsafe<Type.Static<T> | null>({ anyOf: [schema, { type: 'null' }], description });
 
 const time = () => Type.Unsafe<string>({ type: 'string', format: 'date-time' });
-const path = (description: string) => Type.String({ pattern: '^/upscale/', description });
+const url = (description: string) => Type.String({ format: 'uri-reference', description });
 const milliseconds = (description: string) => Type.Number({ minimum: 0, description });
 
 const imageFacts = {
@@ -77,7 +77,7 @@ export const jobSchema = Type.Object(
       Type.Object(
         {
           ...imageFacts,
-          url: path('Where the image is, until `expires_at`.'),
+          url: url('Where the image is, until `expires_at`.'),
           expires_at: time(),
         },
         strict,
@@ -136,18 +136,23 @@ export const jobSchema = Type.Object(
     ),
     urls: Type.Object(
       {
-        self: path('This object.'),
-        result: path('The image, once the job has succeeded.'),
-        events: path('Its changes, as server-sent events.'),
-        adjust: path('POST to it for the same image at other dials.'),
-        sweep: path('POST to it for a sheet of the same image at many dials.'),
-        heatmap: path('Where detail was invented, as a PNG.'),
-        cancel: path('DELETE it to cancel the job, or to delete it once it has ended.'),
+        self: url('This object.'),
+        result: url('The image, once the job has succeeded.'),
+        events: url('Its changes, as server-sent events.'),
+        adjust: url('POST to it for the same image at other dials.'),
+        sweep: url('POST to it for a sheet of the same image at many dials.'),
+        heatmap: url('Where detail was invented, as a PNG.'),
+        cancel: url('DELETE it to cancel the job, or to delete it once it has ended.'),
       },
       strict,
     ),
   },
-  { $id: 'Job', ...strict, description: 'An upscale job. URLs are relative to this service.' },
+  {
+    $id: 'Job',
+    ...strict,
+    description:
+      'An upscale job. URLs begin with `/upscale/` and are relative to this service; in webhooks they are absolute where PUBLIC_URL is set.',
+  },
 );
 
 export type JobObject = Type.Static<typeof jobSchema>;

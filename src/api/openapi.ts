@@ -5,6 +5,7 @@ import { jobSchema } from './job-object.ts';
 import { problemSchema } from './problem-schema.ts';
 import { modelListSchema } from './routes/list-models.ts';
 import type { App } from './services.ts';
+import { webhooks } from './webhook-schema.ts';
 
 /** Call before any route is registered. */
 export async function registerOpenapi(app: App): Promise<void> {
@@ -18,7 +19,7 @@ export async function registerOpenapi(app: App): Promise<void> {
         description: [
           description,
           '',
-          'Every fault is answered as an RFC 9457 problem object with a stable `code`. A path that does not exist answers `404 not_found`; a method that a path does not take, `405 method_not_allowed` with `Allow`. Parameters that are not documented are refused, not ignored.',
+          'Every fault is answered as an RFC 9457 problem object with a stable `code`. A path that does not exist answers `404 not_found`; a method that a path does not take, `405 method_not_allowed` with `Allow`. Parameters that are not documented are refused, not ignored, but by `/healthz` and `/metrics`.',
           '',
           'Every answer carries `X-Request-Id`: the one of the request, or a new one. The logs of api and worker carry it too.',
         ].join('\n'),
@@ -33,6 +34,7 @@ export async function registerOpenapi(app: App): Promise<void> {
         },
       },
       security: [{}, { bearer: [] }, { apiKey: [] }],
+      webhooks,
       tags: [
         { name: 'upscale', description: 'Upscale images.' },
         { name: 'service', description: 'About the service itself.' },

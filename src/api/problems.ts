@@ -2,22 +2,29 @@
  * The one place where errors become answers. Whatever goes wrong in a request (our own AppError, a fault
  * that Fastify found, one on the bare connection) leaves as RFC 9457 `application/problem+json`.
  */
-import { STATUS_CODES } from 'node:http';
+import { randomUUID } from 'node:crypto';
+import { type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { ConnectionError, FastifyError, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import { AppError, type ErrorCode, toAppError, toProblem } from '../errors.ts';
 import { metrics } from '../metrics.ts';
 import { problemContentType } from './problem-schema.ts';
+import { requestIdHeader } from './request-log.ts';
 import type { App } from './services.ts';
 
 /** What a retryable error asks for when it names no time of its own. */
 const defaultRetryAfterSeconds = 5;
 
+/** Seconds for Retry-After; undefined: the same would come again, or nobody knows when it would not (500). */
+function retryAfterOf({ retryable, status, retryAfterSeconds }: AppError): number | undefined {
+  const usual = retryable && status !== 500 ? defaultRetryAfterSeconds : undefined;
+  return retryAfterSeconds ?? usual;
+}
+
 export function sendProblem(reply: FastifyReply, error: AppError): FastifyReply {
-  if (error.retryAfterSeconds !== undefined || (error.retryable && error.status !== 500)) {
-    reply.header('retry-after', String(error.retryAfterSeconds ?? defaultRetryAfterSeconds));
-  }
+  const retryAfter = retryAfterOf(error);
+  if (retryAfter !== undefined) reply.header('retry-after', String(retryAfter));
   if (error.status === 401) reply.header('www-authenticate', 'Bearer realm="pisa-serve"');
   return reply
     .code(error.status)
@@ -124,6 +131,8 @@ export function answerFrameworkError(
   reply: FastifyReply,
 ): void {
   const detail = shorten(error.message);
+  // No hook has run, so what they put into every answer is put here.
+  reply.headers({ [requestIdHeader]: request.id, 'x-content-type-options': 'nosniff' });
   answerFault(new AppError('malformed_request', detail, { cause: error }), request, reply);
 }
 
@@ -134,12 +143,15 @@ const lingerMs = 500;
 export function clientErrorHandler(log: Logger) {
   return (error: ConnectionError, socket: Socket): void => {
     // The client has gone, or an answer is on its way already: nothing that we write would be understood.
-    if (error.code === 'ECONNRESET' || !socket.writable || answering(socket)) {
+    const response = responseOn(socket);
+    if (error.code === 'ECONNRESET' || !socket.writable || response?.headersSent) {
       socket.destroy();
       return;
     }
     const appError = fromConnection(error);
-    log.info({ code: appError.code, reason: error.code }, 'connection refused');
+    const retryAfter = retryAfterOf(appError);
+    const id = response?.getHeader(requestIdHeader) ?? randomUUID();
+    log.info({ request: id, code: appError.code, reason: error.code }, 'connection refused');
     const body = JSON.stringify(toProblem(appError));
     socket.end(
       [
@@ -148,6 +160,8 @@ export function clientErrorHandler(log: Logger) {
         `Content-Length: ${Buffer.byteLength(body)}`,
         'Cache-Control: no-store',
         'X-Content-Type-Options: nosniff',
+        `X-Request-Id: ${id}`,
+        ...(retryAfter === undefined ? [] : [`Retry-After: ${retryAfter}`]),
         'Connection: close',
         '',
         body,
@@ -158,10 +172,9 @@ export function clientErrorHandler(log: Logger) {
   };
 }
 
-/** True when a response's head has been written on this socket; Node keeps the response there. */
-function answering(socket: Socket): boolean {
-  const current = (socket as { _httpMessage?: { headersSent: boolean } | null })._httpMessage;
-  return current?.headersSent === true;
+/** The response to the request that is under way on this socket, where Node keeps it; undefined: none. */
+function responseOn(socket: Socket): ServerResponse | undefined {
+  return (socket as { _httpMessage?: ServerResponse | null })._httpMessage ?? undefined;
 }
 
 function fromConnection(error: ConnectionError): AppError {

@@ -5,7 +5,7 @@ import { metrics } from '../metrics.ts';
 import { traceOf } from '../tracing/tracing.ts';
 import type { App } from './services.ts';
 
-const requestIdHeader = 'x-request-id';
+export const requestIdHeader = 'x-request-id';
 
 /** The client's own id when it can be logged as it is, else a new one. */
 export function requestId(raw: Pick<IncomingMessage, 'headers'>): string {
@@ -18,7 +18,8 @@ export const quietRoutes = new Set(['/healthz', '/readyz', '/metrics']);
 
 export function registerRequestLog(app: App): void {
   app.addHook('onRequest', async (request, reply) => {
-    reply.header(requestIdHeader, request.id);
+    // On the bare response, where a fault of the connection finds it (`clientErrorHandler`).
+    reply.raw.setHeader(requestIdHeader, request.id);
   });
   app.addHook('onResponse', async (request, reply) => {
     const route = request.is404 ? 'unmatched' : (request.routeOptions.url ?? 'unmatched');

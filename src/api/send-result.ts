@@ -32,8 +32,16 @@ export async function sendResult(
 ): Promise<FastifyReply> {
   const { client } = reply.request;
   results.take(client);
-  whenClosed(reply.raw, () => results.giveBack(client));
-  const bytes = await openResult(store, job, reply.request.method === 'HEAD');
+  let bytes: Readable | undefined;
+  let hasLeft = false;
+  whenClosed(reply.raw, () => {
+    hasLeft = true;
+    results.giveBack(client);
+    // Fastify does so as well, but never hears of a response that waited behind another one on its connection.
+    bytes?.destroy();
+  });
+  bytes = await openResult(store, job, reply.request.method === 'HEAD');
+  if (hasLeft) bytes.destroy();
   // From here on the head has gone out: all that is left is to cut the connection, which Fastify does.
   bytes.once('error', (err) => reply.log.warn({ err, job: job.id }, 'result broken off'));
   return reply.code(200).headers(resultHeaders(job)).send(bytes);

@@ -3,7 +3,7 @@
  * from the URL that a JSON body names. Bytes are counted as they arrive, so no request makes us hold more than the limit,
  * nor all together more than the budget.
  */
-import type { IncomingMessage } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { AppError, expected } from '../errors.ts';
 import { announcesBody, discardRest } from './unread-body.ts';
@@ -73,7 +73,7 @@ export async function readMaps(
 ): Promise<Upload['maps']> {
   const { headers } = request;
   if (!announcesBody(headers)) return {};
-  const mediaType = (headers['content-type'] ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? '';
+  const mediaType = mediaTypeOf(headers);
   if (mediaType !== 'multipart/form-data') {
     const wanted = `no body, or multipart/form-data with ${Object.values(mapFields).join(' and ')},`;
     const detail = expected(wanted, 'the body', mediaType || 'no Content-Type');
@@ -84,6 +84,20 @@ export async function readMaps(
   const names = Object.values(mapFields);
   return toMaps(await readForm(request.raw, headers, { maxBytes, names, check }));
 }
+
+/**
+ * For a route that takes no body: what is in one would be ignored, and its sender not know.
+ * @throws unsupported_media_type
+ */
+export function refuseBody({ headers }: Pick<FastifyRequest, 'headers'>, instead: string): void {
+  if (!announcesBody(headers)) return;
+  const detail = expected('none', 'the body', mediaTypeOf(headers) || 'one without a Content-Type');
+  throw new AppError('unsupported_media_type', `${detail}. ${instead}`);
+}
+
+/** In lower case; empty: the headers name none. */
+const mediaTypeOf = (headers: IncomingHttpHeaders): string =>
+  (headers['content-type'] ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? '';
 
 interface BodyBounds {
   /** Most bytes of the body. */
@@ -143,7 +157,7 @@ function checkHeaders({ headers }: FastifyRequest): string {
       `${expected('no Content-Encoding', 'the body', encoding)}. Send the image as it is.`,
     );
   }
-  const mediaType = (headers['content-type'] ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? '';
+  const mediaType = mediaTypeOf(headers);
   if (mediaType === '' && !announcesBody(headers)) {
     throw new AppError('missing_image', `There is no body. Send ${bodyKinds}.`);
   }

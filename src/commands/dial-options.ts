@@ -36,8 +36,7 @@ export function dialOptions(): Option[] {
     const option = new Option(`--${name} <${value}>`, `${text}${range}`);
     if (isNumber) option.argParser(numberIn(minimum, maximum, schema.type === 'integer'));
     if (schema.enum) option.choices(schema.enum);
-    // Without --format the ending of the output decides.
-    if (name !== 'format' && schema.default !== undefined) option.default(schema.default);
+    if (schema.default !== undefined) option.default(schema.default);
     return option;
   });
 }

@@ -7,6 +7,7 @@ import { type ApiServer, startServer } from '../api/server.ts';
 import { type Config, otlpProtocol } from '../config.ts';
 import { AppError } from '../errors.ts';
 import { UpscaleQueue } from '../jobs/queue.ts';
+import { explainForbidden } from '../jobs/redis.ts';
 import { createLogger } from '../logging/logger.ts';
 import { registry } from '../metrics.ts';
 import { packageRoot, software, version } from '../package-info.ts';
@@ -97,7 +98,12 @@ async function run(
   const closers: Closer[] = [await traced(serviceName, logger)];
   const { SHUTDOWN_DELAY_SECONDS, SHUTDOWN_GRACE_SECONDS } = config;
   const stopped = untilSignal(logger, SHUTDOWN_DELAY_SECONDS + SHUTDOWN_GRACE_SECONDS);
-  const started = start(closers).then(() => 'started' as const);
+  const started = start(closers).then(
+    () => 'started' as const,
+    (error: unknown) => {
+      throw explainForbidden(error);
+    },
+  );
   try {
     // A signal during the start ends it too.
     if ((await Promise.race([started, stopped])) === 'started') await stopped;

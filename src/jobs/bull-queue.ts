@@ -8,8 +8,14 @@ import type { Redis } from 'ioredis';
 import { AppError } from '../errors.ts';
 import { within } from '../waits.ts';
 import { type UpscaleJobData, type UpscaleJobResult, upscaleQueueName } from './job.ts';
-import type { UpscaleJob } from './job-snapshot.ts';
-import { type DeliveryQueue, deliveryData, type Webhook, webhookQueueName } from './webhook.ts';
+import type { JobSnapshot, UpscaleJob } from './job-snapshot.ts';
+import {
+  type DeliveryQueue,
+  deliveryData,
+  endedJob,
+  type Webhook,
+  webhookQueueName,
+} from './webhook.ts';
 
 type UpscaleBullQueue = Queue<UpscaleJobData, UpscaleJobResult>;
 
@@ -28,6 +34,8 @@ export class BullQueue {
   readonly #open: () => void;
   readonly #keep: KeepRecords;
   #queues: Queues | undefined;
+  /** Why they could not be opened when that was tried last. */
+  #fault: Error | undefined;
   #opened: Promise<void>;
   #resolveOpened: () => void = () => {};
 
@@ -58,8 +66,9 @@ export class BullQueue {
           this.#resolveOpened();
         },
         (error: Error) => {
-          // Redis went away in between: the next `ready` tries again.
+          // Redis went away in between: the next `ready` tries again. Or it is none for us: so does whoever asks next.
           opening = false;
+          this.#fault = error;
           onError(error);
           closeQueues(queues).catch(() => {});
         },
@@ -116,12 +125,12 @@ export class BullQueue {
   }
 
   /**
-   * Adds the delivery of a job that has ended already.
+   * Adds the delivery of a job that has ended already. It says how, since it may be delivered when that is forgotten.
    * @throws redis_unavailable until Redis has been reached once
    */
-  async addDelivery(id: string, webhook: Webhook, job: UpscaleJobData): Promise<void> {
-    const options = this.#deliveryOptions(id, webhook);
-    await this.deliveries().add('deliver', deliveryData(webhook, job), options);
+  async addDelivery(job: JobSnapshot, webhook: Webhook): Promise<void> {
+    const data = { ...deliveryData(webhook, job.data), ended: endedJob(job) };
+    await this.deliveries().add('deliver', data, this.#deliveryOptions(job.id, webhook));
   }
 
   #deliveryOptions(id: string, { attempts }: Webhook): JobsOptions {
@@ -136,9 +145,10 @@ export class BullQueue {
 
   #get(): Queues {
     if (this.#queues) return this.#queues;
+    if (this.#redis.status === 'ready') this.#open();
     throw new AppError(
       'redis_unavailable',
-      'The queue has not been reached yet. Try again in a few seconds.',
+      `The queue has not been reached yet${this.#because()}. Try again in a few seconds.`,
       { retryAfterSeconds: 5 },
     );
   }
@@ -146,9 +156,15 @@ export class BullQueue {
   /** @throws redis_unavailable when Redis is not reached within `timeoutMs` */
   async ready(timeoutMs: number): Promise<void> {
     if (await within(this.#opened, timeoutMs)) return;
-    throw new AppError('redis_unavailable', `Redis did not answer within ${timeoutMs} ms.`, {
-      retryAfterSeconds: 5,
-    });
+    throw new AppError(
+      'redis_unavailable',
+      `Redis did not answer within ${timeoutMs} ms${this.#because()}.`,
+      { retryAfterSeconds: 5 },
+    );
+  }
+
+  #because(): string {
+    return this.#fault ? ` (${this.#fault.message})` : '';
   }
 
   async close(): Promise<void> {

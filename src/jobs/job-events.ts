@@ -6,6 +6,7 @@ import { EventEmitter } from 'node:events';
 import { QueueEvents } from 'bullmq';
 import type { Redis } from 'ioredis';
 import { within } from '../waits.ts';
+import { bullConnection } from './bull-connection.ts';
 import { type Progress, upscaleQueueName } from './job.ts';
 import { connectRedis } from './redis.ts';
 
@@ -27,7 +28,7 @@ export class JobEvents {
 
   constructor(redisUrl: string, onError: (error: Error) => void) {
     this.#redis = connectRedis(redisUrl, 'consumer', onError);
-    this.#stream = new QueueEvents(upscaleQueueName, { connection: this.#redis });
+    this.#stream = new QueueEvents(upscaleQueueName, { connection: bullConnection(redisUrl) });
     this.#stream.on('error', onError);
     for (const name of eventNames) {
       this.#stream.on(name, ({ jobId }: { jobId: string }) => {

@@ -14,7 +14,7 @@ import {
   type UpscaleJob,
 } from './job-snapshot.ts';
 import { dropObjects } from './kept-objects.ts';
-import { copyOf, forgetCopy } from './reused-bytes.ts';
+import { copyOf, forgetReuse, recordOf } from './reused-bytes.ts';
 import { forgetResult, reuseRecords } from './stored-results.ts';
 import { recordEnd } from './webhook.ts';
 
@@ -143,10 +143,12 @@ export class JobRemoval {
     const late = await lookup.get(heatmap);
     if (late && late.status !== 'canceled') await this.remove(heatmap);
     // One that has not been delivered yet keeps its record, which says what to deliver.
-    if (delivery?.finishedOn) await delivery.remove();
+    const isTold = delivery === undefined || Boolean(delivery.finishedOn);
+    if (isTold) await delivery?.remove();
     if (ended.result) {
       await forgetResult(redis, id, ended.data, ended.result);
-      if (ended.reused) await forgetCopy(redis, copyOf(id, ended.data, ended.result));
+      const gone = [copyOf(id, ended.result), ...(isTold ? [recordOf(id, ended.data)] : [])];
+      if (ended.reused) await forgetReuse(redis, ended.data, gone);
     }
     await cancelRecords.delete(redis, id);
     await reuseRecords.delete(redis, id);

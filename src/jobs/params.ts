@@ -62,9 +62,9 @@ export const upscaleQuerySchema = Type.Object(
       }),
     ),
     format: Type.Optional(
+      // No `default`: a client that fills defaults in would overrule its own Accept.
       oneOf(outputFormats, {
-        default: upscaleDefaults.format,
-        description: 'Type of the output image.',
+        description: `Type of the output image. Default: what Accept names, else ${upscaleDefaults.format}.`,
       }),
     ),
     quality: Type.Optional(

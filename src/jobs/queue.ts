@@ -6,12 +6,12 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Redis } from 'ioredis';
 import { AppError } from '../errors.ts';
-import { deleteObjects, type ObjectStore } from '../storage/object-store.ts';
+import { deleteObjects, longestSweepMs, type ObjectStore } from '../storage/object-store.ts';
 import { startSpan } from '../tracing/tracing.ts';
 import { within } from '../waits.ts';
 import { BullQueue } from './bull-queue.ts';
 import { ClientLimits } from './client-limits.ts';
-import { bindKey, type IdempotencyClaim, isKeyBound, readBinding } from './idempotency.ts';
+import { bindKey, type IdempotencyClaim, readBinding, rebindKey } from './idempotency.ts';
 import {
   inputTtlSeconds,
   type KeptObject,
@@ -25,7 +25,7 @@ import { JobLookup } from './job-lookup.ts';
 import { JobRemoval, type RemoveOutcome } from './job-removal.ts';
 import { isFinal, type JobSnapshot, snapshotOfReuseRecord } from './job-snapshot.ts';
 import { JobWatches, type WatchListener } from './job-watches.ts';
-import { keepObjects } from './kept-objects.ts';
+import { forgetKept, keepObjects } from './kept-objects.ts';
 import { PutOffDeliveries } from './put-off-deliveries.ts';
 import {
   countJobs,
@@ -33,8 +33,15 @@ import {
   type QueueCounts,
   type QueueObservation,
 } from './queue-observation.ts';
-import { checkDatabase, connectRedis, orUnavailable } from './redis.ts';
-import { admitCopy, copyOf, forgetCopy, type ReuseBounds, reuseRecordTtl } from './reused-bytes.ts';
+import { checkRedis, connectRedis, orUnavailable, tryOut } from './redis.ts';
+import {
+  admitReuse,
+  copyOf,
+  forgetReuse,
+  type ReuseBounds,
+  recordOf,
+  reuseRecordTtl,
+} from './reused-bytes.ts';
 import { findResult, reuseRecords } from './stored-results.ts';
 import { newDelivery } from './webhook.ts';
 import {
@@ -71,6 +78,8 @@ interface SubmitOptions {
 export interface ReuseOptions extends ReuseBounds {
   /** Of all that is kept for other dials. 0: nothing is. */
   keepMaxBytes: number;
+  /** For so long an Idempotency-Key is bound to the job. 0: none is. */
+  keySeconds: number;
 }
 
 const pingAgainMs = 100;
@@ -80,6 +89,10 @@ const recordMarginSeconds = 86_400;
 const batchPriority = 10;
 /** With Redis away there is nothing to end in order. */
 const closeLimitMs = 1000;
+
+/** True when it failed for what may have passed since. */
+const mayBeTriedAgain = (job: JobSnapshot | undefined): boolean =>
+  job?.status === 'failed' && job.error?.retryable === true;
 
 /** Every method but `waitFor` and `watch` throws `redis_unavailable` when Redis is away. */
 export class UpscaleQueue {
@@ -95,6 +108,7 @@ export class UpscaleQueue {
   readonly #watches: JobWatches;
   readonly #store: ObjectStore;
   readonly #recordTtlSeconds: number;
+  #hasAccepted = false;
 
   constructor({ redisUrl, store, resultTtlSeconds, onError = () => {} }: UpscaleQueueOptions) {
     this.#store = store;
@@ -127,7 +141,7 @@ export class UpscaleQueue {
     // It was ready once; after an absence, until it answers again.
     for (;;) {
       try {
-        return await this.#reach();
+        return await orUnavailable(() => checkRedis(this.#redis));
       } catch (error) {
         const isHopeless = error instanceof AppError && error.code === 'invalid_config';
         if (isHopeless || Date.now() > deadline) throw error;
@@ -136,9 +150,15 @@ export class UpscaleQueue {
     }
   }
 
-  async #reach(): Promise<void> {
-    await this.ping();
-    await orUnavailable(() => checkDatabase(this.#redis));
+  /**
+   * Resolves once jobs can be accepted, and from then on whatever happens to Redis: where it is full or away for all, no
+   * other instance is better.
+   */
+  async accepts(): Promise<void> {
+    if (this.#hasAccepted) return;
+    this.#bull.get();
+    await orUnavailable(() => tryOut(this.#redis));
+    this.#hasAccepted = true;
   }
 
   /** One round trip. */
@@ -230,9 +250,10 @@ export class UpscaleQueue {
     return job;
   }
 
-  /** True when a request with this key has come before. */
+  /** True when a request with this key has come before, and its job is the answer to the next one. */
   async isClaimed(claim: Pick<IdempotencyClaim, 'client' | 'key'>): Promise<boolean> {
-    return orUnavailable(() => isKeyBound(this.#redis, claim));
+    const bound = await orUnavailable(() => readBinding(this.#redis, claim));
+    return bound !== undefined && !mayBeTriedAgain(await this.get(bound.id));
   }
 
   /** The job of a request with this key that came before in the same words. */
@@ -246,7 +267,7 @@ export class UpscaleQueue {
 
   /**
    * Binds an idempotency key to a job id.
-   * @param newId for the job if the key is new
+   * @param newId for the job if the key is new, or its job has failed for what may have passed
    * @returns the id that the job has or must get, and the job if there is one
    * @throws idempotency_key_reused when the key is bound to another request
    */
@@ -267,14 +288,19 @@ export class UpscaleQueue {
       );
     }
     const job = id === newId ? undefined : await this.get(id);
+    if (mayBeTriedAgain(job)) {
+      const change = { from: id, to: newId };
+      await orUnavailable(() => rebindKey(this.#redis, claim, change, ttlSeconds));
+      return this.claim(claim, newId, ttlSeconds);
+    }
+    // Who answered it from a stored result may have ended, or lost Redis, before its webhook was queued.
     return job ? { id, job: await orUnavailable(() => this.#tellOf(job)) } : { id };
   }
 
-  /** Who answered it from a stored result may have ended, or lost Redis, before its webhook was queued. */
+  /** Adds the webhook of a job that was answered from a stored result, unless it is there. */
   async #tellOf(job: JobSnapshot): Promise<JobSnapshot> {
-    const { id, data, reused, webhook } = job;
-    if (!reused || !data.webhook || webhook) return job;
-    await this.#bull.addDelivery(id, data.webhook, data);
+    if (!job.reused || !job.data.webhook || job.webhook) return job;
+    await this.#bull.addDelivery(job, job.data.webhook);
     return this.#lookup.withWebhook(job);
   }
 
@@ -288,7 +314,7 @@ export class UpscaleQueue {
     id: string,
     uploads: JobUploads,
     data: UpscaleJobData,
-    { keepMaxBytes, ...bounds }: ReuseOptions,
+    { keepMaxBytes, keySeconds, ...bounds }: ReuseOptions,
   ): Promise<JobSnapshot | undefined> {
     return orUnavailable(async () => {
       const model = await findModel(this.#redis, data.params.model);
@@ -299,23 +325,30 @@ export class UpscaleQueue {
       if (!result) return undefined;
       const createdAt = Date.now();
       const expiresAt = createdAt + data.ttlSeconds * 1000;
-      const copy = copyOf(id, data, result);
-      if (!(await admitCopy(this.#redis, copy, expiresAt, bounds))) return undefined;
+      const recordSeconds = reuseRecordTtl(data.ttlSeconds, keySeconds);
+      // BullMQ keeps a delivery for as long as any job.
+      const heldSeconds = data.webhook
+        ? Math.max(recordSeconds, this.#recordTtlSeconds)
+        : recordSeconds;
+      const counted = [
+        { ...copyOf(id, result), until: expiresAt + longestSweepMs },
+        { ...recordOf(id, data), until: createdAt + heldSeconds * 1000 },
+      ];
+      if (!(await admitReuse(this.#redis, data, counted, bounds))) return undefined;
       const key = outputKey(id);
       let isCopied = false;
       try {
         isCopied = await this.#store.copy(result.output.key, key, data.ttlSeconds);
       } finally {
-        if (!isCopied) await forgetCopy(this.#redis, copy);
+        if (!isCopied) await forgetReuse(this.#redis, data, counted);
       }
       if (!isCopied) return undefined;
       const kept = await this.#keepUploads(uploads, data, { expiresAt, keepMaxBytes });
       const output = { ...result.output, key, expiresAt };
       const record = { data, createdAt, result: { ...result, output, kept } };
-      await reuseRecords.write(this.#redis, id, record, reuseRecordTtl(data.ttlSeconds));
+      await reuseRecords.write(this.#redis, id, record, recordSeconds);
       // It has ended already: told at once. Until both are written the client has no answer, and a retry sees to it.
-      if (data.webhook) await this.#bull.addDelivery(id, data.webhook, data);
-      return this.#lookup.withWebhook(snapshotOfReuseRecord(id, record));
+      return this.#tellOf(snapshotOfReuseRecord(id, record));
     });
   }
 
@@ -335,7 +368,7 @@ export class UpscaleQueue {
     } catch {
       // The image is there: what fails costs later requests their source, not this one its answer.
       const keys = [data.input.key, ...Object.values(data.maps ?? {})];
-      await deleteObjects(this.#store, keys).catch(() => {});
+      await Promise.allSettled([forgetKept(this.#redis, keys), deleteObjects(this.#store, keys)]);
       return [];
     }
   }

@@ -2,7 +2,7 @@
  * How each role connects to Redis. A producer (the api) would rather fail at once than hold a request; a
  * consumer (the supervisor, event streams) waits for Redis to come back, however long that takes.
  */
-import { Redis } from 'ioredis';
+import { type Callback, Redis } from 'ioredis';
 import { AppError } from '../errors.ts';
 
 export type RedisRole = 'producer' | 'consumer';
@@ -116,11 +116,56 @@ function database(text: string): number {
   );
 }
 
+/** What the service does needs these rules of Redis's ACL (docs/operations.md). */
+const neededRules = '~bull:* ~pisa:* &pisa:* +@all -@dangerous';
+
+/**
+ * Tries one command for each thing that Redis can forbid a user: keys, the channel, scripts; and whether it takes writes.
+ * @throws what Redis says
+ */
+export async function tryOut(redis: Redis): Promise<void> {
+  const answers = await redis
+    .pipeline()
+    .set('pisa:probe', '1', 'EX', 60)
+    .exists('bull:probe')
+    .publish('pisa:probe', '')
+    .eval('return 1', 0)
+    .exec();
+  const errors = (answers ?? []).flatMap(([error]) => error ?? []);
+  // A Redis that is full may have more room in a minute; what it forbids it will still forbid.
+  const [first] = errors;
+  if (first) throw errors.find((error) => isForbidden(error)) ?? first;
+}
+
+/**
+ * What a start must not go on without.
+ * @throws invalid_config when Redis has no such database, or forbids its user what the service does
+ */
+export async function checkRedis(redis: Redis): Promise<void> {
+  await checkDatabase(redis);
+  try {
+    await tryOut(redis);
+  } catch (error) {
+    if (error instanceof Error && refusal(error) !== undefined) return;
+    throw explainForbidden(error);
+  }
+}
+
+/** @returns the error; one of what Redis forbids, in words for its operator */
+export function explainForbidden(error: unknown): unknown {
+  if (!isForbidden(error)) return error;
+  return new AppError(
+    'invalid_config',
+    `Redis forbids the user of REDIS_URL what the service does: ${error.message}. It needs the rules ${neededRules} (docs/operations.md).`,
+    { cause: error },
+  );
+}
+
 /**
  * ioredis goes on in database 0 when Redis refuses the one that was asked for: two services would share a queue.
  * @throws invalid_config when Redis has no such database
  */
-export async function checkDatabase(redis: Redis): Promise<void> {
+async function checkDatabase(redis: Redis): Promise<void> {
   const { db = 0 } = redis.options;
   if (db === 0) return;
   try {
@@ -135,6 +180,27 @@ export async function checkDatabase(redis: Redis): Promise<void> {
   }
 }
 
+/** The oldest Redis that we run on: what is assumed of one that must not be asked. */
+const oldestVersion = 'redis_version:6.2.0';
+
+/**
+ * A Redis whose user may be forbidden INFO, as by `-@dangerous`. ioredis and BullMQ ask each connection with it which Redis
+ * this is and whether it has loaded its data.
+ */
+export class TolerantRedis extends Redis {
+  override async info(...args: unknown[]): Promise<string> {
+    const callback = args.at(-1);
+    const isCallback = typeof callback === 'function';
+    const sections = (isCallback ? args.slice(0, -1) : args) as string[];
+    const told = super.info(...sections).catch((error: unknown) => {
+      if (!isForbidden(error)) throw error;
+      return oldestVersion;
+    });
+    if (isCallback) told.then((text) => callback(null, text), callback as Callback<string>);
+    return told;
+  }
+}
+
 /**
  * A connection whose errors do not end the process: ioredis reconnects by itself, and what failed meanwhile
  * reaches the caller as a rejected command.
@@ -146,7 +212,7 @@ export function connectRedis(
   onError: (error: Error) => void = () => {},
   limits?: RedisLimits,
 ): Redis {
-  const redis = new Redis(redisOptions(url, role, limits));
+  const redis = new TolerantRedis(redisOptions(url, role, limits));
   redis.on('error', onError);
   return redis;
 }
@@ -161,22 +227,31 @@ const connectionErrorText =
  */
 const refusedWrite = /\b(?:MISCONF|OOM|READONLY) (.+?)(?:\.?\s*$|\.\s| script: )/;
 
+/** By its ACL. */
+const isForbidden = (error: unknown): error is Error =>
+  error instanceof Error && error.message.startsWith('NOPERM ');
+
 /**
  * Runs a Redis operation of the api.
- * @throws redis_unavailable when Redis is away (or is loading its data) or refuses writes
+ * @throws redis_unavailable when Redis is away (or is loading its data), refuses writes or forbids it
  */
 export async function orUnavailable<T>(operation: () => Promise<T>): Promise<T> {
   try {
     return await operation();
   } catch (error) {
     if (!isRedisFault(error)) throw error;
-    const reason = refusal(error);
+    const reason = isForbidden(error) ? error.message : refusal(error);
+    if (reason === undefined) {
+      throw new AppError(
+        'redis_unavailable',
+        'The queue cannot be reached at the moment. Try again in a few seconds.',
+        { cause: error, retryAfterSeconds: 5 },
+      );
+    }
     throw new AppError(
       'redis_unavailable',
-      reason === undefined
-        ? 'The queue cannot be reached at the moment. Try again in a few seconds.'
-        : `Redis refuses writes: ${reason}. Try again in a minute; its operator has to see to that.`,
-      { cause: error, retryAfterSeconds: reason === undefined ? 5 : 30 },
+      `Redis ${isForbidden(error) ? 'forbids what this takes' : 'refuses writes'}: ${reason}. Try again in a minute; its operator has to see to that.`,
+      { cause: error, retryAfterSeconds: 30 },
     );
   }
 }

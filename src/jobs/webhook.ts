@@ -32,7 +32,10 @@ export interface DeliveryData {
   url: string;
   /** Whose job it is. Absent in deliveries of older versions. */
   client?: string;
-  /** The job as it ended; from the first attempt on, so that every attempt says the same. */
+  /**
+   * The job as it ended, so that every attempt says the same: from the first attempt on, or from the start where it had
+   * ended before.
+   */
   ended?: EndedJob;
   lastFailure?: FailedAttempt;
 }
@@ -49,7 +52,7 @@ export type DeliveryQueue = Queue<DeliveryData, DeliveryResult>;
 /** A snapshot that survives JSON. */
 type EndedJob = Omit<JobSnapshot, 'error' | 'webhook'> & { error?: Failure };
 
-const endedJob = ({ error, webhook: _, ...job }: JobSnapshot): EndedJob => ({
+export const endedJob = ({ error, webhook: _, ...job }: JobSnapshot): EndedJob => ({
   ...job,
   ...(error ? { error: toFailure(error) } : {}),
 });

@@ -62,9 +62,12 @@ export async function reportWorker(redis: Redis, report: WorkerReport): Promise<
     .multi()
     .sadd(workersKey, report.id)
     .set(workerKey(report.id), JSON.stringify(report), 'EX', reportTtlSeconds);
-  // A worker whose devices are down for long must not keep jobs of its models waiting for ever (locateModel).
-  for (const model of isReady(report) ? report.models : []) {
-    transaction.hset(modelsKey, model.name, JSON.stringify({ ...model, seenAt }));
+  for (const model of report.models) {
+    const seen = JSON.stringify({ ...model, seenAt });
+    // One whose devices warm up makes its models known: requests may name them. But where they are down for long, jobs
+    // must not wait for ever (locateModel).
+    if (isReady(report)) transaction.hset(modelsKey, model.name, seen);
+    else transaction.hsetnx(modelsKey, model.name, seen);
   }
   await transaction.exec();
 }
@@ -96,8 +99,8 @@ export async function findModel(redis: Redis, name: string): Promise<ModelSummar
 
 /**
  * Where a model is to be had.
- * @returns `available`: a live worker with a device that is up has it; `seenAt`: when one last said so, epoch ms, 0 for
- *   never
+ * @returns `available`: a live worker with a device that is up has it; `seenAt`: when one last said so or, before that, one
+ *   first made it known, epoch ms, 0 for never
  */
 export async function locateModel(
   redis: Redis,

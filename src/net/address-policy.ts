@@ -42,7 +42,8 @@ export function parseAllowEntry(text: string): AllowEntry | undefined {
 }
 
 /** Ports of other protocols (mail, shells) are not for HTTP, whatever their address. */
-const isOrdinaryPort = (port: number): boolean => port === 80 || port === 443 || port >= 1024;
+export const isOrdinaryPort = (port: number): boolean =>
+  port === 80 || port === 443 || port >= 1024;
 
 /** IPv6 addresses that the registries hand out (RFC 4291, section 2.5.4); all else has a special use. */
 const globalUnicast = ipaddr.parseCIDR('2000::/3') as [ipaddr.IPv6, number];

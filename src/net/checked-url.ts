@@ -1,7 +1,7 @@
 /** A URL from a client, checked as far as that goes without a look-up. Its address is checked when connecting. */
 import { isIP } from 'node:net';
 import { AppError } from '../errors.ts';
-import type { AddressPolicy } from './address-policy.ts';
+import { type AddressPolicy, isOrdinaryPort } from './address-policy.ts';
 
 export const maxUrlLength = 2048;
 
@@ -35,9 +35,10 @@ export function checkUrl(text: string, { policy, plainHttp }: UrlRules): URL {
   const [host, port] = [hostOf(url), portOf(url)];
   const named = policy.listsName(host, port);
   const reach = isIP(host) === 0 ? undefined : policy.reachOf(host, port);
-  if (isIP(host) !== 0 && !named && !reach) throw notPublic();
   // A name may still turn out to be at a listed address: then connecting decides.
   const mayBeListed = named || reach === 'listed' || (isIP(host) === 0 && policy.listsAnyAddress);
+  if (!mayBeListed && !isOrdinaryPort(port)) throw notForHttp(port);
+  if (isIP(host) !== 0 && !named && !reach) throw notPublic();
   if (url.protocol === 'http:' && plainHttp === 'listed' && !mayBeListed) throw needsTls();
   return url;
 }
@@ -51,6 +52,9 @@ export const notPublic = (cause?: unknown): AppError =>
     'The host of this URL was not found or is not at a public address, or its port is not one for HTTP.',
     { cause },
   );
+
+const notForHttp = (port: number): AppError =>
+  refused(`Expected port 80, 443 or one from 1024 on in the URL but received ${port}.`);
 
 export const needsTls = (): AppError =>
   refused('Expected an https:// URL: plain HTTP is for hosts that the operator lists.');

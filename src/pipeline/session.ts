@@ -47,6 +47,15 @@ export interface GraphContract {
 
 /** A context belongs to the process: what breaks it in one session, breaks it for all. */
 const brokenDevices = new Set<string>();
+let onBreak: (fault: AppError) => void = () => undefined;
+
+/**
+ * @param listener told once of each device that breaks: in the async context of whoever ran what broke it, and before
+ *   anybody else can meet the broken device
+ */
+export function whenDeviceBreaks(listener: (fault: AppError) => void): void {
+  onBreak = listener;
+}
 
 type Metadata = ort.InferenceSession.ValueMetadata;
 
@@ -64,9 +73,9 @@ function nativeOptions({ executionProvider, threads, keepsMemory = true }: Sessi
     ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
     executionMode: 'sequential',
     // With it the second run of a shape asks the arena for all its memory anew, as one block: with what the first one, the
-    // warm-up, has taken that is two to three times as much (microsoft/onnxruntime #14477). On a GPU, whose arena gives nothing
-    // back, tiles are planned without it; for WebGPU ONNX Runtime switches it off itself.
-    enableMemPattern: executionProvider === 'cpu',
+    // warm-up, has taken that is up to three times as much (microsoft/onnxruntime #14477). On a CPU it gains no time that
+    // could be measured, on a GPU tiles are planned without it.
+    enableMemPattern: false,
     enableCpuMemArena: keepsMemory,
     graphOptimizationLevel: 'all',
     logSeverityLevel: 3,
@@ -106,11 +115,13 @@ export function asStartFault(error: unknown, provider: ExecutionProvider): unkno
 
 /** A failure of the device that says nothing of the graph: another job, or the same one later, may have more luck. */
 function deviceFault(cause: unknown, device: string): AppError | undefined {
-  if (isBrokenDevice(cause)) {
+  if (!isBrokenDevice(cause)) return isOutOfMemory(cause) ? outOfMemory(device, cause) : undefined;
+  const fault = brokenDevice(device, cause);
+  if (!brokenDevices.has(device)) {
     brokenDevices.add(device);
-    return brokenDevice(device, cause);
+    onBreak(fault);
   }
-  return isOutOfMemory(cause) ? outOfMemory(device, cause) : undefined;
+  return fault;
 }
 
 /** A failure to open a graph: of the device, then or for good, or of the file. */

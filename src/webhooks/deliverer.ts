@@ -7,9 +7,9 @@ import { DelayedError, UnrecoverableError, WaitingError, Worker } from 'bullmq';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { AppError } from '../errors.ts';
+import { bullConnection } from '../jobs/bull-connection.ts';
 import { isFinal } from '../jobs/job-snapshot.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
-import { redisOptions } from '../jobs/redis.ts';
 import {
   type DeliveryData,
   type DeliveryJob,
@@ -86,7 +86,7 @@ export class Deliverer {
       webhookQueueName,
       (job: DeliveryJob, token?: string) => this.#track(this.#process(job, token ?? '')),
       {
-        connection: redisOptions(redisUrl, 'consumer'),
+        connection: bullConnection(redisUrl),
         concurrency: config.WEBHOOKS_IN_FLIGHT,
         lockDuration: times.lockMs,
         stalledInterval: times.stalledCheckMs,

@@ -3,9 +3,10 @@
  * sends it whole jobs, several at once, so that image coding of one overlaps the graph runs of another. A graph
  * run blocks this process's event loop; that is why nobody else depends on it.
  */
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { format } from 'node:util';
 import { AppError, toAppError, toFailure, toldInFull } from '../errors.ts';
-import { asStartFault } from '../pipeline/session.ts';
+import { asStartFault, whenDeviceBreaks } from '../pipeline/session.ts';
 import { openStore } from '../storage/open-store.ts';
 import { traceOf } from '../tracing/tracing.ts';
 import { executionProviderOf, type LoadedModels, openModels } from './loaded-models.ts';
@@ -24,6 +25,8 @@ const progressIntervalMs = 200;
 type Tools = Pick<JobTools, 'models' | 'store' | 'settings'>;
 
 const aborts = new Map<number, AbortController>();
+/** The run for which something is done. */
+const currentRun = new AsyncLocalStorage<number>();
 let tools: Tools | undefined;
 
 const send = (message: FromDevice) => {
@@ -40,6 +43,12 @@ process.on('message', (message: ToDevice) => {
   }
 });
 
+// At once: the run itself first ends its writes, and by then another one may have met the broken device and be blamed for it.
+whenDeviceBreaks((fault) => {
+  const run = currentRun.getStore();
+  if (run !== undefined) sendFailed(run, fault);
+});
+
 // Ctrl-C in a terminal reaches the whole process group. Only the supervisor decides when a device ends.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
 // The supervisor is gone, however it ended: no orphan.
@@ -51,6 +60,7 @@ async function start(settings: DeviceSettings): Promise<void> {
   }, heartbeatIntervalMs);
   try {
     const models = await openModels(settings, (change) => send({ type: 'model', change }));
+    send({ type: 'models', models: models.summaries });
     await preload(models, settings);
     const store = openStore(settings.store, { role: 'consumer', sweep: false });
     tools = { models, store, settings };
@@ -91,19 +101,24 @@ async function runAndTell({ run, id, data }: Extract<ToDevice, { type: 'run' }>)
     log('job begun in the device process');
     if (!tools) throw new Error('A job was sent before the device was ready.');
     const onProgress = throttle(run);
-    begun = startRun(id, data, { ...tools, signal: abort.signal, onProgress });
+    const runTools = { ...tools, signal: abort.signal, onProgress };
+    begun = currentRun.run(run, () => startRun(id, data, runTools));
     const result = await begun.result;
     const { timingsMs, totalMs, evaluations } = result;
     log('job made in the device process', { timingsMs, totalMs, evaluations });
     send({ type: 'done', run, result });
   } catch (thrown) {
     const error: unknown = abort.signal.aborted ? abort.signal.reason : thrown;
-    send({ type: 'failed', run, failure: toFailure(toAppError(error)), ...causeOf(error) });
+    sendFailed(run, error);
   } finally {
     aborts.delete(run);
   }
   await begun?.over;
   send({ type: 'over', run });
+}
+
+function sendFailed(run: number, error: unknown): void {
+  send({ type: 'failed', run, failure: toFailure(toAppError(error)), ...causeOf(error) });
 }
 
 function throttle(run: number): JobTools['onProgress'] {

@@ -54,6 +54,7 @@ const silenceCheckMs = 1000;
 /** Emits `status` also when it takes no more jobs, and whenever one of those ends that it has until it is replaced. */
 export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
   readonly name: string;
+  /** Also while it warms up. */
   models: ModelSummary[] = [];
   status: DeviceStatus = 'starting';
   readonly #options: DeviceOptions;
@@ -201,6 +202,10 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
       this.#onHeartbeat(message.residentBytes);
       return;
     }
+    if (message.type === 'models') {
+      this.models = message.models;
+      return;
+    }
     if (message.type === 'model') {
       this.#loadedModels.note(message.change);
       return;
@@ -213,18 +218,23 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
       this.#jobs.over(message.run);
       return;
     }
+    if (message.type === 'failed') {
+      this.#onFailed(message);
+      return;
+    }
     const job = this.#jobs.get(message.run);
     if (!job) return;
-    if (message.type === 'progress') {
-      job.onProgress(message.progress);
-    } else if (message.type === 'done') {
-      // Told to stop too late: it is done, and whoever stopped it decides what that means.
-      this.#end(message.run, () => job.resolve(message.result));
-    } else {
-      const error = job.stopped ?? this.#failureOf(message);
-      this.#noteDeviceFault(message.failure.code);
-      this.#end(message.run, () => job.reject(error));
-    }
+    if (message.type === 'progress') job.onProgress(message.progress);
+    // Told to stop too late: it is done, and whoever stopped it decides what that means.
+    else this.#end(message.run, () => job.resolve(message.result));
+  }
+
+  #onFailed(message: Extract<MessageOfRun, { type: 'failed' }>): void {
+    const error = this.#failureOf(message);
+    // Also by a run that was stopped and has ended for its job: what it was in the middle of went on.
+    this.#noteDeviceFault(message.failure.code);
+    const job = this.#jobs.get(message.run);
+    if (job) this.#end(message.run, () => job.reject(job.stopped ?? error));
   }
 
   /** Once a device is broken every job on it says so, and the first one alone may have been the reason. */

@@ -41,6 +41,8 @@ export type ToDevice =
   | { type: 'abort'; run: number; failure: Failure };
 
 export type FromDevice =
+  /** What it will have when it is ready. */
+  | { type: 'models'; models: ModelSummary[] }
   | { type: 'ready'; models: ModelSummary[] }
   /** It cannot start; the process exits after this. */
   | { type: 'unusable'; failure: Failure; cause?: string }
@@ -48,6 +50,7 @@ export type FromDevice =
   | { type: 'log'; facts: Record<string, unknown>; message: string }
   | { type: 'progress'; run: number; progress: Progress }
   | { type: 'done'; run: number; result: UpscaleJobResult }
+  /** The first one counts: whoever breaks the device is told of at once, and ends after that. */
   | { type: 'failed'; run: number; failure: Failure; cause?: string }
   /** After `done` or `failed`: nothing of the run goes on. Later only where it was stopped in the middle of something. */
   | { type: 'over'; run: number }

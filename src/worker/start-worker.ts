@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
-import { checkDatabase, connectRedis } from '../jobs/redis.ts';
+import { checkRedis, connectRedis } from '../jobs/redis.ts';
 import {
   reportIntervalMs,
   reportWorker,
@@ -94,7 +94,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   for (const device of devices) device.on('status', reporter.now);
 
   const start = async () => {
-    await Promise.all([checkDatabase(redis), ...devices.map((device) => device.start())]);
+    await Promise.all([checkRedis(redis), ...devices.map((device) => device.start())]);
     await supervisor.start();
     await reporter.now();
   };

@@ -6,6 +6,7 @@ import { DelayedError, UnrecoverableError, WaitingError, Worker } from 'bullmq';
 import type { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import { type AppError, fromFailureText, toAppError, toFailure } from '../errors.ts';
+import { bullConnection } from '../jobs/bull-connection.ts';
 import { cancelChannel, isCanceled } from '../jobs/cancellation.ts';
 import {
   type Progress,
@@ -15,7 +16,7 @@ import {
   upscaleQueueName,
 } from '../jobs/job.ts';
 import { canceledError, type UpscaleJob } from '../jobs/job-snapshot.ts';
-import { connectRedis, redisOptions } from '../jobs/redis.ts';
+import { connectRedis } from '../jobs/redis.ts';
 import { metrics } from '../metrics.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import { traceOf } from '../tracing/tracing.ts';
@@ -83,7 +84,7 @@ export class Supervisor {
       upscaleQueueName,
       (job: UpscaleJob, token?: string) => this.#track(job, token ?? ''),
       {
-        connection: redisOptions(redisUrl, 'consumer'),
+        connection: bullConnection(redisUrl),
         autorun: false,
         concurrency: 1,
         lockDuration: locks.lockMs,

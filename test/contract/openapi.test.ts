@@ -13,8 +13,9 @@ import {
   toProblem,
 } from '../../src/errors.ts';
 import { startApi, type TestApi } from '../support/api.ts';
-import { contract, faults, openapiFile } from '../support/contract.ts';
-import { send } from '../support/http.ts';
+import { contract, expectContract, faults, openapiFile } from '../support/contract.ts';
+import { photo } from '../support/hostile-images.ts';
+import { json, send } from '../support/http.ts';
 
 /** These end the process at its start, with a text: they never meet HTTP. */
 const commandFaults: ErrorCode[] = [
@@ -63,13 +64,28 @@ test('openapi.yaml is valid OpenAPI 3.1', async () => {
   expect(validator.version).toBe('3.1');
 });
 
+test('a client that fills defaults in asks for nothing else: Accept decides of the format', async () => {
+  const parameters = contract.paths['/upscale']?.post?.parameters ?? [];
+  const filled = parameters.flatMap(({ name, in: place, schema }): [string, string][] =>
+    place === 'query' && schema?.default !== undefined ? [[name, String(schema.default)]] : [],
+  );
+  expect(filled).toContainEqual(['scale', '4']);
+  const answer = await send(`${api.url}/upscale?${new URLSearchParams(filled)}`, {
+    method: 'POST',
+    headers: { accept: 'image/webp', prefer: 'wait=0', 'content-type': 'image/png' },
+    body: new Uint8Array(await photo('png')),
+  });
+  expectContract(answer, 'createUpscale');
+  expect(json(answer)).toMatchObject({ params: { format: 'webp' } });
+});
+
 test('a job made from another has no defaults of its own, and an adjust needs no body', () => {
   const adjust = contract.paths['/upscale/{id}/adjust']?.post;
   expect(adjust?.parameters?.filter(({ schema }) => 'default' in (schema ?? {}))).toEqual([]);
   expect(adjust?.requestBody?.required).toBe(false);
   const sweep = contract.paths['/upscale/{id}/sweep']?.post?.parameters ?? [];
   const withDefault = sweep.filter(({ schema }) => 'default' in (schema ?? {}));
-  expect(withDefault.map(({ name }) => name)).toEqual(['pix', 'sem', 'format']);
+  expect(withDefault.map(({ name }) => name)).toEqual(['pix', 'sem']);
 });
 
 test('openapi.yaml and the router hold the same routes', async () => {

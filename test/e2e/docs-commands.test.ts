@@ -16,6 +16,7 @@ import {
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
+import { Validator } from '@seriousme/openapi-schema-validator';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type RunningService, root, startService } from './service.ts';
 
@@ -100,6 +101,17 @@ test.each(pages)('every link of $name leads somewhere', ({ name, text }) => {
     .filter((target) => !/^https?:/.test(target))
     .filter((target) => !existsSync(path.join(root, path.dirname(name), target)));
   expect(missing).toEqual([]);
+});
+
+test('the document for generated clients is valid, and has the form alone', async () => {
+  const { line = '' } = commands.find((command) => command.line.endsWith('upscale-api.json')) ?? {};
+  const here = line.replace('http://127.0.0.1:8080', service.url);
+  await run('bash', ['-c', `set -o pipefail; ${here}`], { cwd: folder });
+  const document = JSON.parse(readFileSync(path.join(folder, 'upscale-api.json'), 'utf8'));
+  const { valid, errors } = await new Validator().validate(document);
+  expect([valid, errors ?? []]).toEqual([true, []]);
+  const { content } = document.paths['/upscale'].post.requestBody;
+  expect(Object.keys(content)).toEqual(['multipart/form-data']);
 });
 
 // Lines of a page build on each other (ID=…), so they run in order, in one shell per page.

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import type { UpscaleJobData } from '../../src/jobs/job.ts';
 import { metrics } from '../../src/metrics.ts';
 import type { RunningWorker } from '../../src/worker/start-worker.ts';
@@ -119,6 +119,21 @@ test('a job for a model that was named waits while workers had it lately, and no
   await bench.redis.client.hset('pisa:models', 'blur', JSON.stringify(seenLongAgo));
   await takeNow(id);
   expect(await bench.ended(id)).toMatchObject({ error: { code: 'unknown_model' } });
+});
+
+test('a model is known while the first worker that has it warms up, and its jobs wait for it', async () => {
+  vi.stubEnv('TEST_BUILD', build.folder);
+  const warming = await bench.startWorker(
+    { MODEL: 'blur', MODELS_DIR: path.join(models, 'only-blur') },
+    { deviceProgram: path.join(root, 'test/support/warming-device.mjs') },
+  );
+  vi.unstubAllEnvs();
+  const known = async () => (await bench.queue.models()).map(({ name }) => name);
+  await expect.poll(known, { timeout: 60_000 }).toEqual(['blur']);
+  await startWorkerWith('identity');
+  const id = await submitInVain({ isDefaultModel: false });
+  expect(await bench.queue.get(id)).toMatchObject({ status: 'queued' });
+  await warming.close();
 });
 
 test('a job that was given back keeps its priority, and comes after those that wait', async () => {

@@ -86,6 +86,8 @@ async function start(
       postForm(`/upscale${query}`, 'createUpscale', parts),
     adjustForm: (id: string, parts: Part[], query = '') =>
       postForm(`/upscale/${id}/adjust${query}`, 'adjustUpscale', parts),
+    sweepForm: (id: string, parts: Part[]) =>
+      postForm(`/upscale/${id}/sweep`, 'sweepUpscale', parts),
     upscale: async (image: Uint8Array, query = ''): Promise<JobObject> =>
       json(await post(`/upscale${query}`, 'createUpscale', image)),
     adjust: (id: string, query = '', headers: Record<string, string> = {}) =>
@@ -426,6 +428,19 @@ describe('strength maps', () => {
       requestFingerprint(those, asked, {}),
     ]);
     expect(new Set(digests).size).toBe(8);
+  });
+
+  test('a sweep takes no body: a map in it would be ignored', async () => {
+    const { upscale, sweepForm } = service;
+    const first = await upscale(image, '?pix=1&sem=1&scale=2');
+    const refused = await sweepForm(first.id, [file('sem_map', await map(255))]);
+    expect([refused.status, json<Problem>(refused)]).toEqual([
+      415,
+      expect.objectContaining({
+        code: 'unsupported_media_type',
+        detail: expect.stringContaining('multipart/form-data'),
+      }),
+    ]);
   });
 
   test('what is no map is refused by name', async () => {

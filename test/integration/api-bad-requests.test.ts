@@ -403,6 +403,22 @@ describe('bad requests', () => {
     expect(JSON.stringify(lines).length).toBeLessThan(maxAnswerBytes);
   });
 
+  test('that end their connection are answered with the id of their request, and logged with it', async () => {
+    const idOf = async (...lines: string[]): Promise<string> => {
+      const pieces = [head('POST /upscale HTTP/1.1', 'Host: x', ...lines), 'some'];
+      const answer = parseRaw(await rawExchange(api.port, pieces));
+      expect(answer.status).toBe(408);
+      return answer.headers.get('x-request-id') ?? '';
+    };
+    const body = ['Content-Type: image/png', 'Content-Length: 1000'];
+    const ids = await Promise.all([idOf('X-Request-Id: mine', ...body), idOf(...body)]);
+    expect(ids[0]).toBe('mine');
+    for (const id of ids) {
+      const lines = api.log.filter(({ request }) => request === id);
+      expect(lines.map(({ msg }) => msg)).toContain('connection refused');
+    }
+  });
+
   test('name the place of each fault', async () => {
     const answer = await postImage(png, '?pix=x&sem=3&foo~/bar=1');
     const { errors } = json<{ errors: { pointer: string }[] }>(answer);

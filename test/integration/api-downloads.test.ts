@@ -86,6 +86,28 @@ test('are read no further once their client has left', async () => {
   await expect.poll(() => opened[0]?.destroyed).toBe(true);
 });
 
+test.each(['before', 'after'])(
+  'that wait behind another one on their connection are read no further once their client has left, %s they were opened',
+  async (when) => {
+    const opened = streamed();
+    const socket = await download();
+    const firstIsOver = () => expect.poll(() => opened[0]?.destroyed).toBe(true);
+    const open = vi.mocked(api.store.stream);
+    const stream = open.getMockImplementation();
+    open.mockImplementationOnce(async (key) => {
+      if (when === 'before') await firstIsOver();
+      return stream?.(key);
+    });
+    socket.write(`GET /upscale/${id}/result HTTP/1.1\r\nHost: x\r\n\r\n`);
+    await expect.poll(() => open.mock.calls.length).toBe(2);
+    if (when === 'after') await expect.poll(() => opened.length).toBe(2);
+    socket.destroy();
+    await firstIsOver();
+    await expect.poll(() => opened[1]?.destroyed).toBe(true);
+    expect(api.log.filter(({ level }) => level > 40)).toEqual([]);
+  },
+);
+
 test.each(['redis', 'folder'])('of clients that take nothing end, from a %s', async (kind) => {
   const folder = path.join(api.redis.folder, 'objects');
   const { config, queue, logger } = api;

@@ -1,11 +1,14 @@
 /** Requests that come twice: retries with an Idempotency-Key, and equal requests answered from the stored result. */
+import { randomBytes } from 'node:crypto';
+import { UnrecoverableError, Worker } from 'bullmq';
 import pino from 'pino';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { JobObject } from '../../src/api/job-object.ts';
 import { type ApiServer, startServer } from '../../src/api/server.ts';
 import { AppError, type Problem } from '../../src/errors.ts';
-import { inputKey, outputKey } from '../../src/jobs/job.ts';
-import { admitCopy, forgetCopy } from '../../src/jobs/reused-bytes.ts';
+import { inputKey, outputKey, upscaleQueueName } from '../../src/jobs/job.ts';
+import { redisOptions } from '../../src/jobs/redis.ts';
+import { admitReuse, forgetReuse } from '../../src/jobs/reused-bytes.ts';
 import { metrics } from '../../src/metrics.ts';
 import { FolderStore } from '../../src/storage/folder-store.ts';
 import { startApi, type TestApi } from '../support/api.ts';
@@ -16,6 +19,7 @@ import { type Answer, form, json, send } from '../support/http.ts';
 import { openStream } from '../support/sse.ts';
 import { startWorkerBench, type WorkerBench, workerConfig } from '../support/worker.ts';
 
+const webhookSecret = `whsec_${randomBytes(32).toString('base64')}`;
 let png: Buffer;
 let other: Buffer;
 beforeAll(async () => {
@@ -41,7 +45,11 @@ const postTo = async (
 describe('Idempotency-Key', () => {
   let api: TestApi;
   beforeEach(async () => {
-    api = await startApi({ MAX_QUEUE_LENGTH: '3' });
+    api = await startApi({
+      MAX_QUEUE_LENGTH: '3',
+      WEBHOOK_SECRET: webhookSecret,
+      WEBHOOK_ALLOWED_HOSTS: '127.0.0.1',
+    });
   });
   afterEach(async () => {
     vi.restoreAllMocks();
@@ -107,6 +115,60 @@ describe('Idempotency-Key', () => {
     expect(idOf(await post('a'))).toBe(idOf(first));
   });
 
+  /** Lets the jobs that wait fail as a worker does. */
+  async function failAll(...jobs: Answer[]): Promise<void> {
+    const failures = ['disk_full', 'unknown_model'].map((code) => JSON.stringify({ code }));
+    const worker = new Worker(
+      upscaleQueueName,
+      async ({ data }) => {
+        throw new UnrecoverableError(failures[data.params.sem === 0.5 ? 1 : 0]);
+      },
+      { connection: redisOptions(api.redis.url, 'consumer') },
+    );
+    for (const job of jobs) {
+      await expect.poll(async () => (await api.queue.get(idOf(job)))?.status).toBe('failed');
+    }
+    await worker.close();
+  }
+
+  test('a job that failed for what may have passed gives way to one new one, however many retry', async () => {
+    const query = `?webhook=${encodeURIComponent('http://127.0.0.1:9/')}`;
+    const first = await post('a', query);
+    await failAll(first);
+    const answers = await Promise.all(Array.from({ length: 20 }, () => post('a', query)));
+    const ids = new Set(answers.map(idOf));
+    expect([ids.size, ids.has(idOf(first))]).toEqual([1, false]);
+    expect(await api.queue.counts()).toEqual({ queued: 1, processing: 0 });
+    expect(idOf(await post('a', query))).toBe([...ids][0]);
+    // Each is told of by itself.
+    expect(await api.queue.get(idOf(first))).toMatchObject({
+      status: 'failed',
+      error: { code: 'disk_full' },
+      webhook: { status: 'pending' },
+    });
+    expect(await api.queue.get([...ids][0] ?? '')).toMatchObject({
+      status: 'queued',
+      webhook: { status: 'pending' },
+    });
+    const reused = await post('a', query, other);
+    expect(json<Problem>(reused).code).toBe('idempotency_key_reused');
+  });
+
+  test('a job that failed for good stays the answer', async () => {
+    const first = await post('a', '?sem=0.5');
+    await failAll(first);
+    const again = await post('a', '?sem=0.5');
+    expect(again.headers.get('idempotency-replayed')).toBe('true');
+    expect(json<JobObject>(again)).toMatchObject({ id: idOf(first), status: 'failed' });
+  });
+
+  test('a new job in place of one that failed needs room as any other', async () => {
+    const first = await post('a');
+    await failAll(first);
+    for (const key of ['b', 'c', 'd']) await post(key);
+    expect((await post('a')).status).toBe(429);
+  });
+
   test('a canceled job stays the answer, a refused request binds nothing', async () => {
     const first = await post('a');
     await send(`${api.url}/upscale/${idOf(first)}`, { method: 'DELETE' });
@@ -147,7 +209,12 @@ describe('the result cache', () => {
     await worker.ready;
     const start = (cache: string) =>
       startServer({
-        config: workerConfig({ PORT: '0', RESULT_CACHE: cache }),
+        config: workerConfig({
+          PORT: '0',
+          RESULT_CACHE: cache,
+          WEBHOOK_SECRET: webhookSecret,
+          WEBHOOK_ALLOWED_HOSTS: '127.0.0.1',
+        }),
         queue: bench.queue,
         store: bench.store,
         logger: pino({ level: 'silent' }),
@@ -264,9 +331,10 @@ describe('the result cache', () => {
     expect(bytes).toBe(Math.max(made.output?.bytes ?? 0, 4096) + 2048);
     await remove(first);
     expect(await taken()).toBe(before);
-    const others = { id: 'others', client: 'rival', bytes: maxBytes - before - 2 * bytes + 1 };
-    const bounds = { maxBytes, maxClientBytes: maxBytes };
-    expect(await admitCopy(redis.client, others, Date.now() + 60_000, bounds)).toBe(true);
+    const others = { name: 'others', bytes: maxBytes - before - 2 * bytes + 1 };
+    const counted = [{ ...others, until: Date.now() + 60_000 }];
+    const [rival, bounds] = [{ client: 'rival' }, { maxBytes, maxClientBytes: maxBytes }];
+    expect(await admitReuse(redis.client, rival, counted, bounds)).toBe(true);
     const hit = await post(query);
     expect(hit.headers.get('x-cache')).toBe('hit');
 
@@ -282,7 +350,7 @@ describe('the result cache', () => {
     await remove(json<JobObject>(hit));
     expect(await taken()).toBe(maxBytes - 2 * bytes + 1);
     expect((await post(query)).headers.get('x-cache')).toBe('hit');
-    await forgetCopy(redis.client, others);
+    await forgetReuse(redis.client, rival, [others]);
   });
 
   test('a copy that cannot be made takes no room', async () => {
@@ -311,6 +379,67 @@ describe('the result cache', () => {
       expect(left, `ttl=${ttl}`).toBeGreaterThan((known ?? 0) - 10);
       expect(left, `ttl=${ttl}`).toBeLessThanOrEqual(known ?? 0);
     }
+  });
+
+  test('its job is known for as long as a key leads to it', async () => {
+    const made = json<JobObject>(await post('?sem=0.76'));
+    await noted(made.id);
+    const hit = await post('?sem=0.76&ttl=1', { 'idempotency-key': crypto.randomUUID() });
+    expect(hit.headers.get('x-cache')).toBe('hit');
+    const left = await bench.redis.client.ttl(`pisa:reused:${json<JobObject>(hit).id}`);
+    expect(left).toBeGreaterThan(86_400 - 10);
+  });
+
+  test('what it leaves is counted for as long as it is there', async () => {
+    const { redis } = bench;
+    const made = json<JobObject>(await post('?sem=0.77'));
+    await noted(made.id);
+    /** Bytes, and seconds from its creation, of what is counted for a job. */
+    const counted = async ({ id, created_at }: JobObject): Promise<Record<string, unknown>> => {
+      const members = await redis.client.zrange('pisa:copies:until', 0, '-1');
+      const ours = members.filter((member) => member.startsWith(id));
+      const facts = ours.map(async (member) => {
+        const [name = '', bytes] = member.split(' ');
+        const until = Number(await redis.client.zscore('pisa:copies:until', member));
+        return [name.slice(id.length), [Number(bytes), (until - Date.parse(created_at)) / 1000]];
+      });
+      return Object.fromEntries(await Promise.all(facts));
+    };
+    const plain = json<JobObject>(await post('?sem=0.77&ttl=1'));
+    const copy = Math.max(made.output?.bytes ?? 0, 4096);
+    // The longest sweep of a store is ten minutes; the `resultTtlSeconds` of the bench are an hour.
+    expect(await counted(plain)).toEqual({ '': [copy, 601], ':record': [2048, 3601] });
+    const url = 'https://127.0.0.1:9/';
+    const told = json<JobObject>(await post(`?sem=0.77&ttl=1&webhook=${encodeURIComponent(url)}`));
+    const record = 2048 + 4096 + 3 * url.length;
+    expect(await counted(told)).toEqual({ '': [copy, 601], ':record': [record, 25 * 3600] });
+    const remove = ({ urls }: JobObject) =>
+      send(`${server.url}${urls.cancel}`, { method: 'DELETE' });
+    await Promise.all([remove(plain), remove(told)]);
+    expect(await counted(plain)).toEqual({});
+    // Its webhook has not been delivered yet.
+    expect(await counted(told)).toEqual({ ':record': [record, 25 * 3600] });
+    const delivery = await redis.client.memory('USAGE', `bull:webhooks:${told.id}`);
+    expect(delivery).toBeLessThan(record);
+  });
+
+  test('uploads that it keeps no more are counted no more', async () => {
+    const made = json<JobObject>(await post('?sem=0.78'));
+    await noted(made.id);
+    // What had to go for them cannot be deleted.
+    await bench.redis.client.zadd('pisa:kept:used', 1, 'input/old');
+    await bench.redis.client.zadd('pisa:kept:expires', Date.now() + 60_000, 'input/old');
+    await bench.redis.client.hset('pisa:kept:bytes', 'input/old', 512_000_000);
+    await bench.redis.client.incrby('pisa:kept:total', 512_000_000);
+    const away = new AppError('storage_unavailable', 'The storage is away.');
+    const remove = vi.spyOn(FolderStore.prototype, 'delete').mockRejectedValueOnce(away);
+    const hit = await post('?sem=0.78');
+    expect(hit.headers.get('x-cache')).toBe('hit');
+    expect(remove).toHaveBeenCalledWith('input/old');
+    remove.mockRestore();
+    const kept = await bench.redis.client.hkeys('pisa:kept:bytes');
+    expect(kept).toContain(inputKey(made.id));
+    expect(kept).not.toContain(inputKey(json<JobObject>(hit).id));
   });
 
   test('a result that has gone meanwhile takes no room', async () => {

@@ -23,7 +23,11 @@ type DnsRest = [DnsAnswer] | [{ all?: boolean }, DnsAnswer];
 let api: TestApi;
 let png: Buffer;
 beforeEach(async () => {
-  api = await startApi({ MAX_QUEUE_LENGTH: '2', MAX_WAIT_SECONDS: '30' });
+  api = await startApi({
+    MAX_QUEUE_LENGTH: '2',
+    MAX_WAIT_SECONDS: '30',
+    KEEP_ALIVE_SECONDS: '7200',
+  });
   png = await photo('png', 24, 16);
 });
 afterEach(async () => {
@@ -328,4 +332,14 @@ describe('while shutting down', () => {
     expect(answer.headers.get('retry-after')).toBe('1');
     await closed;
   });
+});
+
+test('a connection without a request is kept for KEEP_ALIVE_SECONDS, and ends with the api', async () => {
+  const socket = connect(api.port, '127.0.0.1');
+  socket.write('GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n');
+  const [head] = await once(socket, 'data');
+  expect(String(head)).toMatch(/\r\nKeep-Alive: timeout=7200\r\n/);
+  const closed = once(socket.resume(), 'close');
+  await api.server.close();
+  await closed;
 });

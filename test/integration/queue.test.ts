@@ -465,6 +465,26 @@ describe('the worker registry', () => {
     expect(await locateModel(redis.client, 'tiny')).toEqual({ ...up, available: false });
   });
 
+  test('knows the models of a worker that warms up, and for how long they were waited for', async () => {
+    const [model] = report.models;
+    const before = Date.now();
+    const starting = { name: 'cpu', status: 'starting', jobs: 0 } as const;
+    await reportWorker(redis.client, { ...report, devices: [starting] });
+    expect(await queue.models()).toEqual([{ ...model, available: true }]);
+    const first = await locateModel(redis.client, 'tiny');
+    expect(first).toEqual({ available: false, seenAt: expect.any(Number) });
+    expect(first.seenAt).toBeGreaterThanOrEqual(before);
+    // It changes nothing of what is known, however often it starts, until it has a device that is ready.
+    const seenLongAgo = JSON.stringify({ ...model, seenAt: 1 });
+    await redis.client.hset('pisa:models', 'tiny', seenLongAgo);
+    const next = { ...report, models: report.models.map((one) => ({ ...one, version: '2' })) };
+    await reportWorker(redis.client, { ...next, devices: [starting] });
+    expect(await redis.client.hget('pisa:models', 'tiny')).toBe(seenLongAgo);
+    await reportWorker(redis.client, next);
+    expect((await queue.models())[0]?.version).toBe('2');
+    expect((await locateModel(redis.client, 'tiny')).seenAt).toBeGreaterThan(1);
+  });
+
   test('forgets at once a worker that says good-bye', async () => {
     await reportWorker(redis.client, report);
     await reportWorker(redis.client, { ...report, id: 'two' });

@@ -1,10 +1,11 @@
-/** Holds answers against the committed openapi.yaml: status, media type, body, and which problem it may be. */
+/** Holds answers, and webhooks, against the committed openapi.yaml: status, headers, media type, body, and which problem it may be. */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import formats from 'ajv-formats';
 import { expect } from 'vitest';
 import { parse } from 'yaml';
+import { type ErrorCode, errorCatalogue } from '../../src/errors.ts';
 import type { Answer } from './http.ts';
 
 interface Media {
@@ -17,7 +18,11 @@ interface Response {
 }
 export interface Operation {
   operationId: string;
-  parameters?: { name: string; in: string; schema?: Record<string, unknown> }[];
+  parameters?: {
+    name: string;
+    in: string;
+    schema?: Record<string, unknown>;
+  }[];
   requestBody?: { required?: boolean; content: Record<string, Media> };
   responses: Record<string, Response>;
 }
@@ -26,6 +31,7 @@ export const openapiFile = path.resolve(import.meta.dirname, '../../openapi.yaml
 
 export const contract = parse(readFileSync(openapiFile, 'utf8')) as {
   paths: Record<string, Record<string, Operation>>;
+  webhooks: Record<string, Record<string, Operation>>;
   components: { schemas: Record<string, Record<string, unknown>> };
 };
 
@@ -57,21 +63,28 @@ function operationOf(operationId: string): Operation {
 export function expectContract(answer: Answer, operationId: string | undefined): void {
   const type = (answer.headers.get('content-type') ?? '').split(';', 1)[0] ?? '';
   const isProblem = answer.status >= 400;
+  expect(answer.headers.get('x-request-id')).toMatch(/./);
   if (isProblem) {
     expect(type).toBe('application/problem+json');
-    const problem = JSON.parse(answer.body.toString('utf8')) as { code: string; status: number };
+    const problem = JSON.parse(answer.body.toString('utf8')) as { code: ErrorCode; status: number };
     expect(faults({ $ref: '#/components/schemas/Problem' }, problem)).toEqual([]);
     expect(problem.status).toBe(answer.status);
+    const { retryable } = errorCatalogue[problem.code];
+    const asksAgain = answer.headers.has('retry-after');
+    expect(asksAgain, `Retry-After of ${problem.code}`).toBe(retryable && answer.status !== 500);
     if (operationId === undefined) return;
     const documented = operationOf(operationId).responses[String(answer.status)];
     expect(documented?.description, `${operationId} ${answer.status}`).toContain(
       `\`${problem.code}\``,
     );
+    // Others of the same status may ask for it where this one does not.
+    if (asksAgain) expect(documented?.headers).toHaveProperty('Retry-After');
     return;
   }
   if (operationId === undefined) throw new Error('only problems answer what is no operation');
   const documented = operationOf(operationId).responses[String(answer.status)];
   expect(documented, `${operationId} documents no ${answer.status}`).toBeDefined();
+  expect(answer.headers.has('retry-after')).toBe('Retry-After' in (documented?.headers ?? {}));
   const media = documented?.content?.[type];
   if (!documented?.content) {
     expect(answer.body.length).toBe(0);
@@ -81,4 +94,17 @@ export function expectContract(answer: Answer, operationId: string | undefined):
   if (media && type === 'application/json') {
     expect(faults(media.schema, JSON.parse(answer.body.toString('utf8')))).toEqual([]);
   }
+}
+
+/** @param headers as Node gives them: names in lower case */
+export function expectWebhook(headers: Record<string, unknown>, body: string): void {
+  const { parameters = [], requestBody } = contract.webhooks.upscaleEnded?.post ?? {};
+  expect(parameters.map(({ name }) => name)).toContain('webhook-signature');
+  for (const { name, schema = {} } of parameters) {
+    const value = schema.type === 'integer' ? Number(headers[name]) : headers[name];
+    expect(faults(schema, value), name).toEqual([]);
+  }
+  const media = requestBody?.content['application/json'];
+  expect(headers['content-type']).toBe('application/json');
+  expect(faults(media?.schema ?? { not: {} }, JSON.parse(body))).toEqual([]);
 }

@@ -13,6 +13,8 @@ the stable \`code\` of this table, a \`detail\` that says what happened and what
 parameters, \`errors[]\` with a \`pointer\` and a \`detail\` each; of a \`scale\` that is too large for the image also the
 \`maximum\` that would be taken. A failed job carries the same object, without \`errors\`, as its \`error\`.
 
+What may succeed when tried again comes with \`Retry-After\`, in seconds, unless its status is 500.
+
 <!-- Generated from src/errors.ts by \`make docs\`; a test fails on drift. -->
 
 | code | status | title | may succeed when tried again |

@@ -6,10 +6,12 @@
 //   starved  fails for want of the device's memory
 //   broken   finds the device broken
 //   doomed   as busy, and finds it broken after the first one that did
+//   breaking as busy, and breaks it once it has been told to stop
 // With `unusable` as its default model it cannot start, and says so as ONNX Runtime does; with `mute` it says nothing.
 const goingOn = [];
 const deaf = new Set();
 const doomed = [];
+const breaking = new Set();
 
 process.on('disconnect', () => process.exit(0));
 process.on('message', (message) => {
@@ -17,6 +19,7 @@ process.on('message', (message) => {
   if (message.type === 'abort') {
     const { run, failure } = message;
     if (!deaf.has(run)) process.send({ type: 'failed', run, failure });
+    if (breaking.has(run)) fail(run, 'device_lost');
   }
   if (message.type !== 'run') return;
   goingOn.push(message.run);
@@ -25,6 +28,7 @@ process.on('message', (message) => {
     process.send({ type: 'heartbeat', residentBytes: 2e12 });
   }
   if (message.data.requestId === 'doomed') doomed.push(message.run);
+  if (message.data.requestId === 'breaking') breaking.add(message.run);
   if (message.data.requestId === 'starved') fail(message.run, 'out_of_device_memory');
   if (message.data.requestId === 'broken') {
     for (const run of [message.run, ...doomed]) fail(run, 'device_lost');

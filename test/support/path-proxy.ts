@@ -8,13 +8,22 @@ export interface PathProxy {
   stop(): void;
 }
 
-/** @param onAnswer may break an answer off */
+/**
+ * @param onAnswer may break an answer off
+ * @param ownStatus of a page of the proxy itself, which does not ask the service then
+ */
 export async function startProxy(
   target: string,
   onAnswer: (url: string, response: IncomingMessage) => void = () => {},
+  ownStatus: (url: string) => number | undefined = () => undefined,
 ): Promise<PathProxy> {
   const server = createServer((incoming, answer) => {
     const { method = 'GET', headers, url = '' } = incoming;
+    const status = ownStatus(url);
+    if (status !== undefined) {
+      answer.writeHead(status, { 'content-type': 'text/html' }).end('<h1>Bad gateway</h1>');
+      return;
+    }
     const path = url.replace(/^\/photos/, '');
     const outgoing = request(`${target}${path}`, { method, headers }, (response) => {
       answer.writeHead(response.statusCode ?? 502, response.headers);

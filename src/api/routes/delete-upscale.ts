@@ -9,12 +9,12 @@ const schema = {
   tags: ['upscale'],
   summary: 'Cancel or delete a job',
   description:
-    'A job that has not ended is canceled: it reads so at once, and its device is free within one tile. One that has ended is deleted with its images.',
+    'A job that has not ended is canceled: it reads so at once, and its device is free within one tile; until then a further request answers so again. One that has ended is deleted with its images.',
   params: jobParamsSchema,
   querystring: noQuerySchema,
   response: {
     200: {
-      description: 'Canceled.',
+      description: 'Canceled; or canceled before, and its device has not let go of it yet.',
       content: { 'application/json': { schema: { $ref: 'Job#' } } },
     },
     204: { description: 'Deleted.', type: 'null' },

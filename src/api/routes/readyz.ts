@@ -1,6 +1,7 @@
 /**
  * GET /readyz: Redis answers and at least one device takes jobs; with `exclude=devices`, Redis answers; with
- * `exclude=devices,redis`, this instance does not end soon.
+ * `exclude=devices,redis`, this instance does not end soon. Until this instance could accept a job for the first time, that
+ * Redis answers is not enough.
  */
 import Type from 'typebox';
 import { AppError } from '../../errors.ts';
@@ -58,7 +59,9 @@ export function readyz(app: App, { queue, leaving }: Services): void {
       });
     }
     const devices: Record<string, number> = {};
-    const workers = query.exclude === 'devices,redis' ? [] : await queue.workers();
+    const asksRedis = query.exclude !== 'devices,redis';
+    if (asksRedis) await queue.accepts();
+    const workers = asksRedis ? await queue.workers() : [];
     for (const worker of workers) {
       for (const { status } of worker.devices) devices[status] = (devices[status] ?? 0) + 1;
     }

@@ -12,6 +12,7 @@ import { jobParamsSchema } from '../find-job.ts';
 import { asInSource, derivedJobOptions } from '../job-options.ts';
 import { problemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
+import { refuseBody } from '../upload.ts';
 
 const sheetFormat = 'png';
 const sweepDefaults = { pix: '0.5,1,1.5', sem: '0,0.5,1,1.5' };
@@ -44,13 +45,17 @@ const schema = {
   tags: ['upscale'],
   summary: 'The same image at many dials, on one sheet',
   description:
-    'Makes a new job whose image is a contact sheet: a column for each `pix`, a row for each `sem`, labelled. At most SWEEP_MAX_CELLS cells and MAX_OUTPUT_PIXELS pixels. Answers as `POST /upscale` does; `410` once the image is no longer kept.',
+    'Makes a new job whose image is a contact sheet: a column for each `pix`, a row for each `sem`, labelled. It has no body: strength maps are for `adjust`. At most SWEEP_MAX_CELLS cells and MAX_OUTPUT_PIXELS pixels. Answers as `POST /upscale` does; `410` once the image is no longer kept.',
   headers: { type: 'object', properties: jobHeaderSchema },
   params: jobParamsSchema,
   querystring: querySchema,
   response: {
     ...jobResponses,
-    ...problemResponses(...answerDerivedProblems),
+    ...problemResponses(
+      ...answerDerivedProblems,
+      // Of a body.
+      'unsupported_media_type',
+    ),
   },
 };
 
@@ -58,6 +63,7 @@ export function sweepUpscale(app: App, services: Services): void {
   const { config } = services;
   app.post('/upscale/:id/sweep', { schema }, (request, reply) => {
     const { query } = request;
+    refuseBody(request, 'Dials go into the query, and a sweep takes no strength maps.');
     const sweep = readSweep(query.pix, query.sem, config);
     return answerDerived(services, request, reply, {
       query,

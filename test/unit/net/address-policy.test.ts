@@ -48,6 +48,14 @@ test('a refusal says nothing of what is behind the service', () => {
   expect(detailOf('http://127.0.0.1/')).toBe(detailOf('http://10.0.0.1:6379/'));
 });
 
+test('a port of another protocol is named, whatever the host', () => {
+  for (const host of ['93.184.215.14', 'no-such-host.example', '127.0.0.1']) {
+    const url = `http://${host}:25/`;
+    expect(() => checkUrl(url, anywhere())).toThrow(/port 80, 443.* received 25\./);
+    expect(checkUrl(url, anywhere([`${host}:25`]))).toBeInstanceOf(URL);
+  }
+});
+
 test('plain HTTP where only TLS is wanted: for listed hosts alone', () => {
   const rules = (list: string[]) => ({
     policy: new AddressPolicy(list),

@@ -1,11 +1,12 @@
 /** A CUDA context that is broken for good, told from other failures by the words of ONNX Runtime. */
+import { AsyncLocalStorage } from 'node:async_hooks';
 import path from 'node:path';
 import ort from 'onnxruntime-node';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { AppError } from '../../../src/errors.ts';
 import { isBrokenDevice } from '../../../src/pipeline/broken-device.ts';
 import { outOfMemory } from '../../../src/pipeline/out-of-memory.ts';
-import { asStartFault, GraphSession } from '../../../src/pipeline/session.ts';
+import { asStartFault, GraphSession, whenDeviceBreaks } from '../../../src/pipeline/session.ts';
 import { bundlePath } from './fixtures.ts';
 
 const place =
@@ -75,6 +76,18 @@ describe('a graph on a device that is broken', () => {
 
   it('cannot be run: the device is lost', async () => {
     await expect((await openOn(1, illegalAccess)).run()).rejects.toMatchObject(lost);
+  });
+
+  it('is told of once, by whoever broke it', async () => {
+    const current = new AsyncLocalStorage<string>();
+    const told: [unknown, string | undefined][] = [];
+    whenDeviceBreaks(({ code }) => told.push([code, current.getStore()]));
+    onTestFinished(() => whenDeviceBreaks(() => undefined));
+    const [first, second] = [await openOn(5, illegalAccess), await openOn(5, illegalAccess)];
+    const run = (who: string, session: typeof first) =>
+      expect(current.run(who, session.run)).rejects.toMatchObject(lost);
+    await Promise.all([run('culprit', first), run('bystander', second)]);
+    expect(told).toEqual([['device_lost', 'culprit']]);
   });
 
   it('cannot be opened: the device is lost, not the model at fault', async () => {

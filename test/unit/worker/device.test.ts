@@ -48,7 +48,7 @@ async function start(
 
 /** @param does see test/support/fake-device.mjs */
 function run(
-  does: 'busy' | 'deaf' | 'ending' | 'large' | 'starved' | 'broken' | 'doomed',
+  does: 'busy' | 'deaf' | 'ending' | 'large' | 'starved' | 'broken' | 'doomed' | 'breaking',
   more: Partial<UpscaleJobData> = {},
 ) {
   const abort = new AbortController();
@@ -196,6 +196,16 @@ test('nor does one that finds the device broken after that', async () => {
   await expect(broken.result).rejects.toMatchObject({ code: 'device_lost' });
   await expect(doomed.result).rejects.toBeInstanceOf(HandBack);
   kill.mockRestore();
+});
+
+test('nor does one beside a run that was stopped, and breaks the device after that', async () => {
+  await start({}, { device: 'cuda:0' });
+  const before = await restarts('broken');
+  const [busy, breaking] = [run('busy'), run('breaking')];
+  breaking.abort.abort(canceled);
+  await expect(breaking.result).rejects.toBe(canceled);
+  await expect(busy.result).rejects.toBeInstanceOf(HandBack);
+  await expect.poll(() => restarts('broken')).toBe(before + 1);
 });
 
 test('a process whose GPU ran out of memory is replaced when its jobs have ended', async () => {
