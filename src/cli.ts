@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** The command line. Each command lives in `src/commands`; they are loaded when called, so `--help` is quick. */
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { dialOptions, numberIn } from './commands/dial-options.ts';
 import { type Config, loadConfig } from './config.ts';
 import { AppError } from './errors.ts';
@@ -76,6 +76,12 @@ for (const option of dialOptions()) upscale.addOption(option);
 upscale
   .option('--device <device>', 'cpu, webgpu or cuda:N; default: the first of DEVICES')
   .option('--force', 'replace output files that exist')
+  .addOption(
+    new Option(
+      '--skip-existing',
+      'leave out photos whose output file exists, to go on after a run that stopped',
+    ).conflicts('force'),
+  )
   .action(async (paths: string[], flags) => {
     const output = paths.pop();
     if (output === undefined || paths.length === 0) {

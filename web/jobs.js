@@ -161,6 +161,14 @@ async function* changes(job, { signal, onWait }) {
   }
 }
 
+/**
+ * For a job that nobody follows any more; follow cancels its own.
+ * @param {Job} job as it was heard of last
+ */
+export async function abandon(job) {
+  if (isUnderWay(job)) await cancel(job.id);
+}
+
 /** @param {string} id */
 async function cancel(id) {
   // keepalive: it is also sent when the page is being left.

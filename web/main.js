@@ -10,7 +10,7 @@ import {
   watchDials,
 } from './dials.js';
 import { element } from './element.js';
-import { adjust, follow, listModels, readResult, upscale } from './jobs.js';
+import { abandon, adjust, follow, listModels, readResult, upscale } from './jobs.js';
 import { watchPhotoInput } from './photo-input.js';
 import { fittingScale, Problem, Unreachable } from './problem.js';
 import * as report from './report.js';
@@ -150,8 +150,18 @@ async function finish(wanted, settings, signal) {
     } catch (error) {
       if (!isGone(error)) throw error;
     }
-  }
+  } else await forget(wanted);
   return toItsEnd(await accept(wanted, settings, signal));
+}
+
+/**
+ * Of a job that was accepted before the service was out of reach, and whose picture nobody will look at.
+ * @param {Photo} wanted
+ */
+async function forget(wanted) {
+  const { accepted } = wanted;
+  delete wanted.accepted;
+  if (accepted) await abandon(accepted.job);
 }
 
 /** @param {unknown} error */
@@ -221,8 +231,9 @@ function loadModels() {
 
 watchPhotoInput(async (file) => {
   stop();
-  const wanted = { file };
+  const [before, wanted] = [photo, { file }];
   photo = wanted;
+  if (before) running = running.then(() => forget(before));
   report.hideResult();
   restoreScale();
   updateCurl();

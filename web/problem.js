@@ -9,6 +9,9 @@
  * @property {{ pointer: string, maximum?: number }[]} [errors]
  */
 
+/** What a proxy answers for a service that has gone or is being started. */
+const proxyStatuses = [502, 503, 504];
+
 /** What the API finds wrong with a photo stays wrong with it. */
 const photoStatuses = [400, 413, 415, 422];
 
@@ -58,6 +61,7 @@ export async function readProblem(response) {
   if (response.headers.get('content-type')?.startsWith('application/problem+json')) {
     return new Problem({ ...(await response.json()), status });
   }
+  if (proxyStatuses.includes(status)) return new Unreachable();
   return new Problem({
     title: `HTTP status ${status}`,
     detail: 'The answer came from something between this page and the service, such as a proxy.',

@@ -1,9 +1,9 @@
 /** `pisa-serve models remove`: a bundle leaves MODELS_DIR at once, and its files after it. */
-import { randomUUID } from 'node:crypto';
-import { rename, rm, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { Config } from '../config.ts';
 import { AppError } from '../errors.ts';
+import { discard, tidy } from './add-model/leftovers.ts';
 
 /** @throws invalid_parameter */
 export async function removeModel(
@@ -17,14 +17,16 @@ export async function removeModel(
     );
   }
   const folder = path.join(MODELS_DIR, name);
+  const place = { modelsDir: MODELS_DIR, name };
+  const isName = path.basename(folder) === name && !name.startsWith('.');
+  // First, so that no older bundle is put back in the place of this one later.
+  if (isName) await tidy(place);
   const manifest = await stat(path.join(folder, 'manifest.json')).catch(() => undefined);
-  if (!manifest || path.basename(folder) !== name || name.startsWith('.')) {
+  if (!manifest || !isName) {
     throw new AppError(
       'invalid_parameter',
       `${MODELS_DIR} has no bundle "${name}". \`pisa-serve models\` lists those that it has.`,
     );
   }
-  const aside = path.join(MODELS_DIR, `.${name}.removed-${randomUUID()}`);
-  await rename(folder, aside);
-  await rm(aside, { recursive: true });
+  await discard(folder, place);
 }

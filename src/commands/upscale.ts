@@ -1,48 +1,29 @@
 /** `pisa-serve upscale`: the service's pipeline on files, in this process, with no queue. */
-import { access, constants, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import cliProgress from 'cli-progress';
-import { glob, isDynamicPattern } from 'tinyglobby';
 import { type Config, settings } from '../config.ts';
 import { AppError, expected, toAppError } from '../errors.ts';
 import type { Progress } from '../jobs/job.ts';
-import {
-  type OutputFormat,
-  outputFormats,
-  resolveParams,
-  type UpscaleQuery,
-  upscaleDefaults,
-} from '../jobs/params.ts';
+import { resolveParams, type UpscaleQuery } from '../jobs/params.ts';
 import { loadModel, type Model } from '../pipeline/model.ts';
 import { upscale } from '../pipeline/upscale.ts';
 import { deviceMemory } from '../worker/device-memory.ts';
 import { executionProviderOf } from '../worker/loaded-models.ts';
+import { type Existing, type FilePair, pairFiles, partialOf } from './file-pairs.ts';
 
 export interface UpscaleFlags extends UpscaleQuery {
   device?: string;
   /** Replace output files that exist. */
   force?: boolean;
+  /** Leave out photos whose output file exists. */
+  skipExisting?: boolean;
 }
-
-interface FilePair {
-  lowRes: string;
-  superRes: string;
-  format: OutputFormat;
-}
-
-const formatOfExtension: Record<string, OutputFormat> = {
-  '.png': 'png',
-  '.jpg': 'jpeg',
-  '.jpeg': 'jpeg',
-  '.webp': 'webp',
-  '.avif': 'avif',
-};
-const inputPattern = '*.{png,jpg,jpeg,webp,avif,tif,tiff}';
 
 /**
  * @param inputs files, folders or globs
  * @param output a file for one input file, else a folder
- * @returns how many files failed; each failure is one line on stderr
+ * @returns how many files failed or were not begun; each is one line on stderr
  * @throws invalid_parameter when inputs and output do not fit together, or the output cannot be written
  */
 export async function upscaleFiles(
@@ -51,11 +32,16 @@ export async function upscaleFiles(
   output: string,
   flags: UpscaleFlags,
 ): Promise<number> {
-  const { device = config.DEVICES[0] ?? 'cpu', force = false, ...query } = flags;
+  const { device = config.DEVICES[0] ?? 'cpu', force, skipExisting, ...query } = flags;
   if (settings.DEVICES.parse(device)?.length !== 1) {
     throw new AppError('invalid_parameter', expected('cpu, webgpu or cuda:N', '--device', device));
   }
-  const pairs = await pairFiles(inputs, output, query.format, force);
+  const existing: Existing = force ? 'replaced' : skipExisting ? 'skipped' : 'refused';
+  const pairs = await pairFiles(inputs, output, query.format, existing);
+  if (pairs.length === 0) {
+    process.stderr.write('Every output exists: nothing is left to do.\n');
+    return 0;
+  }
   const params = resolveParams(query, config.MODEL);
   const model = await loadModel(path.join(config.MODELS_DIR, params.model), {
     executionProvider: executionProviderOf(device),
@@ -83,7 +69,7 @@ async function upscalePairs(
   signal: AbortSignal,
 ): Promise<number> {
   let failed = 0;
-  for (const pair of pairs) {
+  for (const [index, pair] of pairs.entries()) {
     // The bar belongs to a terminal (cli-progress shows none elsewhere); the lines alone tell what happened.
     const bar = new cliProgress.SingleBar(
       { format: '{bar} {percentage}% {file} {stage}', hideCursor: true, clearOnComplete: true },
@@ -99,12 +85,31 @@ async function upscalePairs(
     } catch (error) {
       bar.stop();
       failed += 1;
-      const { message, code } = toAppError(error);
+      const { message, code, cause } = toAppError(error);
+      if (code === 'device_lost') {
+        tellOfLostDevice(pairs.slice(index), cause);
+        return failed + pairs.length - index - 1;
+      }
       process.stderr.write(`${pair.lowRes}: ${code === 'internal' ? String(error) : message}\n`);
       if (code === 'canceled') return failed;
     }
   }
   return failed;
+}
+
+/** Nobody starts this process again, and the device does nothing more for it. */
+function tellOfLostDevice([met, ...left]: readonly FilePair[], cause: unknown): void {
+  const reason = (cause instanceof Error ? cause.message : String(cause)).trim();
+  const advice =
+    left.length === 0
+      ? 'Run the command again.'
+      : `Run the command again with --skip-existing for what is left, without ${met?.lowRes} if that fails so again.`;
+  const lines = [
+    `${met?.lowRes}: The device failed (${reason}).`,
+    ...left.map(({ lowRes }) => `${lowRes}: Not begun.`),
+    `The device does nothing more for this process. ${advice} docs/devices.md says what to look for.`,
+  ];
+  process.stderr.write(`${lines.join('\n')}\n`);
 }
 
 /** @returns one line that says what was done */
@@ -135,9 +140,6 @@ async function upscaleFile(
   return `${lowRes} → ${superRes}  ${input.width}×${input.height} → ${width}×${height}  ${seconds} s`;
 }
 
-/** Beside the target, and renamed once it is whole, so that a stopped run leaves no half image. */
-const partialOf = (file: string): string => `${file}.${process.pid}.partial`;
-
 async function writeWhole(file: string, bytes: Uint8Array): Promise<void> {
   const partial = partialOf(file);
   try {
@@ -147,150 +149,3 @@ async function writeWhole(file: string, bytes: Uint8Array): Promise<void> {
     await rm(partial, { force: true });
   }
 }
-
-async function pairFiles(
-  inputs: readonly string[],
-  output: string,
-  format: OutputFormat | undefined,
-  force: boolean,
-): Promise<FilePair[]> {
-  if ([...inputs, output].includes('-')) {
-    throw new AppError(
-      'invalid_parameter',
-      'Standard input and output (-) cannot be used: name a photo, and a file or folder for the output.',
-    );
-  }
-  const expanded = await Promise.all(inputs.map(expandInput));
-  const files = [...new Set(expanded.flat())];
-  if (files.length === 0) {
-    throw new AppError('invalid_parameter', `No image matches ${inputs.join(', ')}.`);
-  }
-  const extension = path.extname(output).toLowerCase();
-  const outputIsFolder =
-    (await isFolder(output)) || output.endsWith(path.sep) || extension === '' || files.length > 1;
-  if (!outputIsFolder) {
-    const named = formatOfExtension[extension];
-    if (!named && !format) {
-      throw new AppError(
-        'invalid_parameter',
-        `The ending of ${output} names no output format. Use .png, .jpg, .webp or .avif, or give --format ${outputFormats.join('|')}.`,
-      );
-    }
-    const pair = {
-      lowRes: files[0] ?? '',
-      superRes: output,
-      format: format ?? named ?? upscaleDefaults.format,
-    };
-    const pairs = await checkTargets([pair], force);
-    await makeFolder(path.dirname(output));
-    await tryOutputs(pairs);
-    return pairs;
-  }
-  if (formatOfExtension[extension] && !(await isFolder(output))) {
-    throw new AppError(
-      'invalid_parameter',
-      `${files.length} images cannot go into the one file ${output}. Name a folder.`,
-    );
-  }
-  await makeFolder(output);
-  const chosen = format ?? upscaleDefaults.format;
-  const ending = chosen === 'jpeg' ? 'jpg' : chosen;
-  const pairs = await checkTargets(
-    files.map((lowRes) => ({
-      lowRes,
-      superRes: path.join(output, `${path.parse(lowRes).name}.${ending}`),
-      format: chosen,
-    })),
-    force,
-  );
-  await tryOutputs(pairs);
-  return pairs;
-}
-
-/**
- * Before any work, which would be lost.
- * @throws invalid_parameter when there can be no such folder, or nothing can be written into it
- */
-async function makeFolder(folder: string): Promise<void> {
-  try {
-    await mkdir(folder, { recursive: true });
-    await access(folder, constants.W_OK | constants.X_OK);
-  } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code ?? String(cause);
-    throw new AppError(
-      'invalid_parameter',
-      `Nothing can be written into the folder ${folder} (${code}). Name another output.`,
-      { cause },
-    );
-  }
-}
-
-/**
- * The folder may be there and the file still impossible: a name that is too long, a file system that takes no files.
- * @throws invalid_parameter
- */
-async function tryOutputs(pairs: readonly FilePair[]): Promise<void> {
-  for (const { superRes } of pairs) {
-    const partial = partialOf(superRes);
-    try {
-      await writeFile(partial, '');
-      await rm(partial);
-    } catch (cause) {
-      const code = (cause as NodeJS.ErrnoException).code ?? String(cause);
-      throw new AppError(
-        'invalid_parameter',
-        `The output ${superRes} cannot be written (${code}). Name another one.`,
-        { cause },
-      );
-    }
-  }
-}
-
-async function checkTargets(pairs: FilePair[], force: boolean): Promise<FilePair[]> {
-  const seen = new Map<string, string>();
-  for (const { lowRes, superRes } of pairs) {
-    const target = path.resolve(superRes);
-    const other = seen.get(target);
-    if (other) {
-      throw new AppError(
-        'invalid_parameter',
-        `${other} and ${lowRes} would both become ${superRes}. Upscale them into different folders.`,
-      );
-    }
-    seen.set(target, lowRes);
-    if (path.resolve(lowRes) === target) {
-      throw new AppError(
-        'invalid_parameter',
-        `${superRes} is the input itself. Name another output.`,
-      );
-    }
-    if (await isFolder(superRes)) {
-      throw new AppError('invalid_parameter', `${superRes} is a folder. Name another output.`);
-    }
-    if (!force && (await exists(superRes))) {
-      throw new AppError('invalid_parameter', `${superRes} exists. Give --force to replace it.`);
-    }
-  }
-  return pairs;
-}
-
-async function expandInput(input: string): Promise<string[]> {
-  if (await isFolder(input)) {
-    const found = await glob(inputPattern, { cwd: input, caseSensitiveMatch: false });
-    return found.sort().map((file) => path.join(input, file));
-  }
-  if (await exists(input)) return [input];
-  if (isDynamicPattern(input)) return (await glob(input, { caseSensitiveMatch: false })).sort();
-  throw new AppError('invalid_parameter', `There is no file ${input}.`);
-}
-
-const exists = (file: string): Promise<boolean> =>
-  stat(file).then(
-    () => true,
-    () => false,
-  );
-const isFolder = (file: string): Promise<boolean> =>
-  stat(file).then(
-    (found) => found.isDirectory(),
-    () => false,
-  );

@@ -77,6 +77,13 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     return async () => (await page.evaluate('said')) as unknown[];
   };
 
+  /** Shortens what is waited for between two tries. */
+  const hurry = ({ page }: Playground) =>
+    page.evaluate(`{
+      const { setTimeout } = globalThis;
+      globalThis.setTimeout = (callback, ms) => setTimeout(callback, ms === 2000 ? 20 : ms);
+    }`);
+
   /** @returns the URL of a job that takes long */
   const startLarge = async (sem: string): Promise<string> => {
     const response = await fetch(`${service.url}/upscale?sem=${sem}`, {
@@ -448,6 +455,27 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     proxy.stop();
   });
 
+  test('a proxy that answers for a service that is being restarted is asked again', async () => {
+    const pages = [502, 503, 504];
+    let wasCut = false;
+    const proxy = await startProxy(
+      service.url,
+      (url, response) => {
+        if (wasCut || !url.endsWith('/events')) return;
+        wasCut = true;
+        response.once('data', () => response.destroy());
+      },
+      (url) => (wasCut && url.endsWith('/events') ? pages.shift() : undefined),
+    );
+    const seen = await playground(`${proxy.url}/photos/`);
+    await hurry(seen);
+    await seen.choose(await resized(220));
+    await seen.says('Done: pix 1, sem 1.');
+    expect(pages).toEqual([]);
+    expect(posts(seen)).toHaveLength(1);
+    proxy.stop();
+  });
+
   test('a stream of events that falls silent is given up and opened again', async () => {
     let streams = 0;
     const proxy = await startProxy(service.url, (url, response) => {
@@ -516,11 +544,7 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
       }
     });
     const seen = await playground(`${proxy.url}/photos/`);
-    // What is waited for between two tries.
-    await seen.page.evaluate(`{
-      const { setTimeout } = globalThis;
-      globalThis.setTimeout = (callback, ms) => setTimeout(callback, ms === 2000 ? 20 : ms);
-    }`);
+    await hurry(seen);
     await seen.choose(await resized(210));
     await seen.problem();
     const status = async () =>
@@ -530,6 +554,34 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     isGone = false;
     await seen.page.click('#again');
     await seen.says('Done: pix 1, sem 1.');
+    expect(posts(seen)).toHaveLength(2);
+    proxy.stop();
+  });
+
+  test.each<[string, number, (seen: Playground) => Promise<void>, string]>([
+    ['another position', 230, (seen) => seen.press('#sem', 'ArrowLeft'), 'Done: pix 1, sem 0.9.'],
+    ['another photo', 240, (seen) => seen.choose(cat), 'Done: pix 1, sem 1.'],
+  ])('a job that was lost sight of is canceled for %s', async (_name, side, change, said) => {
+    let isGone = false;
+    let job = '';
+    const proxy = await startProxy(service.url, (url, response) => {
+      if (isGone) response.destroy();
+      else if (url.endsWith('/events') && job === '') {
+        job = url.replace('/events', '');
+        response.once('data', () => {
+          isGone = true;
+          response.destroy();
+        });
+      }
+    });
+    const seen = await playground(`${proxy.url}/photos/`);
+    await hurry(seen);
+    await seen.choose(await resized(side));
+    await seen.problem();
+    isGone = false;
+    await change(seen);
+    await seen.says(said);
+    expect(deletes(seen).map((line) => line.replace(/^DELETE \d+ /, ''))).toEqual([job]);
     expect(posts(seen)).toHaveLength(2);
     proxy.stop();
   });

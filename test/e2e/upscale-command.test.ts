@@ -71,3 +71,13 @@ test('--device is one device, whatever DEVICES says', async () => {
   await run(process.execPath, args, { env: { ...env, DEVICES: 'cuda:0' } });
   expect(readdirSync(folder)).toContain('on-cpu.png');
 });
+
+test('--skip-existing keeps what is there, and is no --force', async () => {
+  const cat = photo('cat-128.jpg');
+  const first = await upscaled(cat, 'once.png', '--scale', '1');
+  expect(await upscaled(cat, 'once.png', '--scale', '2', '--skip-existing')).toEqual(first);
+  await expect(upscaled(cat, 'once.png', '--skip-existing', '--force')).rejects.toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(/'--skip-existing' cannot be used with option '--force'/),
+  });
+});

@@ -18,6 +18,16 @@ import {
   sha256Of,
 } from '../../pipeline/manifest.ts';
 import { findWhole, readWhole } from './find-whole.ts';
+import {
+  discard,
+  lockOf,
+  type Place,
+  partialFolder,
+  putBack,
+  replacedFolder,
+  sweepDiscarded,
+  tidy,
+} from './leftovers.ts';
 import { withLock } from './lock.ts';
 import { type BundleSource, FolderSource } from './source.ts';
 import { UrlSource } from './url-source.ts';
@@ -57,6 +67,7 @@ export async function addModel(
   const wanted = flags.sha256?.toLowerCase();
   const there = wanted === undefined ? undefined : await findWhole(modelsDir, wanted);
   if (there) {
+    await tidyIfAllowed({ modelsDir, name: there.name });
     say(`${there.name} ${there.version} was already in ${modelsDir}, sha256 ${wanted}.`);
     return;
   }
@@ -81,7 +92,7 @@ export async function addModel(
       );
     }
   } catch (error) {
-    throw await explained(error, work);
+    throw explained(error, modelsDir);
   }
 }
 
@@ -93,20 +104,34 @@ export async function addModel(
 async function addOnce(work: Work, replace: boolean): Promise<boolean> {
   const { manifest, modelsDir, say } = work;
   const target = path.join(modelsDir, manifest.name);
-  const lock = path.join(modelsDir, `.${manifest.name}.lock`);
+  const place = placeOf(work);
   const waits = () => say(`Another process is adding ${manifest.name}; waiting for it.`);
   for (;;) {
     const before = await identityOf(target);
-    if (await readWhole(target, bundleSha256(manifest))) return false;
-    const added = await withLock(lock, waits, async () => {
+    if (await readWhole(target, bundleSha256(manifest))) {
+      await tidyIfAllowed(place);
+      return false;
+    }
+    const added = await withLock(lockOf(place), waits, async () => {
       // What was put there since then may be the bundle: read that first.
+      if (await putBack(place)) {
+        say(`A run that was killed had taken ${target} away: it is back in its place.`);
+      }
       if ((await identityOf(target)) !== before) return false;
-      await addLocked(work, replace);
+      await addLocked(work, replace).catch(async (error: unknown) => {
+        if (isOfFullDisk(error)) await leaveNothing(place);
+        throw error;
+      });
       return true;
     });
     if (added) return true;
   }
 }
+
+const placeOf = ({ modelsDir, manifest }: Work): Place => ({ modelsDir, name: manifest.name });
+
+/** Who may only read finds the bundle all the same. */
+const tidyIfAllowed = (place: Place): Promise<void> => tidy(place).catch(() => undefined);
 
 /** Another one when another folder has taken the place. */
 async function identityOf(folder: string): Promise<string | undefined> {
@@ -119,18 +144,20 @@ async function addLocked(work: Work, replace: boolean): Promise<void> {
   const { manifest, modelsDir, text } = work;
   const target = path.join(modelsDir, manifest.name);
   const holds = await checkTarget(work, target, replace);
-  const partial = partialFolder(work);
+  const place = placeOf(work);
+  const partial = partialFolder(place);
   const made = path.join(partial, bundleSha256(manifest).slice(0, 16));
   await mkdir(made, { recursive: true });
   // What an earlier run fetched of another version is of no use.
   for (const other of await readdir(partial)) {
-    if (other !== path.basename(made)) await rm(path.join(partial, other), { recursive: true });
+    if (other !== path.basename(made)) await discard(path.join(partial, other), place);
   }
+  await sweepDiscarded(place);
   await checkSpace(work, made);
   for (const entry of bundleFiles(manifest)) await addFile(work, entry, made);
   await writeFile(path.join(made, 'manifest.json'), text, { flush: true });
   if (holds === 'bundle') {
-    const old = path.join(partial, 'replaced');
+    const old = replacedFolder(place);
     await rename(target, old);
     // Back, if the new one cannot take its place.
     await rename(made, target).catch(async (error: unknown) => {
@@ -138,12 +165,14 @@ async function addLocked(work: Work, replace: boolean): Promise<void> {
       throw error;
     });
   } else await rename(made, target);
-  await rm(partial, { recursive: true, force: true });
+  await discard(partial, place);
 }
 
-/** Hidden, and one level above the bundle: nobody who lists bundles sees it. */
-const partialFolder = ({ modelsDir, manifest }: Pick<Work, 'modelsDir' | 'manifest'>): string =>
-  path.join(modelsDir, `.${manifest.name}.partial`);
+/** A disk that is full is left as it was found. */
+async function leaveNothing(place: Place): Promise<void> {
+  await putBack(place);
+  await rm(partialFolder(place), { recursive: true, force: true });
+}
 
 /**
  * What is in the place of the bundle, other than the bundle whole.
@@ -224,17 +253,16 @@ async function addFile(work: Work, entry: BundleFile, made: string): Promise<voi
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
 
-/** A fault of the disk in words. A full disk is left as it was found. */
-async function explained(error: unknown, work: Work): Promise<unknown> {
+const isOfFullDisk = (error: unknown): boolean => noSpaceCodes.has(systemErrorName(error));
+
+/** A fault of the disk in words. */
+function explained(error: unknown, modelsDir: string): unknown {
   const { syscall, message } = error as NodeJS.ErrnoException;
   const name = systemErrorName(error);
   if (name === '' || syscall === undefined) return error;
-  const { modelsDir } = work;
-  const isFull = noSpaceCodes.has(name);
-  if (isFull) await rm(partialFolder(work), { recursive: true, force: true });
   return new AppError(
     'bundle_not_added',
-    isFull
+    isOfFullDisk(error)
       ? `The disk of ${modelsDir} is full (${name}). Free space, or set another MODELS_DIR.`
       : `${modelsDir} cannot be written (${message}). Run as a user who may, or set another MODELS_DIR.`,
     { cause: error },

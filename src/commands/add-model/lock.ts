@@ -43,12 +43,21 @@ export async function withLock<T>(
 ): Promise<T> {
   const name = randomUUID();
   let waits = false;
-  while (!(await take(folder, name))) {
-    if (await freeIfGone(folder)) continue;
+  while (!(await takeIfFree(folder, name))) {
     if (!waits) onWait();
     waits = true;
     await sleep(lookMs);
   }
+  return holding(folder, name, work);
+}
+
+/** As `withLock`, but does nothing where another process holds it. */
+export async function withFreeLock(folder: string, work: () => Promise<void>): Promise<void> {
+  const name = randomUUID();
+  if (await takeIfFree(folder, name)) await holding(folder, name, work);
+}
+
+async function holding<T>(folder: string, name: string, work: () => Promise<T>): Promise<T> {
   const timer = setInterval(() => {
     utimes(folder, new Date(), new Date()).catch(() => {});
   }, touchMs);
@@ -58,6 +67,14 @@ export async function withLock<T>(
     clearInterval(timer);
     await free(folder, name);
   }
+}
+
+/** @returns false when somebody holds it */
+async function takeIfFree(folder: string, name: string): Promise<boolean> {
+  while (!(await take(folder, name))) {
+    if (!(await freeIfGone(folder))) return false;
+  }
+  return true;
 }
 
 /** @returns false when somebody holds it, or has gone with it */

@@ -1,5 +1,5 @@
 /** What `pisa-serve upscale` refuses to write, and what it says of a photo that it cannot take. */
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import sharp from 'sharp';
@@ -66,11 +66,24 @@ test('replaces a file that is there by force only', async () => {
   await photo('cat.png');
   const before = await photo('big.png', 8, 8);
   await expect(run(['cat.png'], 'big.png', {})).rejects.toMatchObject(
-    refused(/big\.png exists\. Give --force/),
+    refused(/big\.png exists\. Give --force to replace it, or --skip-existing to keep it/),
   );
   expect(await readFile(inFolder('big.png'))).toEqual(before);
   expect(await run(['cat.png'], 'big.png', { force: true })).toBe(0);
   expect(await sharp(await readFile(inFolder('big.png'))).metadata()).toMatchObject({ width: 64 });
+});
+
+test('leaves out what is there when asked to, and then loads no model for nothing', async () => {
+  await photo('a.png');
+  await photo('b.png');
+  expect(await run(['a.png'], 'out/', {})).toBe(0);
+  const before = await stat(inFolder('out/a.png'));
+  expect(await run(['a.png', 'b.png'], 'out', { skipExisting: true })).toBe(0);
+  expect(await readdir(inFolder('out'))).toEqual(['a.png', 'b.png']);
+  expect((await stat(inFolder('out/a.png'))).mtimeMs).toBe(before.mtimeMs);
+  const nowhere = { MODELS_DIR: inFolder('no-bundles') };
+  expect(await run(['a.png', 'b.png'], 'out', { skipExisting: true }, nowhere)).toBe(0);
+  expect(told).toMatch(/Every output exists: nothing is left to do\.\n$/);
 });
 
 test('a photo of more than MAX_INPUT_PIXELS fails by itself, and the others are upscaled', async () => {

@@ -1,0 +1,71 @@
+/** `pisa-serve upscale` on a GPU that fails in the midst of a folder: nobody starts its process again. */
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import sharp from 'sharp';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { upscaleFiles } from '../../../src/commands/upscale.ts';
+import { loadConfig } from '../../../src/config.ts';
+import { brokenDevice } from '../../../src/pipeline/broken-device.ts';
+import { upscale } from '../../../src/pipeline/upscale.ts';
+
+vi.mock('../../../src/pipeline/upscale.ts', async (original) => ({
+  upscale: vi.fn((await original<{ upscale: typeof upscale }>()).upscale),
+}));
+
+const bundles = path.resolve(import.meta.dirname, '../../fixtures/bundles');
+const lost = brokenDevice('cuda:0', new Error('CUDA failure 700: an illegal memory access'));
+let folder: string;
+let told: string;
+
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), 'pisa-lost-'));
+  const background = { r: 90, g: 120, b: 60 };
+  for (const name of ['a', 'b', 'c', 'd']) {
+    const image = sharp({ create: { width: 16, height: 12, channels: 3, background } });
+    await image.toFile(path.join(folder, `${name}.png`));
+  }
+  told = '';
+  vi.spyOn(process.stderr, 'write').mockImplementation((text) => {
+    told += text;
+    return true;
+  });
+});
+afterEach(async () => {
+  vi.mocked(process.stderr.write).mockRestore();
+  vi.mocked(upscale).mockClear();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const inFolder = (name: string): string => path.join(folder, name);
+const run = (input: string, output: string, flags = {}): Promise<number> =>
+  upscaleFiles(
+    loadConfig({ MODELS_DIR: bundles, MODEL: 'identity', DEVICE_THREADS: '1' }),
+    [inFolder(input)],
+    inFolder(output),
+    flags,
+  );
+
+test('the photos after it are not tried, and the same command goes on with --skip-existing', async () => {
+  const real = vi.mocked(upscale).getMockImplementation() as typeof upscale;
+  vi.mocked(upscale).mockImplementationOnce(real).mockRejectedValueOnce(lost);
+  expect(await run('', 'out')).toBe(3);
+  expect(upscale).toHaveBeenCalledTimes(2);
+  const lines = told.trimEnd().split('\n').slice(1);
+  expect(lines).toEqual([
+    `${inFolder('b.png')}: The device failed (CUDA failure 700: an illegal memory access).`,
+    `${inFolder('c.png')}: Not begun.`,
+    `${inFolder('d.png')}: Not begun.`,
+    `The device does nothing more for this process. Run the command again with --skip-existing for what is left, without ${inFolder('b.png')} if that fails so again. docs/devices.md says what to look for.`,
+  ]);
+  expect(await readdir(inFolder('out'))).toEqual(['a.png']);
+  expect(await run('', 'out', { skipExisting: true })).toBe(0);
+  expect(upscale).toHaveBeenCalledTimes(5);
+  expect(await readdir(inFolder('out'))).toEqual(['a.png', 'b.png', 'c.png', 'd.png']);
+});
+
+test('of one photo there is nothing left to go on with', async () => {
+  vi.mocked(upscale).mockRejectedValueOnce(lost);
+  expect(await run('a.png', 'x4.png')).toBe(1);
+  expect(told).toMatch(/nothing more for this process\. Run the command again\. docs/);
+});
