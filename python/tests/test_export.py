@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
+from pisa_models.evaluate.bundle import graph_files
 from pisa_models.export import OPSET, SMALL, export
 from pisa_models.networks.autoencoder import LATENT_CHANNELS, Autoencoder
 from pisa_models.networks.deployed import DeployedUNet
@@ -64,11 +65,36 @@ def test_graphs_equal_pytorch(exported, shape):
         assert error < PARITY * max(1.0, expected.abs().max().item()), f"{name}: {error}"
 
 
+def test_merged_graphs_equal_the_gated_one(exported):
+    _, _, folder, manifest = exported
+    latents = np.random.default_rng(0).standard_normal((2, LATENT_CHANNELS, 12, 8)).astype(np.float32)
+    gated = session(folder / "unet.onnx")
+    residuals = {}
+    for semantic, (name, entry) in enumerate(manifest["graphs"]["unet"]["merged"].items()):
+        residuals[name] = run(session(folder / entry["file"]), latents=latents)
+        wanted = run(gated, latents=latents, semantic=np.full(2, semantic, np.float32))
+        assert np.abs(residuals[name] - wanted).max() < 1e-4 * np.abs(wanted).max()
+    assert np.abs(residuals["pix"] - residuals["pisa"]).max() > 0.01
+
+
+def test_merged_graphs_have_no_branch_left_when_loaded(committed, tmp_path):
+    """The merged weights are computed when a session is opened, once, and not at every run."""
+    for entry in committed[0]["graphs"]["unet"]["merged"].values():
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(tmp_path / entry["file"])
+        onnxruntime.InferenceSession(str(BUNDLE / entry["file"]), options, providers=["CPUExecutionProvider"])
+        operators = {node.op_type for node in onnx.load(tmp_path / entry["file"], load_external_data=False).graph.node}
+        assert "Conv" in operators
+        assert operators.isdisjoint({"Cast", "MatMul", "Mul"})
+
+
 def test_no_convolution_is_padded_on_one_side(exported, committed, uneven_padding):
     """cuDNN 9 has no plan for one."""
     for folder, manifest in (exported[2:], (BUNDLE, committed[0])):
         for graph in manifest["graphs"].values():
-            assert uneven_padding(folder / graph["file"]) == []
+            for entry in [graph, *graph.get("merged", {}).values()]:
+                assert uneven_padding(folder / entry["file"]) == []
 
 
 def test_manifest_describes_the_files(exported):
@@ -87,17 +113,24 @@ def check_files(folder, manifest) -> None:
     }
     assert set(manifest["graphs"]) == set(names)
     for name, (inputs, output) in names.items():
-        entry = manifest["graphs"][name]
-        data = (folder / entry["file"]).read_bytes()
-        assert entry["bytes"] == len(data)
-        assert entry["sha256"] == hashlib.sha256(data).hexdigest()
-        model = onnx.load_from_string(data)
-        assert [i.name for i in model.graph.input] == inputs
-        assert [o.name for o in model.graph.output] == [output]
-        assert model.opset_import[0].version == OPSET <= 21
-        big = [t for t in model.graph.initializer if np.prod(t.dims) >= SMALL]
-        assert all(t.data_type == onnx.TensorProto.FLOAT16 for t in big)
-        assert all(i.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for i in model.graph.input)
+        graph = manifest["graphs"][name]
+        check_graph(folder / graph["file"], inputs, output)
+        for entry in graph.get("merged", {}).values():
+            check_graph(folder / entry["file"], ["latents"], output)
+        for entry in graph_files(graph):
+            data = (folder / entry["file"]).read_bytes()
+            assert entry["bytes"] == len(data)
+            assert entry["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def check_graph(path, inputs: list[str], output: str) -> None:
+    model = onnx.load(path)
+    assert [i.name for i in model.graph.input] == inputs
+    assert [o.name for o in model.graph.output] == [output]
+    assert model.opset_import[0].version == OPSET <= 21
+    big = [t for t in model.graph.initializer if np.prod(t.dims) >= SMALL]
+    assert all(t.data_type == onnx.TensorProto.FLOAT16 for t in big)
+    assert all(i.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for i in model.graph.input)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +150,7 @@ def picture(height: int, width: int) -> np.ndarray:
 
 def test_committed_bundle_matches_its_manifest(committed):
     check_files(BUNDLE, committed[0])
-    total = sum(entry["bytes"] for entry in committed[0]["graphs"].values())
+    total = sum(entry["bytes"] for graph in committed[0]["graphs"].values() for entry in graph_files(graph))
     assert total < 40_000_000
     assert committed[0]["multipleOf"] == 16
 

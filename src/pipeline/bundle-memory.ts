@@ -10,9 +10,18 @@ type Graph = Manifest['graphs'][GraphName];
 const widening = (graph: Graph, onCpu: boolean): number =>
   onCpu && graph.dtype === 'float16' ? 2 : 1;
 
-/** Files of a graph that hold weights: once whole and, where it has them, once more in stages. */
-const weightBytes = ({ bytes, externalData = [], strips }: Graph): number =>
-  bytes + externalData.reduce((sum, file) => sum + file.bytes, 0) + (strips?.bytes ?? 0);
+const sum = (files: readonly { bytes: number }[]): number =>
+  files.reduce((bytes, file) => bytes + file.bytes, 0);
+
+/**
+ * What is loaded of a graph: once whole and, where it has them, once more in stages. Of merged graphs a CPU loads both
+ * instead, each with all weights that they share.
+ */
+function weightBytes(graph: Graph, onCpu: boolean): number {
+  const merged = onCpu && 'merged' in graph ? Object.values(graph.merged ?? {}) : [];
+  const loaded = merged.length > 0 ? merged : [graph];
+  return sum(loaded) + loaded.length * sum(graph.externalData ?? []) + (graph.strips?.bytes ?? 0);
+}
 
 /** ε_pix and ε_PiSA are one run with the pair in the batch; on a CPU two, one after the other (`Model.predict`). */
 const largestBatch = (name: string, onCpu: boolean): number => (name === 'unet' && !onCpu ? 2 : 1);
@@ -22,10 +31,10 @@ const largestBatch = (name: string, onCpu: boolean): number => (name === 'unet' 
  * memory of its largest run. A graph without `activationBytesPerCell` counts with its weights alone.
  */
 export function expectedBytes({ graphs }: Pick<Manifest, 'graphs'>, onCpu: boolean): number {
-  return Object.entries(graphs).reduce((sum, [name, graph]) => {
+  return Object.entries(graphs).reduce((total, [name, graph]) => {
     const { activationBytesPerCell = 0, tileLatents } = graph;
     const activations = activationBytesPerCell * tileLatents ** 2 * largestBatch(name, onCpu);
-    return sum + (weightBytes(graph) + activations) * widening(graph, onCpu);
+    return total + (weightBytes(graph, onCpu) + activations) * widening(graph, onCpu);
   }, 0);
 }
 

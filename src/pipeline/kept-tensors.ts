@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { float16ToFloat32, float32ToFloat16 } from './float16.ts';
 import type { Geometry } from './geometry.ts';
+import { graphFiles } from './manifest.ts';
 import type { Model } from './model.ts';
 import { Planar } from './planar.ts';
 import type { RunControl } from './run-control.ts';
@@ -50,7 +51,8 @@ export class TensorKeeper {
     const { width, height } = geometry.latents;
     this.#size = { channels: manifest.latents.channels, height, width };
     const { encoder, unet } = manifest.graphs;
-    const facts = JSON.stringify([generation, encoder.sha256, unet.sha256, geometry, this.#size]);
+    const weights = [encoder, unet].flatMap(graphFiles).map(({ sha256 }) => sha256);
+    const facts = JSON.stringify([generation, weights, geometry, this.#size]);
     this.#fingerprint = createHash('sha256').update(facts).digest();
   }
 

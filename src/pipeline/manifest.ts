@@ -15,26 +15,22 @@ import { stripsFaults, stripsSchema } from './strips/schema.ts';
 const strict = { additionalProperties: false };
 const positive = (description: string) => Type.Integer({ minimum: 1, description });
 
-const externalSchema = Type.Object(
-  {
-    file: Type.String({
-      pattern: '^[A-Za-z0-9][A-Za-z0-9._-]*\\.onnx\\.data$',
-      description: 'File name inside the bundle.',
-    }),
-    sha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
-    bytes: positive('Size of the file.'),
-  },
-  strict,
-);
+/** @param ending of the name, as a pattern */
+const fileFields = (ending: string) => ({
+  file: Type.String({
+    pattern: `^[A-Za-z0-9][A-Za-z0-9._-]*${ending}$`,
+    description: 'File name inside the bundle.',
+  }),
+  sha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
+  bytes: positive('Size of the file.'),
+});
+
+const onnx = fileFields('\\.onnx');
+const externalSchema = Type.Object(fileFields('\\.onnx\\.data'), strict);
 
 const graphSchema = Type.Object(
   {
-    file: Type.String({
-      pattern: '^[A-Za-z0-9][A-Za-z0-9._-]*\\.onnx$',
-      description: 'File name inside the bundle.',
-    }),
-    sha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
-    bytes: positive('Size of the file.'),
+    ...onnx,
     dtype: Type.Unsafe<'float32' | 'float16'>({
       type: 'string',
       enum: ['float32', 'float16'],
@@ -58,6 +54,23 @@ const graphSchema = Type.Object(
     strips: Type.Optional(stripsSchema),
     activationBytesPerCell: Type.Optional(
       positive('Memory of one run for each latent cell of its tile, in the type of the graph.'),
+    ),
+  },
+  strict,
+);
+
+const unetSchema = Type.Object(
+  {
+    ...graphSchema.properties,
+    merged: Type.Optional(
+      Type.Object(
+        { pix: Type.Object(onnx, strict), pisa: Type.Object(onnx, strict) },
+        {
+          ...strict,
+          description:
+            'The same without `semantic`, one graph for each residual: ε_pix and ε_PiSA.',
+        },
+      ),
     ),
   },
   strict,
@@ -90,7 +103,7 @@ const manifestSchema = Type.Object(
       strict,
     ),
     multipleOf: positive('Height and width of the padded image are multiples of this, in pixels.'),
-    graphs: Type.Object({ encoder: graphSchema, unet: graphSchema, decoder: graphSchema }, strict),
+    graphs: Type.Object({ encoder: graphSchema, unet: unetSchema, decoder: graphSchema }, strict),
     tilesByMemory: Type.Optional(
       Type.Array(tilesSchema, {
         minItems: 1,
@@ -233,13 +246,17 @@ export function bundleSha256(manifest: Manifest): string {
   return createHash('sha256').update(JSON.stringify(manifest)).digest('hex');
 }
 
+/** Every file of a graph. */
+export const graphFiles = (graph: Type.Static<typeof unetSchema>): BundleFile[] => [
+  graph,
+  ...(graph.externalData ?? []),
+  ...(graph.strips ? [graph.strips] : []),
+  ...Object.values(graph.merged ?? {}),
+];
+
 /** Every file of a bundle but its manifest. */
 export const bundleFiles = ({ graphs }: Manifest): BundleFile[] =>
-  Object.values(graphs).flatMap((graph) => [
-    graph,
-    ...(graph.externalData ?? []),
-    ...(graph.strips ? [graph.strips] : []),
-  ]);
+  Object.values(graphs).flatMap(graphFiles);
 
 export async function sha256Of(file: string): Promise<string> {
   const hash = createHash('sha256');

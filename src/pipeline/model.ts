@@ -1,5 +1,5 @@
 /**
- * A loaded bundle: three graph sessions behind three methods that take and give float32 tiles.
+ * A loaded bundle: its graphs behind three methods that take and give float32 tiles.
  * Nothing else in the pipeline knows that graphs, providers or sessions exist.
  */
 import path from 'node:path';
@@ -14,6 +14,7 @@ import {
 import { GraphSession, type SessionOptions, type Signature, type Values } from './session.ts';
 import { StageSessions } from './strips/stage-sessions.ts';
 import { roundUp, type TilePolicy } from './tiles.ts';
+import { openUNet, type UNet } from './unet.ts';
 
 /** Edge in pixels: 128² at scale 4, for which PiSA-SR was trained and which its authors measure. */
 const usualOutput = 512;
@@ -66,36 +67,47 @@ export interface Model {
   dispose(): Promise<void>;
 }
 
-function signatures(manifest: Manifest): Record<GraphName, [Signature, Signature]> {
-  const latents = [null, manifest.latents.channels, null, null];
-  const pixels = [null, 3, null, null];
-  return {
-    encoder: [{ pixels }, { latents }],
-    unet: [{ latents, semantic: [null] }, { residual: latents }],
-    decoder: [{ latents }, { pixels }],
-  };
+/** What is loaded of a bundle. */
+interface Graphs {
+  readonly encoder: GraphSession;
+  readonly unet: UNet;
+  readonly decoder: GraphSession;
+  release(): Promise<void>;
 }
 
-type Sessions = Record<GraphName, GraphSession>;
-
-async function openSessions(
+async function openGraphs(
   bundleDir: string,
   manifest: Manifest,
   options: SessionOptions,
-): Promise<Sessions> {
-  const opened: Partial<Sessions> = {};
+): Promise<Graphs> {
+  const opened: GraphSession[] = [];
+  const release = async () => {
+    for (const session of opened) await session.release();
+  };
+  const open = async (name: GraphName, file: string, inputs: Signature, outputs: Signature) => {
+    const { dtype } = manifest.graphs[name];
+    const contract = { file: path.join(path.resolve(bundleDir), file), dtype, inputs, outputs };
+    const session = await GraphSession.open(contract, options);
+    opened.push(session);
+    return session;
+  };
+  const { encoder, decoder } = manifest.graphs;
+  const latents = [null, manifest.latents.channels, null, null];
+  const pixels = [null, 3, null, null];
+  const isBatched = tilePolicyOf(manifest, options).fixed;
   try {
-    for (const [name, [inputs, outputs]] of Object.entries(signatures(manifest))) {
-      const graph = manifest.graphs[name as GraphName];
-      const file = path.join(path.resolve(bundleDir), graph.file);
-      const contract = { file, dtype: graph.dtype, inputs, outputs };
-      opened[name as GraphName] = await GraphSession.open(contract, options);
-    }
+    return {
+      encoder: await open('encoder', encoder.file, { pixels }, { latents }),
+      unet: await openUNet(manifest, isBatched, (file, inputs) =>
+        open('unet', file, inputs, { residual: latents }),
+      ),
+      decoder: await open('decoder', decoder.file, { latents }, { pixels }),
+      release,
+    };
   } catch (error) {
-    for (const session of Object.values(opened)) await session.release();
+    await release();
     throw error;
   }
-  return opened as Sessions;
 }
 
 /** What is said of `Model.tilePolicy`. */
@@ -111,15 +123,15 @@ class LoadedModel implements Model {
   readonly manifest: Manifest;
   readonly sha256: string;
   readonly tilePolicy: TilePolicy;
-  readonly #sessions: Sessions;
+  readonly #graphs: Graphs;
   readonly #bundleDir: string;
   readonly #options: SessionOptions;
   readonly #stages = new Map<GraphName, StageSessions>();
 
-  constructor(bundleDir: string, manifest: Manifest, sessions: Sessions, options: LoadOptions) {
+  constructor(bundleDir: string, manifest: Manifest, graphs: Graphs, options: LoadOptions) {
     this.manifest = fitTiles(manifest, options.memoryBytes);
     this.sha256 = bundleSha256(manifest);
-    this.#sessions = sessions;
+    this.#graphs = graphs;
     this.#bundleDir = bundleDir;
     this.#options = options;
     this.tilePolicy = tilePolicyOf(this.manifest, options);
@@ -130,7 +142,7 @@ class LoadedModel implements Model {
     size: LatentSize,
     latents: Float32Array,
   ): Promise<void> {
-    await this.#sessions.encoder.run(
+    await this.#graphs.encoder.run(
       { pixels: this.#pixels(pixels, size) },
       { latents: this.#latents(latents, size) },
     );
@@ -142,13 +154,7 @@ class LoadedModel implements Model {
     size: LatentSize,
     residuals: Float32Array,
   ): Promise<void> {
-    // One run for the pair keeps a GPU busy. A CPU gains nothing from it, and would need twice the memory.
-    const runs = this.tilePolicy.fixed ? [semantic] : semantic.map((one) => [one]);
-    for (const [i, one] of runs.entries()) {
-      const length = one.length * latents.length;
-      const values = residuals.subarray(i * length, (i + 1) * length);
-      await this.#evaluate(latents, one, size, values);
-    }
+    await this.#graphs.unet.predict(this.#latents(latents, size), semantic, residuals);
   }
 
   async decodeLatents(
@@ -156,7 +162,7 @@ class LoadedModel implements Model {
     size: LatentSize,
     pixels: Float32Array,
   ): Promise<void> {
-    await this.#sessions.decoder.run(
+    await this.#graphs.decoder.run(
       { latents: this.#latents(latents, size) },
       { pixels: this.#pixels(pixels, size) },
     );
@@ -176,13 +182,11 @@ class LoadedModel implements Model {
     const cells = (tile: number, n = 1) => new Float32Array(n * latents.channels * tile * tile);
     const pixels = (tile: number) => new Float32Array(3 * (tile * latents.downscale) ** 2);
     const size = (tile: number) => ({ height: tile, width: tile });
-    // A batch of two is another shape to tune for; a CPU does not tune.
-    const batches = this.tilePolicy.fixed ? [[1], [0, 1]] : [[1]];
     for (const e of this.#warmedTiles(graphs.encoder)) {
       await this.encodeLatents(pixels(e), size(e), cells(e));
     }
     for (const u of this.#warmedTiles(graphs.unet)) {
-      for (const semantic of batches) {
+      for (const semantic of this.#graphs.unet.warmUps) {
         await this.predict(cells(u), semantic, size(u), cells(u, semantic.length));
       }
     }
@@ -192,27 +196,8 @@ class LoadedModel implements Model {
   }
 
   async dispose(): Promise<void> {
-    for (const session of Object.values(this.#sessions)) await session.release();
+    await this.#graphs.release();
     for (const stages of this.#stages.values()) await stages.release();
-  }
-
-  /** One run of the UNet: the same latents for each entry of `semantic`. */
-  async #evaluate(
-    latents: Float32Array,
-    semantic: readonly number[],
-    size: LatentSize,
-    residuals: Float32Array,
-  ): Promise<void> {
-    const n = semantic.length;
-    const batch = n === 1 ? latents : new Float32Array(n * latents.length);
-    if (n > 1) for (let i = 0; i < n; i++) batch.set(latents, i * latents.length);
-    await this.#sessions.unet.run(
-      {
-        latents: this.#latents(batch, size, n),
-        semantic: { data: Float32Array.from(semantic), dims: [n] },
-      },
-      { residual: this.#latents(residuals, size, n) },
-    );
   }
 
   /** Edges in latent cells, the largest first, since its memory then serves the others. */
@@ -223,8 +208,8 @@ class LoadedModel implements Model {
     return [...new Set([tileLatents, Math.min(tileLatents, usual)])];
   }
 
-  #latents(data: Float32Array, { height, width }: LatentSize, n = 1): Values {
-    return { data, dims: [n, this.manifest.latents.channels, height, width] };
+  #latents(data: Float32Array, { height, width }: LatentSize) {
+    return { data, dims: [1, this.manifest.latents.channels, height, width] };
   }
 
   #pixels(data: Float32Array, { height, width }: LatentSize): Values {
@@ -239,6 +224,6 @@ class LoadedModel implements Model {
  */
 export async function loadModel(bundleDir: string, options: LoadOptions): Promise<Model> {
   const manifest = await loadManifest(bundleDir);
-  const sessions = await openSessions(bundleDir, manifest, options);
-  return new LoadedModel(bundleDir, manifest, sessions, options);
+  const graphs = await openGraphs(bundleDir, manifest, options);
+  return new LoadedModel(bundleDir, manifest, graphs, options);
 }

@@ -1,9 +1,10 @@
-"""Runs a model bundle by ONNX Runtime, stage by stage as the service does, on whole images."""
+"""Runs a model bundle by ONNX Runtime, stage by stage as the service does on a CPU, on whole images."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from pisa_models.evaluate import stages
 SCALE = 4
 THREADS = 2
 GRAPHS = ("encoder", "unet", "decoder")
+MERGED = ("pix", "pisa")
+"""The merged UNets of a manifest, by the value of `semantic` that they stand for."""
 
 
 @dataclass
@@ -31,8 +34,13 @@ class Prepared:
     eps_pisa: np.ndarray
 
 
+def graph_files(graph: dict) -> list[dict]:
+    """Every file of a graph of the manifest: `file` and `sha256`."""
+    return [graph, *graph.get("externalData", []), *graph.get("merged", {}).values()]
+
+
 class Bundle:
-    """A bundle folder: `manifest.json` and three ONNX graphs."""
+    """A bundle folder: `manifest.json` and its ONNX graphs."""
 
     def __init__(self, folder: Path, threads: int = THREADS) -> None:
         self.folder = folder
@@ -42,26 +50,36 @@ class Bundle:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        self._sessions = {}
-        for name in GRAPHS:
-            graph = self.manifest["graphs"][name]
-            content = (folder / graph["file"]).read_bytes()
-            found = hashlib.sha256(content).hexdigest()
-            if found != graph["sha256"]:
-                raise ValueError(f"Expected sha256 {graph['sha256']} for {graph['file']} but received {found}.")
-            # By path, as a graph may keep its weights in a file beside it.
-            path = str(folder / graph["file"])
-            self._sessions[name] = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for entry in self.files():
+            with (folder / entry["file"]).open("rb") as content:
+                found = hashlib.file_digest(content, "sha256").hexdigest()
+            if found != entry["sha256"]:
+                raise ValueError(f"Expected sha256 {entry['sha256']} for {entry['file']} but received {found}.")
+        graphs = self.manifest["graphs"]
+        # By path, as a graph may keep its weights in a file beside it.
+        paths = {name: folder / graphs[name]["file"] for name in GRAPHS}
+        merged = graphs["unet"].get("merged")
+        if merged:
+            paths |= {name: folder / entry["file"] for name, entry in merged.items()}
+            del paths["unet"]
+        self._is_merged = bool(merged)
+        self._sessions = {
+            name: onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            for name, path in paths.items()
+        }
+
+    def files(self) -> list[dict]:
+        return [entry for name in GRAPHS for entry in graph_files(self.manifest["graphs"][name])]
 
     @property
     def sha256(self) -> str:
-        """One hash for the three graphs."""
-        hashes = "".join(self.manifest["graphs"][name]["sha256"] for name in GRAPHS)
-        return hashlib.sha256(hashes.encode()).hexdigest()
+        """One hash for all files."""
+        return hashlib.sha256("".join(entry["sha256"] for entry in self.files()).encode()).hexdigest()
 
     def _run(self, name: str, output: str, **feeds: np.ndarray) -> np.ndarray:
         """float32 in and out, converted for a float16 graph as the service does."""
-        dtype = np.dtype(self.manifest["graphs"][name].get("dtype", "float32"))
+        graphs = self.manifest["graphs"]
+        dtype = np.dtype(graphs[name if name in graphs else "unet"].get("dtype", "float32"))
         result = self._sessions[name].run([output], {key: value.astype(dtype) for key, value in feeds.items()})[0]
         return result.astype(np.float32)
 
@@ -69,8 +87,10 @@ class Bundle:
         """(1, 3, H, W) f32 RGB [−1, 1] → (1, C, h, w) f32 scaled latents."""
         return self._run("encoder", "latents", pixels=pixels)
 
-    def residual(self, latents: np.ndarray, semantic: list[float]) -> np.ndarray:
-        """(1, C, h, w) → (n, C, h, w): ε for each of the n `semantic` values, in one run."""
+    def residual(self, latents: np.ndarray, semantic: Sequence[int]) -> np.ndarray:
+        """(1, C, h, w) → (n, C, h, w): for each of the n `semantic` values ε_pix (0) or ε_PiSA (1)."""
+        if self._is_merged:
+            return np.concatenate([self._run(MERGED[which], "residual", latents=latents) for which in semantic])
         batch = np.repeat(latents, len(semantic), axis=0)
         return self._run("unet", "residual", latents=batch, semantic=np.array(semantic, np.float32))
 
@@ -89,7 +109,7 @@ class Bundle:
         """(h, w, 3) f32 RGB [0, 1] → latents and both residuals."""
         resampled, pixels = self.to_pixels(low_res)
         latents = self.encode(pixels)
-        eps = self.residual(latents, [0.0, 1.0])
+        eps = self.residual(latents, [0, 1])
         return Prepared(resampled.shape[1], resampled.shape[2], resampled, latents, eps[:1], eps[1:])
 
     def restore(self, prepared: Prepared, pix: float, sem: float, color_fix: str | None = None) -> np.ndarray:

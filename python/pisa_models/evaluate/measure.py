@@ -229,8 +229,8 @@ def times(bundle: Bundle, upscalers: dict[str, peers.Upscaler], repeats: int = 7
         bundle.restore(prepared, 1, 1, "adain")
 
     runs: dict[str, Callable[[], object]] = {
-        "pisa, one evaluation": lambda: ours([1.0]),
-        "pisa, two evaluations": lambda: ours([0.0, 1.0]),
+        "pisa, one evaluation": lambda: ours([1]),
+        "pisa, two evaluations": lambda: ours([0, 1]),
     }
     for method, upscale in upscalers.items():
         runs[method] = lambda upscale=upscale: upscale(low_res)

@@ -1,4 +1,4 @@
-"""The UNet as it is exported: timestep and quality folded in, pixel LoRA merged, semantic LoRA gated."""
+"""The UNet as it is exported: timestep and quality folded in, pixel LoRA merged, semantic LoRA gated or merged."""
 
 import torch
 import torch.nn.functional as F
@@ -26,10 +26,18 @@ class GatedConv(nn.Module):
             self.down = _conv(adapter.down.detach(), None, conv.stride, conv.padding)
             self.up = _conv((adapter.up.detach() * gain[:, None])[:, :, None, None], None, 1, 0)
 
-    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
-        y = self.main(x)
+    def forward(self, x: Tensor, gate: Tensor | bool) -> Tensor:
+        if self.down is None or gate is False:
+            return self.main(x)
+        if gate is True:
+            main = self.main
+            return F.conv2d(x, main.weight + self._delta(), main.bias, main.stride, main.padding)
         # The gate multiplies the few channels between down and up, where it is cheapest.
-        return y if self.down is None else y + self.up(self.down(x) * gate)
+        return self.main(x) + self.up(self.down(x) * gate)
+
+    def _delta(self) -> Tensor:
+        """[out, in, k, k], what the semantic LoRA adds to the weight."""
+        return (self.up.weight.flatten(1) @ self.down.weight.flatten(1)).view_as(self.main.weight)
 
 
 def _conv(weight: Tensor, bias: Tensor | None, stride, padding) -> nn.Conv2d:
@@ -48,12 +56,16 @@ class DeployedBlock(nn.Module):
         self.conv1 = GatedConv(block.conv1, 1 + scale, shift)
         self.conv2 = GatedConv(block.conv2)
 
-    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gate: Tensor | bool) -> Tensor:
         return x + self.conv2(F.relu(self.conv1(x, gate)), gate)
 
 
 class DeployedUNet(nn.Module):
-    """latents [N,C,h,w], semantic [N] (0: ε_pix, 1: ε_PiSA, between: linear in each layer) → residual [N,C,h,w]."""
+    """latents [N,C,h,w], semantic [N] (0: ε_pix, 1: ε_PiSA, between: linear in each layer) → residual [N,C,h,w].
+
+    With False or True for `semantic` the semantic LoRA is left out of every weight or merged into it: the same
+    residual as by 0 or 1, without the branches.
+    """
 
     def __init__(self, unet: UNet, timestep: int = ONE_STEP, quality: int = NULL):
         super().__init__()
@@ -64,8 +76,8 @@ class DeployedUNet(nn.Module):
         for name in ("down0", "down1", "middle", "up1", "up0"):
             setattr(self, name, nn.ModuleList(DeployedBlock(block, e) for block in getattr(unet, name)))
 
-    def forward(self, latents: Tensor, semantic: Tensor) -> Tensor:
-        gate = semantic.reshape(-1, 1, 1, 1)
+    def forward(self, latents: Tensor, semantic: Tensor | bool) -> Tensor:
+        gate = semantic if isinstance(semantic, bool) else semantic.reshape(-1, 1, 1, 1)
         x0 = self._through(self.down0, self.first(latents, gate), gate)
         x1 = self._through(self.down1, self.to1(x0, gate), gate)
         x2 = self._through(self.middle, self.to2(x1, gate), gate)
@@ -75,7 +87,19 @@ class DeployedUNet(nn.Module):
         return self.last(self._through(self.up0, x0, gate), gate)
 
     @staticmethod
-    def _through(blocks: nn.ModuleList, x: Tensor, gate: Tensor) -> Tensor:
+    def _through(blocks: nn.ModuleList, x: Tensor, gate: Tensor | bool) -> Tensor:
         for block in blocks:
             x = block(x, gate)
         return x
+
+
+class MergedUNet(nn.Module):
+    """latents [N,C,h,w] → ε_PiSA, or without `semantic` ε_pix, [N,C,h,w]; shares the weights of `unet`."""
+
+    def __init__(self, unet: DeployedUNet, semantic: bool):
+        super().__init__()
+        self.unet = unet
+        self.semantic = semantic
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.unet(latents, self.semantic)

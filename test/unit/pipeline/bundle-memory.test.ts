@@ -38,10 +38,23 @@ describe('expectedBytes', () => {
     expect(expectedBytes({ graphs }, false)).toBe(3 * 1000 + 70_000 + 3 * 500);
   });
 
-  it('is the size of the files for the embedded bundle', async () => {
+  it('counts merged graphs on a CPU, in place of the gated one, with the weights that they share', () => {
+    const { encoder, unet, decoder } = manifestOf('float32').graphs;
+    const externalData = [{ file: 'unet.onnx.data', sha256: '', bytes: 70_000 }];
+    const [pix, pisa] = [20, 30].map((bytes) => ({ file: 'b.onnx', sha256: '', bytes }));
+    if (!pix || !pisa) throw new Error('two files');
+    const graphs = { encoder, unet: { ...unet, externalData, merged: { pix, pisa } }, decoder };
+    expect(expectedBytes({ graphs }, true)).toBe(2 * 1000 + 20 + 30 + 2 * 70_000 + 3 * 500);
+    expect(expectedBytes({ graphs }, false)).toBe(3 * 1000 + 70_000 + 4 * 500);
+  });
+
+  it('is the size of the files for the embedded bundle on a GPU', async () => {
     const manifest = await loadManifest(embeddedBundle);
-    const files = Object.values(manifest.graphs).reduce((sum, { bytes }) => sum + bytes, 0);
-    expect(expectedBytes(manifest, true)).toBe(files);
+    const files = Object.values(manifest.graphs).flatMap((graph) => [
+      graph.bytes,
+      ...(graph.externalData ?? []).map(({ bytes }) => bytes),
+    ]);
+    expect(expectedBytes(manifest, false)).toBe(files.reduce((a, b) => a + b, 0));
   });
 });
 

@@ -1,14 +1,15 @@
 /** The bundle that ships with the service: same numbers as ONNX Runtime in Python, no seams. */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { sharp } from '../../../src/images/sharp-policy.ts';
 import { type ColorFix, colorFixes } from '../../../src/jobs/params.ts';
 import { combine, subtractResidual } from '../../../src/pipeline/combine.ts';
-import type { Manifest } from '../../../src/pipeline/manifest.ts';
+import { bundleFiles, type Manifest } from '../../../src/pipeline/manifest.ts';
 import type { Model } from '../../../src/pipeline/model.ts';
 import { Resampled } from '../../../src/pipeline/resample.ts';
 import { RunControl } from '../../../src/pipeline/run-control.ts';
+import { GraphSession } from '../../../src/pipeline/session.ts';
 import {
   bytesOf,
   difference,
@@ -40,7 +41,7 @@ interface Case {
   epsPisa: FixtureArray;
   dials: Dials[];
 }
-const fixture = readFixture<{ graphs: Record<string, string>; cases: Case[] }>('pipeline.json');
+const fixture = readFixture<{ files: Record<string, string>; cases: Case[] }>('pipeline.json');
 
 let model: Model;
 beforeAll(async () => {
@@ -58,12 +59,36 @@ const png = (array: FixtureArray): Promise<Buffer> => {
 const relative = (values: Float32Array, wanted: FixtureArray): number =>
   difference(values, floats(wanted)).max / Math.max(largest(floats(wanted)), 1e-3);
 
+it('its merged graphs give what its gated one does, which a CPU does not load', async () => {
+  const loads = vi.spyOn(GraphSession, 'open');
+  onTestFinished(() => loads.mockRestore());
+  const residualsOf = async (bundleDir: string) => {
+    loads.mockClear();
+    const loaded = await loadOnCpu(bundleDir);
+    onTestFinished(() => loaded.dispose());
+    const size = { height: 16, width: 24 };
+    const latents = Float32Array.from({ length: 16 * 16 * 24 }, (_, i) => Math.sin(i));
+    const residuals = new Float32Array(2 * latents.length);
+    await loaded.predict(latents, [1, 0], size, residuals);
+    const files = loads.mock.calls.map(([{ file }]) => path.basename(file));
+    return { residuals, unets: files.filter((file) => file.startsWith('unet')) };
+  };
+  const merged = await residualsOf(embeddedBundle);
+  const gated = await residualsOf(
+    await changedBundle(embeddedBundle, ({ graphs }) => delete graphs.unet.merged),
+  );
+  expect([merged.unets, gated.unets]).toEqual([['unet-pix.onnx', 'unet-pisa.onnx'], ['unet.onnx']]);
+  expect(difference(merged.residuals, gated.residuals).max).toBeLessThan(1e-4);
+  const half = merged.residuals.length / 2;
+  const [pisa, pix] = [merged.residuals.subarray(0, half), merged.residuals.subarray(half)];
+  expect(difference(pisa, pix).max).toBeGreaterThan(1e-2);
+});
+
 describe('parity with Python', () => {
   it('the fixture is of this bundle (else: make -C python fixtures)', () => {
     const file = path.join(embeddedBundle, 'manifest.json');
-    const { graphs } = JSON.parse(readFileSync(file, 'utf8')) as Manifest;
-    const digests = Object.entries(graphs).map(([name, graph]) => [name, graph.sha256]);
-    expect(fixture.graphs).toEqual(Object.fromEntries(digests));
+    const files = bundleFiles(JSON.parse(readFileSync(file, 'utf8')) as Manifest);
+    expect(fixture.files).toEqual(Object.fromEntries(files.map((one) => [one.file, one.sha256])));
   });
 
   for (const one of fixture.cases) {

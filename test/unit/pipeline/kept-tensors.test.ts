@@ -4,8 +4,16 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sharp } from '../../../src/images/sharp-policy.ts';
 import type { UpscaleParams } from '../../../src/jobs/params.ts';
-import type { KeptTensors, TensorName } from '../../../src/pipeline/kept-tensors.ts';
+import { planGeometry } from '../../../src/pipeline/geometry.ts';
+import {
+  type KeptTensors,
+  TensorKeeper,
+  type TensorName,
+} from '../../../src/pipeline/kept-tensors.ts';
+import type { Manifest } from '../../../src/pipeline/manifest.ts';
 import type { Model } from '../../../src/pipeline/model.ts';
+import { Planar } from '../../../src/pipeline/planar.ts';
+import { RunControl } from '../../../src/pipeline/run-control.ts';
 import { loadOnCpu, picture, pixelsOf, run } from './run.ts';
 
 const root = path.resolve(import.meta.dirname, '../../..');
@@ -95,6 +103,20 @@ describe('a run that finds the tensors of another', () => {
     expect((await run(photo, model, { scale: 4 }, { kept })).evaluations).toBe(0);
     expect(tensors.get('latents')?.length).toBe(length);
     expect(tensors.get('latents')).not.toBe(latents);
+  });
+
+  it('does not take those of a bundle whose graphs are the same and whose weights are others', async () => {
+    const { kept } = memory();
+    const geometry = planGeometry({ width: 8, height: 8 }, 4, model);
+    const { channels } = model.manifest.latents;
+    const latents = new Planar(channels, geometry.latents.height, geometry.latents.width);
+    const keeperOf = (manifest: Manifest) =>
+      new TensorKeeper(kept, geometry, { manifest }, new RunControl());
+    await keeperOf(model.manifest).write('latents', latents);
+    expect(await keeperOf(model.manifest).read('latents')).toBeDefined();
+    const retrained = structuredClone(model.manifest);
+    for (const weights of retrained.graphs.unet.externalData ?? []) weights.sha256 = 'f'.repeat(64);
+    expect(await keeperOf(retrained).read('latents')).toBeUndefined();
   });
 
   it('keeps nothing of an image that is over the limit', async () => {

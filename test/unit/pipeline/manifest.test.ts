@@ -120,6 +120,24 @@ describe('bundles on disk', () => {
     expect(() => parseManifest(outside, 'here')).toThrow(/externalData/);
   });
 
+  it('verifies merged graphs as the gated one', async () => {
+    const dir = path.join(folder, 'merged', 'identity');
+    await cp(bundlePath('identity'), dir, { recursive: true });
+    const sha256 = createHash('sha256').update('graph').digest('hex');
+    const entry = (name: string) => ({ file: `unet-${name}.onnx`, sha256, bytes: 5 });
+    const merged = { pix: entry('pix'), pisa: entry('pisa') };
+    await writeFile(
+      path.join(dir, 'manifest.json'),
+      changed((m) => (m.graphs.unet.merged = merged)),
+    );
+    await writeFile(path.join(dir, 'unet-pix.onnx'), 'graph');
+    await expect(verifyBundle(dir)).rejects.toThrow(/unet-pisa.onnx is missing/);
+    await writeFile(path.join(dir, 'unet-pisa.onnx'), 'graph');
+    expect((await verifyBundle(dir)).graphs.unet.merged).toEqual(merged);
+    const half = changed((m) => Object.assign(m.graphs.unet, { merged: { pix: entry('pix') } }));
+    expect(() => parseManifest(half, 'here')).toThrow(/merged.*pisa/);
+  });
+
   it('refuses a folder without manifest and one with another name', async () => {
     await expect(loadManifest(folder)).rejects.toThrow(/Cannot read .*manifest.json/);
     const dir = path.join(folder, 'other');

@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { planGeometry } from '../../../src/pipeline/geometry.ts';
 import type { Manifest } from '../../../src/pipeline/manifest.ts';
-import { type Model, tilePolicyOf } from '../../../src/pipeline/model.ts';
+import { loadModel, type Model, tilePolicyOf } from '../../../src/pipeline/model.ts';
 import { GraphSession } from '../../../src/pipeline/session.ts';
 import { planTiles } from '../../../src/pipeline/tiles.ts';
 import { difference, fixturePath } from './fixtures.ts';
@@ -31,29 +31,50 @@ function withTiles(manifest: Manifest, tiles: Omit<(typeof converted)[number], '
   return { ...manifest, graphs };
 }
 
-let model: Model;
-let onCpu: Pick<Model, 'manifest' | 'tilePolicy'>;
-beforeAll(async () => {
-  // Group normalisation and attention: what a pixel becomes depends on all that the graph sees.
-  model = await loadOnCpu(fixturePath('stages/sd-small'));
-  onCpu = { manifest: model.manifest, tilePolicy: model.tilePolicy };
-});
-afterAll(() => model.dispose());
+const bundle = fixturePath('stages/sd-small');
 
-/** The model as it is on a device with these tiles, until the test ends. */
-function become(manifest: Manifest, executionProvider: (typeof tuning)[number] | 'cpu'): void {
-  onTestFinished(() => {
-    Object.assign(model, onCpu);
+/** Loads as on the device, and runs on the CPU. */
+async function loadAsOn(executionProvider: (typeof tuning)[number]): Promise<Model> {
+  const open = GraphSession.open;
+  const opening = vi.spyOn(GraphSession, 'open').mockImplementation((contract, options) => {
+    return open(contract, { ...options, executionProvider: 'cpu' });
   });
-  Object.assign(model, { manifest, tilePolicy: tilePolicyOf(manifest, { executionProvider }) });
+  const loaded = await loadModel(bundle, { executionProvider, threads: 1 });
+  opening.mockRestore();
+  return loaded;
 }
 
 describe.each(tuning)('on %o', (executionProvider) => {
+  // Group normalisation and attention: what a pixel becomes depends on all that the graph sees.
+  let onCpu: Model;
+  let onDevice: Model;
+  beforeAll(async () => {
+    onCpu = await loadOnCpu(bundle);
+    onDevice = await loadAsOn(executionProvider);
+  });
+  afterAll(async () => {
+    await onCpu.dispose();
+    await onDevice.dispose();
+  });
+
+  /** Gives a model another manifest until the test ends. */
+  function become(model: Model, manifest: Manifest): void {
+    const before = model.manifest;
+    onTestFinished(() => {
+      Object.assign(model, { manifest: before });
+    });
+    Object.assign(model, { manifest });
+  }
+
   it('a small image has the pixels that it has on a CPU, and no graph runs in strips', async () => {
     const [smallest] = converted as [(typeof converted)[number]];
     const manifest = withTiles(onCpu.manifest, smallest);
-    const strips = vi.spyOn(model, 'stagesOf');
-    onTestFinished(() => strips.mockRestore());
+    const strips = [onCpu, onDevice].map((model) => vi.spyOn(model, 'stagesOf'));
+    onTestFinished(() => {
+      for (const stages of strips) stages.mockRestore();
+    });
+    become(onCpu, manifest);
+    become(onDevice, manifest);
     for (const [width, height] of [
       [1, 1],
       [9, 30],
@@ -61,15 +82,14 @@ describe.each(tuning)('on %o', (executionProvider) => {
       [40, 28],
     ] as const) {
       const lowRes = await picture(width, height);
-      const pixelsOn = async (provider: typeof executionProvider | 'cpu') => {
-        become(manifest, provider);
+      const pixelsOn = async (model: Model) => {
         const dials = { pix: 0.6, sem: 1.4, colorfix: 'none' } as const;
         return (await pixelsOf((await run(lowRes, model, dials)).image)).data;
       };
-      const [there, here] = [await pixelsOn(executionProvider), await pixelsOn('cpu')];
+      const [there, here] = [await pixelsOn(onDevice), await pixelsOn(onCpu)];
       expect(Buffer.compare(there, here), `${width} × ${height}`).toBe(0);
     }
-    expect(strips).not.toHaveBeenCalled();
+    for (const stages of strips) expect(stages).not.toHaveBeenCalled();
   });
 
   it('an image of any size is padded as on a CPU, and one of up to 640² is not stripped', () => {
@@ -112,14 +132,13 @@ describe.each(tuning)('on %o', (executionProvider) => {
     const latents = Float32Array.from({ length: 4 * 8 * 12 }, (_, i) => Math.sin(i));
     const runs = vi.spyOn(GraphSession.prototype, 'run');
     onTestFinished(() => runs.mockRestore());
-    const residualsOn = async (provider: typeof executionProvider | 'cpu') => {
-      become(onCpu.manifest, provider);
+    const residualsOn = async (model: Model) => {
       runs.mockClear();
       const residuals = new Float32Array(2 * latents.length);
       await model.predict(latents, [0, 1], size, residuals);
       return { residuals, batches: runs.mock.calls.map(([feeds]) => feeds.latents?.dims[0]) };
     };
-    const [there, here] = [await residualsOn(executionProvider), await residualsOn('cpu')];
+    const [there, here] = [await residualsOn(onDevice), await residualsOn(onCpu)];
     expect([there.batches, here.batches]).toEqual([[2], [1, 1]]);
     expect(difference(there.residuals, here.residuals).max).toBeLessThan(1e-6);
     const [pix, pisa] = [0, 1].map((i) =>
@@ -131,13 +150,10 @@ describe.each(tuning)('on %o', (executionProvider) => {
   it('warms up the tile of larger images, and 512² in each graph', async () => {
     const manifest = withTiles(onCpu.manifest, { encoder: 40, unet: 32, decoder: 64 });
     // A cell of 16 pixels, so that 512² is 32² of them.
-    become(
-      { ...manifest, latents: { channels: 4, downscale: 16 }, multipleOf: 32 },
-      executionProvider,
-    );
+    become(onDevice, { ...manifest, latents: { channels: 4, downscale: 16 }, multipleOf: 32 });
     const runs = vi.spyOn(GraphSession.prototype, 'run').mockResolvedValue();
     onTestFinished(() => runs.mockRestore());
-    await model.warmUp();
+    await onDevice.warmUp();
     expect(runs.mock.calls.map(([{ pixels, latents }]) => (pixels ?? latents)?.dims)).toEqual([
       [1, 3, 640, 640],
       [1, 3, 512, 512],
