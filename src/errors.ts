@@ -43,7 +43,7 @@ export const errorCatalogue = {
   animated_image: entry(422, 'The image has more than one frame or page'),
   unknown_model: entry(422, 'No such model'),
   url_not_allowed: entry(422, 'The URL may not be reached from here'),
-  image_url_failed: entry(422, 'The image could not be fetched from its URL', true),
+  image_url_failed: entry(422, 'The image could not be fetched from its URL'),
   unsupported_output: entry(422, 'The output format cannot hold this image'),
   idempotency_key_reused: entry(422, 'The Idempotency-Key belongs to another request'),
   queue_full: entry(429, 'The queue is full', true),

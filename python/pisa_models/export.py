@@ -39,8 +39,9 @@ from pisa_models.training import vae
 from pisa_models.training.adapted import load_adapted, trained_steps
 
 OPSET = 18
-# A 512 px output is one tile of each graph. A larger tile of the UNet computes less twice (a tenth fewer cells at 384
-# for a 2048 px output), but a job that is canceled, or waits for its turn, waits for a tile to end.
+# A 512 px output is one tile of each graph, a 2048 px one four of the UNet, where 256 cells would make six. A larger tile
+# computes less twice (a twentieth fewer cells at 384), but a job that is canceled, or waits for its turn, waits for a tile
+# to end, and each of the two merged UNets keeps the memory of one.
 TILE_LATENTS = {"encoder": 256, "unet": 288, "decoder": 256}
 OVERLAP_LATENTS = {"encoder": 4, "unet": 32, "decoder": 4}
 WEIGHTS = "unet.onnx.data"

@@ -74,20 +74,20 @@ async function findOrigin(
   }
 }
 
-/** @throws input_expired | redis_unavailable | storage_unavailable */
-async function checkKept({ store }: Services, { input, source }: Source['data']): Promise<void> {
-  const isKept = source.expiresAt > Date.now() && (await orUnavailable(() => store.has(input.key)));
-  if (isKept) return;
-  throw new AppError(
+/** @throws redis_unavailable | storage_unavailable */
+const isKept = async ({ store }: Services, { input, source }: Source['data']): Promise<boolean> =>
+  source.expiresAt > Date.now() && (await orUnavailable(() => store.has(input.key)));
+
+const inputExpired = (): AppError =>
+  new AppError(
     'input_expired',
     'The image of this job is no longer kept: its time has passed, it gave way to newer ones (KEEP_MAX_MEGABYTES), or its job was deleted. Send it again, with these dials.',
   );
-}
 
-/** @throws what `checkKept` throws */
+/** @throws input_expired | redis_unavailable | storage_unavailable */
 export async function findSource(services: Services, job: FinishedJob): Promise<Source> {
   const source = sourceOf(job);
-  await checkKept(services, source.data);
+  if (!(await isKept(services, source.data))) throw inputExpired();
   return source;
 }
 
@@ -124,9 +124,12 @@ export async function answerDerived(
   checkAnswer(services, request.client, plan);
   const options = resolveJobOptions(query, config, job.data);
   const { asked, check, readMaps } = derive(job, plan);
+  let canBeNew = true;
   if (!(await isRepeated(queue, request))) {
-    await checkKept(services, data);
-    await checkRoomAndModel(queue, asked.params.model, config);
+    canBeNew = await isKept(services, data);
+    // The job that it made before has failed: where another cannot be made, that stays the answer.
+    if (!canBeNew && !(await findRepeated(queue, request))) throw inputExpired();
+    if (canBeNew) await checkRoomAndModel(queue, asked.params.model, config);
   }
   check();
   const entered = await uploadBudget.lend(request.client, async (loan) =>
@@ -134,6 +137,7 @@ export async function answerDerived(
       uploads: { maps: readMaps ? await readMaps(loan) : {} },
       asked: { ...asked, source: data.source, ...options },
       input: data.input,
+      canBeNew,
     }),
   );
   return answerJob(services, reply.headers(entered.headers), plan, entered.job);

@@ -89,13 +89,15 @@ interface JobToEnter {
   asked: AskedJob;
   /** `key`: of the source's upload, for a job without one of its own. */
   input: ImageFacts & { key?: string };
+  /** False: only the job of an earlier request with this key can be the answer, one that has failed included. */
+  canBeNew?: boolean;
 }
 
 /** @throws idempotency_key_reused | too_many_jobs | redis_unavailable | storage_unavailable */
 export async function enterJob(
   { config, queue }: Services,
   request: FastifyRequest,
-  { uploads, asked, input }: JobToEnter,
+  { uploads, asked, input, canBeNew }: JobToEnter,
 ): Promise<EnteredJob> {
   const { name: client } = request.client;
   const newId = randomUUID();
@@ -118,6 +120,7 @@ export async function enterJob(
           },
           newId,
           config.IDEMPOTENCY_KEY_SECONDS,
+          canBeNew,
         );
   if (claimed.job) return { job: claimed.job, headers: { 'idempotency-replayed': 'true' } };
 

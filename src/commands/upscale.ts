@@ -100,14 +100,10 @@ async function upscalePairs(
 /** Nobody starts this process again, and the device does nothing more for it. */
 function tellOfLostDevice([met, ...left]: readonly FilePair[], cause: unknown): void {
   const reason = (cause instanceof Error ? cause.message : String(cause)).trim();
-  const advice =
-    left.length === 0
-      ? 'Run the command again.'
-      : `Run the command again with --skip-existing for what is left, without ${met?.lowRes} if that fails so again.`;
   const lines = [
     `${met?.lowRes}: The device failed (${reason}).`,
     ...left.map(({ lowRes }) => `${lowRes}: Not begun.`),
-    `The device does nothing more for this process. ${advice} docs/devices.md says what to look for.`,
+    `The device does nothing more for this process. Run the command again for the photos above alone. docs/devices.md says what to look for.`,
   ];
   process.stderr.write(`${lines.join('\n')}\n`);
 }

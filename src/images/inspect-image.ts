@@ -119,7 +119,11 @@ const proofShrink = 8;
 const decodes = new Fifo(2);
 
 /** @throws too_many_pixels | corrupt_image */
-async function decodeToEnd({ bytes, metadata }: ImageHeader, limits: ImageLimits): Promise<void> {
+async function decodeToEnd(
+  bytes: Uint8Array,
+  metadata: Metadata,
+  limits: ImageLimits,
+): Promise<void> {
   try {
     // Colours prove nothing: what a profile makes of them is left to who needs them.
     await sharp(bytes, { ...untrusted(limits.maxPixels), ignoreIcc: true })
@@ -146,7 +150,10 @@ export async function inspectImage(
   limits: ImageLimits,
   signal?: AbortSignal,
 ): Promise<InspectedImage> {
-  const header = await readHeader(bytes, limits);
-  await decodes.take(signal, () => decodeToEnd(header, limits));
-  return header.inspected;
+  const { inspected, metadata } = await readHeader(bytes, limits);
+  // Made ready once more when it is its turn: a copy for each that waits would be as much memory again as all uploads.
+  await decodes.take(signal, async () =>
+    decodeToEnd(await decodable(bytes, inspected.format), metadata, limits),
+  );
+  return inspected;
 }

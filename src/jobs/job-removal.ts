@@ -14,7 +14,7 @@ import {
   type UpscaleJob,
 } from './job-snapshot.ts';
 import { dropObjects } from './kept-objects.ts';
-import { copyOf, forgetReuse, recordOf } from './reused-bytes.ts';
+import { copyOf, copyOf060, forgetReuse, recordOf } from './reused-bytes.ts';
 import { forgetResult, reuseRecords } from './stored-results.ts';
 import { recordEnd } from './webhook.ts';
 
@@ -147,7 +147,8 @@ export class JobRemoval {
     if (isTold) await delivery?.remove();
     if (ended.result) {
       await forgetResult(redis, id, ended.data, ended.result);
-      const gone = [copyOf(id, ended.result), ...(isTold ? [recordOf(id, ended.data)] : [])];
+      const copies = [copyOf(id, ended.result), copyOf060(id, ended.result)];
+      const gone = [...copies, ...(isTold ? [recordOf(id, ended.data)] : [])];
       if (ended.reused) await forgetReuse(redis, ended.data, gone);
     }
     await cancelRecords.delete(redis, id);

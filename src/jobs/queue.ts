@@ -33,7 +33,7 @@ import {
   type QueueCounts,
   type QueueObservation,
 } from './queue-observation.ts';
-import { checkRedis, connectRedis, orUnavailable, tryOut } from './redis.ts';
+import { checkRedis, connectRedis, isFull, orUnavailable, tryOut } from './redis.ts';
 import {
   admitReuse,
   copyOf,
@@ -151,19 +151,21 @@ export class UpscaleQueue {
   }
 
   /**
-   * Resolves once jobs can be accepted, and from then on whatever happens to Redis: where it is full or away for all, no
-   * other instance is better.
+   * Resolves once Redis has been seen to let us in as one that takes jobs, and from then on whatever happens to it. One
+   * that is full does: for every instance alike, and deletions, which make room in its memory, come through this one too.
+   * @throws redis_unavailable while Redis is away, a replica or closed to its user
    */
   async accepts(): Promise<void> {
     if (this.#hasAccepted) return;
     this.#bull.get();
-    await orUnavailable(() => tryOut(this.#redis));
+    await orUnavailable(async () => {
+      try {
+        await tryOut(this.#redis);
+      } catch (error) {
+        if (!isFull(error)) throw error;
+      }
+    });
     this.#hasAccepted = true;
-  }
-
-  /** One round trip. */
-  async ping(): Promise<void> {
-    await orUnavailable(() => this.#redis.ping());
   }
 
   /**
@@ -268,6 +270,7 @@ export class UpscaleQueue {
   /**
    * Binds an idempotency key to a job id.
    * @param newId for the job if the key is new, or its job has failed for what may have passed
+   * @param canReplace false: one that has failed stays the answer all the same
    * @returns the id that the job has or must get, and the job if there is one
    * @throws idempotency_key_reused when the key is bound to another request
    */
@@ -275,6 +278,7 @@ export class UpscaleQueue {
     claim: IdempotencyClaim,
     newId: string,
     ttlSeconds: number,
+    canReplace = true,
   ): Promise<{ id: string; job?: JobSnapshot }> {
     const bound = await orUnavailable(() => bindKey(this.#redis, claim, newId, ttlSeconds));
     const { id } = bound;
@@ -288,7 +292,7 @@ export class UpscaleQueue {
       );
     }
     const job = id === newId ? undefined : await this.get(id);
-    if (mayBeTriedAgain(job)) {
+    if (canReplace && mayBeTriedAgain(job)) {
       const change = { from: id, to: newId };
       await orUnavailable(() => rebindKey(this.#redis, claim, change, ttlSeconds));
       return this.claim(claim, newId, ttlSeconds);
@@ -300,6 +304,8 @@ export class UpscaleQueue {
   /** Adds the webhook of a job that was answered from a stored result, unless it is there. */
   async #tellOf(job: JobSnapshot): Promise<JobSnapshot> {
     if (!job.reused || !job.data.webhook || job.webhook) return job;
+    // A key may lead to the job for longer than its delivery is on record: by then it has been made, and is forgotten.
+    if (Date.now() - job.createdAt > this.#recordTtlSeconds * 1000) return job;
     await this.#bull.addDelivery(job, job.data.webhook);
     return this.#lookup.withWebhook(job);
   }

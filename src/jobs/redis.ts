@@ -134,7 +134,7 @@ export async function tryOut(redis: Redis): Promise<void> {
   const errors = (answers ?? []).flatMap(([error]) => error ?? []);
   // A Redis that is full may have more room in a minute; what it forbids it will still forbid.
   const [first] = errors;
-  if (first) throw errors.find((error) => isForbidden(error)) ?? first;
+  if (first) throw errors.find((error) => forbidden(error) !== undefined) ?? first;
 }
 
 /**
@@ -153,10 +153,11 @@ export async function checkRedis(redis: Redis): Promise<void> {
 
 /** @returns the error; one of what Redis forbids, in words for its operator */
 export function explainForbidden(error: unknown): unknown {
-  if (!isForbidden(error)) return error;
+  const rule = forbidden(error);
+  if (rule === undefined) return error;
   return new AppError(
     'invalid_config',
-    `Redis forbids the user of REDIS_URL what the service does: ${error.message}. It needs the rules ${neededRules} (docs/operations.md).`,
+    `Redis forbids the user of REDIS_URL what the service does: ${rule}. It needs the rules ${neededRules} (docs/operations.md).`,
     { cause: error },
   );
 }
@@ -193,7 +194,7 @@ export class TolerantRedis extends Redis {
     const isCallback = typeof callback === 'function';
     const sections = (isCallback ? args.slice(0, -1) : args) as string[];
     const told = super.info(...sections).catch((error: unknown) => {
-      if (!isForbidden(error)) throw error;
+      if (forbidden(error) === undefined) throw error;
       return oldestVersion;
     });
     if (isCallback) told.then((text) => callback(null, text), callback as Callback<string>);
@@ -227,9 +228,20 @@ const connectionErrorText =
  */
 const refusedWrite = /\b(?:MISCONF|OOM|READONLY) (.+?)(?:\.?\s*$|\.\s| script: )/;
 
-/** By its ACL. */
-const isForbidden = (error: unknown): error is Error =>
-  error instanceof Error && error.message.startsWith('NOPERM ');
+/** True when Redis refuses a write because its disk or memory is full. */
+export const isFull = (error: unknown): boolean =>
+  textsOf(error).some((text) => /\b(?:MISCONF|OOM) /.test(text));
+
+/** What Redis says. A transaction has its reason in the errors of its commands. */
+function textsOf(error: unknown): string[] {
+  if (!(error instanceof Error)) return [];
+  const { previousErrors = [] } = error as { previousErrors?: Error[] };
+  return [error, ...previousErrors].map(({ message }) => message);
+}
+
+/** What its ACL forbids, in its own words. */
+const forbidden = (error: unknown): string | undefined =>
+  textsOf(error).find((text) => text.startsWith('NOPERM '));
 
 /**
  * Runs a Redis operation of the api.
@@ -240,7 +252,8 @@ export async function orUnavailable<T>(operation: () => Promise<T>): Promise<T> 
     return await operation();
   } catch (error) {
     if (!isRedisFault(error)) throw error;
-    const reason = isForbidden(error) ? error.message : refusal(error);
+    const rule = forbidden(error);
+    const reason = rule ?? refusal(error);
     if (reason === undefined) {
       throw new AppError(
         'redis_unavailable',
@@ -250,16 +263,17 @@ export async function orUnavailable<T>(operation: () => Promise<T>): Promise<T> 
     }
     throw new AppError(
       'redis_unavailable',
-      `Redis ${isForbidden(error) ? 'forbids what this takes' : 'refuses writes'}: ${reason}. Try again in a minute; its operator has to see to that.`,
+      `Redis ${rule === undefined ? 'refuses writes' : 'forbids what this takes'}: ${reason}. Try again in a minute; its operator has to see to that.`,
       { cause: error, retryAfterSeconds: 30 },
     );
   }
 }
 
-/** Why Redis refused to write, in its own words. A transaction has its reason in the errors of its commands. */
-export function refusal(error: Error & { previousErrors?: Error[] }): string | undefined {
-  const texts = [error, ...(error.previousErrors ?? [])].map(({ message }) => message);
-  return texts.map((text) => refusedWrite.exec(text)?.[1]).find((reason) => reason !== undefined);
+/** Why Redis refused to write, in its own words. */
+export function refusal(error: Error): string | undefined {
+  return textsOf(error)
+    .map((text) => refusedWrite.exec(text)?.[1])
+    .find((reason) => reason !== undefined);
 }
 
 function isRedisFault(error: unknown): error is Error {

@@ -73,6 +73,12 @@ export const copyOf = (id: string, { output }: Pick<UpscaleJobResult, 'output'>)
   bytes: Math.max(output.bytes, leastBytes),
 });
 
+/** The same as 0.6.0 noted it, with its record. To be removed when none of its copies can be there: after 0.7. */
+export const copyOf060 = (id: string, result: Pick<UpscaleJobResult, 'output'>): Counted => ({
+  name: id,
+  bytes: copyOf(id, result).bytes + recordBytes,
+});
+
 /** What Redis holds of it: its record, and its webhook. */
 export const recordOf = (id: string, { webhook }: Pick<UpscaleJobData, 'webhook'>): Counted => ({
   name: `${id}:record`,

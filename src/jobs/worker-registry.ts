@@ -65,7 +65,7 @@ export async function reportWorker(redis: Redis, report: WorkerReport): Promise<
   for (const model of report.models) {
     const seen = JSON.stringify({ ...model, seenAt });
     // One whose devices warm up makes its models known: requests may name them. But where they are down for long, jobs
-    // must not wait for ever (locateModel).
+    // must not wait for ever (requireModel).
     if (isReady(report)) transaction.hset(modelsKey, model.name, seen);
     else transaction.hsetnx(modelsKey, model.name, seen);
   }
@@ -99,19 +99,17 @@ export async function findModel(redis: Redis, name: string): Promise<ModelSummar
 
 /**
  * Where a model is to be had.
- * @returns `available`: a live worker with a device that is up has it; `seenAt`: when one last said so or, before that, one
- *   first made it known, epoch ms, 0 for never
+ * @returns `available`: a live worker with a device that is up has it; `listed`: a live worker has it, which may warm up;
+ *   `seenAt`: when one with a device that is up last said so or, before that, one first made it known, epoch ms, 0 for never
  */
 export async function locateModel(
   redis: Redis,
   name: string,
-): Promise<{ available: boolean; seenAt: number }> {
+): Promise<{ available: boolean; listed: boolean; seenAt: number }> {
   const [workers, text] = await Promise.all([listWorkers(redis), redis.hget(modelsKey, name)]);
-  const available = workers
-    .filter(isReady)
-    .some(({ models }) => models.some((model) => model.name === name));
+  const owners = workers.filter(({ models }) => models.some((model) => model.name === name));
   const seenAt = text === null ? 0 : (JSON.parse(text) as { seenAt: number }).seenAt;
-  return { available, seenAt };
+  return { available: owners.some(isReady), listed: owners.length > 0, seenAt };
 }
 
 /** Every model known, by name, and whether a live worker has it. */

@@ -74,7 +74,7 @@ async function fetchOnce(
       error instanceof RequestTimeout
         ? "The image's host did not send it in time."
         : "The connection to the image's host failed.";
-    throw new AppError('image_url_failed', `${why} Upload the image instead, or try again.`, {
+    throw new AppError('image_url_failed', `${why} Upload the image instead.`, {
       cause: error,
     });
   }

@@ -50,7 +50,8 @@ interface ModelSearch {
 /**
  * Resolves when this worker has the model of the job.
  * @throws ModelAbsent when another worker has it, or may come with it
- * @throws unknown_model when nobody will: a model that was only named, and not the api's own, must have been seen lately
+ * @throws unknown_model when nobody will: a model that was only named, is not the api's own, and that no worker warms up
+ *   with must have been seen lately
  */
 export async function requireModel(
   { data, timestamp }: UpscaleJob,
@@ -59,9 +60,10 @@ export async function requireModel(
   const { model } = data.params;
   const names = models.map(({ name }) => name);
   if (names.includes(model)) return;
-  const { available, seenAt } = await locateModel(redis, model);
+  const { available, listed, seenAt } = await locateModel(redis, model);
   if (available) throw new ModelAbsent(elsewhereDelayMs);
-  const expectedSince = Math.max(seenAt, data.isDefaultModel ? timestamp : 0);
+  const isExpected = data.isDefaultModel || listed;
+  const expectedSince = Math.max(seenAt, isExpected ? timestamp : 0);
   if (Date.now() - expectedSince > arrivalMs) throw unknownModel(model, names);
   throw new ModelAbsent(nowhereDelayMs);
 }

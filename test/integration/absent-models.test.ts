@@ -69,6 +69,13 @@ const takeNow = async (id: string): Promise<void> => {
 
 const hour = 3_600_000;
 
+/** As if no worker had been ready with the model since. */
+async function seenLongAgo(model: string): Promise<void> {
+  const text = (await bench.redis.client.hget('pisa:models', model)) ?? '';
+  const seen = { ...JSON.parse(text), seenAt: Date.now() - hour };
+  await bench.redis.client.hset('pisa:models', model, JSON.stringify(seen));
+}
+
 test('a job that comes to a worker without its model is done by one that starts with it', async () => {
   await startWorkerWith('identity');
   const absent = async (): Promise<number> =>
@@ -114,9 +121,7 @@ test('a job for a model that was named waits while workers had it lately, and no
   await startWorkerWith('identity');
   await withIt.close();
   const id = await submitInVain({ isDefaultModel: false });
-  const text = (await bench.redis.client.hget('pisa:models', 'blur')) ?? '';
-  const seenLongAgo = { ...JSON.parse(text), seenAt: Date.now() - hour };
-  await bench.redis.client.hset('pisa:models', 'blur', JSON.stringify(seenLongAgo));
+  await seenLongAgo('blur');
   await takeNow(id);
   expect(await bench.ended(id)).toMatchObject({ error: { code: 'unknown_model' } });
 });
@@ -133,6 +138,14 @@ test('a model is known while the first worker that has it warms up, and its jobs
   await startWorkerWith('identity');
   const id = await submitInVain({ isDefaultModel: false });
   expect(await bench.queue.get(id)).toMatchObject({ status: 'queued' });
+  // The last worker that was ready with it has been gone for long.
+  await seenLongAgo('blur');
+  const next = await submitInVain({ isDefaultModel: false });
+  expect(await bench.queue.get(next)).toMatchObject({ status: 'queued' });
+  // One that has waited for as long as a roll-out may take waits no more.
+  await makeOlder(next, hour);
+  await takeNow(next);
+  expect(await bench.ended(next)).toMatchObject({ error: { code: 'unknown_model' } });
   await warming.close();
 });
 

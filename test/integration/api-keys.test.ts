@@ -285,6 +285,19 @@ describe('a retry', () => {
     // The key of a job of its own is no key to this one.
     await post({ ...bearer(shop), 'idempotency-key': 'a' });
     expect((await adjust(shop)).status).toBe(404);
+    // Nor does it get another when its own has failed: there is nothing left to make it of.
+    const failed = { status: 'failed', error: new AppError('disk_full', 'Full.') } as const;
+    const { get } = api.queue;
+    vi.spyOn(api.queue, 'get').mockImplementation(async (one) => {
+      const job = await get.call(api.queue, one);
+      return job?.id === json<JobObject>(first).id ? { ...job, ...failed } : job;
+    });
+    const failedOne = await adjust(rival);
+    expect(failedOne.headers.get('idempotency-replayed')).toBe('true');
+    expect(json<JobObject>(failedOne)).toMatchObject({
+      id: json<JobObject>(first).id,
+      status: 'failed',
+    });
   });
 
   test('of a request that made no job is within the limit like any other', async () => {

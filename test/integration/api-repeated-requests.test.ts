@@ -14,6 +14,7 @@ import { FolderStore } from '../../src/storage/folder-store.ts';
 import { startApi, type TestApi } from '../support/api.ts';
 import { type Build, buildService } from '../support/build.ts';
 import { expectContract } from '../support/contract.ts';
+import { writeFinishedJob } from '../support/finished-job.ts';
 import { photo } from '../support/hostile-images.ts';
 import { type Answer, form, json, send } from '../support/http.ts';
 import { openStream } from '../support/sse.ts';
@@ -152,6 +153,34 @@ describe('Idempotency-Key', () => {
     });
     const reused = await post('a', query, other);
     expect(json<Problem>(reused).code).toBe('idempotency_key_reused');
+  });
+
+  test('a job made from a source that has gone since cannot be made anew: it stays the answer', async () => {
+    const source = await writeFinishedJob(api, png, { client: 'anyone' });
+    const adjust = async (query = '', init: RequestInit = {}): Promise<Answer> => {
+      const answer = await send(`${api.url}/upscale/${source}/adjust${query}`, {
+        method: 'POST',
+        ...init,
+        headers: { ...(init.headers as Record<string, string>), 'idempotency-key': 'a' },
+      });
+      expectContract(answer, 'adjustUpscale');
+      return answer;
+    };
+    const first = await adjust();
+    await failAll(first);
+    const second = await adjust();
+    expect(idOf(second)).not.toBe(idOf(first));
+    await failAll(second);
+    await api.store.delete(inputKey(source));
+    const whileKnown = await adjust();
+    await send(`${api.url}/upscale/${source}`, { method: 'DELETE' });
+    for (const answer of [whileKnown, await adjust()]) {
+      expect(answer.headers.get('idempotency-replayed')).toBe('true');
+      expect(json<JobObject>(answer)).toMatchObject({ id: idOf(second), status: 'failed' });
+    }
+    const map = { name: 'pix_map', fileName: 'x.png', type: 'image/png', bytes: png };
+    expect(json<Problem>(await adjust('', form([map]))).code).toBe('idempotency_key_reused');
+    expect((await adjust('?pix=0.1')).status).toBe(404);
   });
 
   test('a job that failed for good stays the answer', async () => {

@@ -332,6 +332,29 @@ test('who was told nothing of an answer from a stored result, Redis being away b
   expect(await redis.client.lrange('bull:webhooks:wait', 0, -1)).toEqual([id]);
 });
 
+test('who was told is not told again when the delivery is no longer on record', async () => {
+  const claim = { client: 'anyone', key: 'a key', fingerprint: 'of the request' };
+  const webhook = { url: 'https://example.com/', attempts: 1 };
+  const id = await writeFinishedJob({ redis, store }, image, { webhook });
+  const record = JSON.parse((await redis.client.get(`pisa:reused:${id}`)) ?? '');
+  const recordTtlMs = (3600 + 86_400) * 1000;
+  const older = { ...record, createdAt: Date.now() - recordTtlMs - 1 };
+  await redis.client.set(`pisa:reused:${id}`, JSON.stringify(older), 'KEEPTTL');
+  await queue.claim(claim, id, 60);
+  const { job } = await queue.claim(claim, randomUUID(), 60);
+  expect(job).toMatchObject({ id, reused: true });
+  expect(job?.webhook).toBeUndefined();
+  expect(await redis.client.exists(`bull:webhooks:${id}`)).toBe(0);
+});
+
+test('a copy that 0.6.0 has noted gives its room back when it is deleted', async () => {
+  const id = await writeFinishedJob({ redis, store }, image, { client: 'shop' });
+  await redis.client.zadd('pisa:copies:until', Date.now() + 60_000, `${id} 6144 shop`);
+  await redis.client.hset('pisa:copies:bytes', { '*': 6144, shop: 6144 });
+  expect(await queue.remove(id)).toEqual({ outcome: 'deleted' });
+  expect(await redis.client.exists('pisa:copies:until', 'pisa:copies:bytes')).toBe(0);
+});
+
 test('text that BullMQ wrote into a failed job is a lost device, in our words', async () => {
   const id = await submit();
   const { UnrecoverableError } = await import('bullmq');
@@ -348,7 +371,6 @@ test('with Redis away every method says so at once, and works again when it is b
   const accepted = await queue.get(id);
   await redis.kill();
   const calls: (() => Promise<unknown>)[] = [
-    () => queue.ping(),
     () => queue.get(id),
     () => queue.remove(id),
     () => queue.counts(),
@@ -472,7 +494,7 @@ describe('the worker registry', () => {
     await reportWorker(redis.client, { ...report, devices: [starting] });
     expect(await queue.models()).toEqual([{ ...model, available: true }]);
     const first = await locateModel(redis.client, 'tiny');
-    expect(first).toEqual({ available: false, seenAt: expect.any(Number) });
+    expect(first).toEqual({ available: false, listed: true, seenAt: expect.any(Number) });
     expect(first.seenAt).toBeGreaterThanOrEqual(before);
     // It changes nothing of what is known, however often it starts, until it has a device that is ready.
     const seenLongAgo = JSON.stringify({ ...model, seenAt: 1 });

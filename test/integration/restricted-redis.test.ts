@@ -10,6 +10,7 @@ import { explainForbidden } from '../../src/jobs/redis.ts';
 import { openStore } from '../../src/storage/open-store.ts';
 import { Deliverer } from '../../src/webhooks/deliverer.ts';
 import { type Build, buildService } from '../support/build.ts';
+import { writeFinishedJob } from '../support/finished-job.ts';
 import { photo } from '../support/hostile-images.ts';
 import { json, send } from '../support/http.ts';
 import { answers, startReceiver } from '../support/receiver.ts';
@@ -153,13 +154,7 @@ describe('a user that may too little', () => {
   });
 });
 
-test('an api that has never been able to accept a job is not ready, and says why', async () => {
-  const redis = await startRedis();
-  closers.push(() => redis.stop());
-  await redis.client.replicaof('127.0.0.1', 1);
-  const queue = newQueue(redis);
-  // Its start goes on: there may be a primary in a moment.
-  await queue.ready(10_000);
+async function startApiOf(redis: TestRedis, queue: UpscaleQueue) {
   const store = openStore({ kind: 'folder', folder: redis.folder }, { role: 'producer' });
   const server = await startServer({
     config: workerConfig({ PORT: '0' }),
@@ -171,6 +166,17 @@ test('an api that has never been able to accept a job is not ready, and says why
     () => store.close(),
     () => server.close(),
   );
+  return { server, store };
+}
+
+test('an api that has never been able to accept a job is not ready, and says why', async () => {
+  const redis = await startRedis();
+  closers.push(() => redis.stop());
+  await redis.client.replicaof('127.0.0.1', 1);
+  const queue = newQueue(redis);
+  // Its start goes on: there may be a primary in a moment.
+  await queue.ready(10_000);
+  const { server } = await startApiOf(redis, queue);
   const ready = (excluded: string) => send(`${server.url}/readyz?exclude=${excluded}`);
   // A connection that is told `READONLY` is made anew, and another answer comes while it is.
   await expect
@@ -183,4 +189,19 @@ test('an api that has never been able to accept a job is not ready, and says why
   // For all instances alike: none is better.
   await redis.client.replicaof('127.0.0.1', 1);
   expect((await ready('devices')).status).toBe(200);
+});
+
+test('an api that starts while Redis is full is ready, and deletes what takes the room', async () => {
+  const redis = await startRedis();
+  closers.push(() => redis.stop());
+  await redis.client.config('SET', 'maxmemory', '1');
+  const queue = newQueue(redis);
+  await queue.ready(10_000);
+  const { server, store } = await startApiOf(redis, queue);
+  expect((await send(`${server.url}/readyz?exclude=devices`)).status).toBe(200);
+  // What an instance before it has made.
+  await redis.client.config('SET', 'maxmemory', '0');
+  const id = await writeFinishedJob({ redis, store }, await photo('png', 24, 16));
+  await redis.client.config('SET', 'maxmemory', '1');
+  expect((await send(`${server.url}/upscale/${id}`, { method: 'DELETE' })).status).toBe(204);
 });

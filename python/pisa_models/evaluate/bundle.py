@@ -36,7 +36,8 @@ class Prepared:
 
 def graph_files(graph: dict) -> list[dict]:
     """Every file of a graph of the manifest: `file` and `sha256`."""
-    return [graph, *graph.get("externalData", []), *graph.get("merged", {}).values()]
+    strips = [graph["strips"]] if graph.get("strips") else []
+    return [graph, *graph.get("externalData", []), *strips, *graph.get("merged", {}).values()]
 
 
 class Bundle:

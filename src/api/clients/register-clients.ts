@@ -6,7 +6,7 @@ import type { FastifyRequest } from 'fastify';
 import type { JobPriority } from '../../jobs/job.ts';
 import type { JobSnapshot } from '../../jobs/job-snapshot.ts';
 import type { UpscaleQueue } from '../../jobs/queue.ts';
-import { isRepeated } from '../enter-job.ts';
+import { findRepeated, isRepeated } from '../enter-job.ts';
 import { jobNotFound } from '../find-job.ts';
 import type { App, Services } from '../services.ts';
 import type { ApiKeys } from './api-keys.ts';
@@ -67,7 +67,7 @@ export function registerClients(
     const job = namesJob ? await queue.get(id) : undefined;
     // A retry whose job is there needs the one of the path no more, and by its Idempotency-Key it is the client's.
     const isPost = request.method === 'POST';
-    if (namesJob && !job && isPost && (await isRepeated(queue, request))) {
+    if (namesJob && !job && isPost && (await findRepeated(queue, request))) {
       request.ownJob = null;
       return;
     }

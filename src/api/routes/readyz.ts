@@ -1,7 +1,7 @@
 /**
  * GET /readyz: Redis answers and at least one device takes jobs; with `exclude=devices`, Redis answers; with
- * `exclude=devices,redis`, this instance does not end soon. Until this instance could accept a job for the first time, that
- * Redis answers is not enough.
+ * `exclude=devices,redis`, this instance does not end soon. Until Redis has once been seen to be a primary that lets us in,
+ * that it answers is not enough.
  */
 import Type from 'typebox';
 import { AppError } from '../../errors.ts';

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { AppError } from '../../../src/errors.ts';
-import { orUnavailable, redisOptions } from '../../../src/jobs/redis.ts';
+import { explainForbidden, isFull, orUnavailable, redisOptions } from '../../../src/jobs/redis.ts';
 
 describe('redisOptions', () => {
   test.each([
@@ -92,10 +92,37 @@ describe('orUnavailable', () => {
     });
   });
 
+  test('finds in a transaction what Redis forbids', async () => {
+    const rule = "NOPERM this user has no permissions to run the 'set' command";
+    const cause = Object.assign(
+      new Error('EXECABORT Transaction discarded because of previous errors.'),
+      { name: 'ReplyError', previousErrors: [new Error(rule)] },
+    );
+    await expect(orUnavailable(() => Promise.reject(cause))).rejects.toMatchObject({
+      message: expect.stringContaining(`Redis forbids what this takes: ${rule}.`),
+      retryAfterSeconds: 30,
+    });
+    expect(explainForbidden(cause)).toMatchObject({
+      code: 'invalid_config',
+      message: expect.stringContaining(`what the service does: ${rule}.`),
+    });
+  });
+
   test.each([new TypeError('x is not a function'), new AppError('queue_full', 'Full.')])(
     'leaves %s as it is',
     async (error) => {
       await expect(orUnavailable(() => Promise.reject(error))).rejects.toBe(error);
     },
   );
+});
+
+test.each([
+  ['MISCONF Errors writing to the AOF file: No space left on device', true],
+  ["OOM command not allowed when used memory > 'maxmemory'.", true],
+  ["READONLY You can't write against a read only replica.", false],
+  ["NOPERM this user has no permissions to run the 'set' command", false],
+  ['LOADING Redis is loading the dataset in memory', false],
+])('isFull: %s → %s', (text, full) => {
+  const aborted = Object.assign(new Error('EXECABORT'), { previousErrors: [new Error(text)] });
+  expect([isFull(new Error(text)), isFull(aborted)]).toEqual([full, full]);
 });
