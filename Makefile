@@ -8,7 +8,7 @@ BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-keda test-images check bench bench-fresh bench-tools faults fuzz soak api-memory webhooks capacity rolling scaling tools openapi docs playground-picture test-models train evaluate convert full-size strips-memory clean
+.PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-keda test-images check bench bench-fresh bench-tools faults fuzz soak api-memory webhooks merged capacity rolling scaling tools openapi docs playground-picture test-models train evaluate convert full-size strips-memory clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ api-memory: bench-tools ## REQUESTS=120000 of jobs that need no device: memory o
 
 webhooks: bench-tools ## Every kind of bad webhook receiver; one is down for MINUTES=10
 	@node .bench/bench/webhook-matrix.js
+
+merged: bench-tools ## Jobs with the merged UNets of pisa-tiny against its gated one
+	@node .bench/bench/merged.js
 
 capacity: bench-tools ## Workers, waits and cost by simulation, checked against the real service
 	@node .bench/bench/capacity.js
