@@ -39,9 +39,9 @@ from pisa_models.training import vae
 from pisa_models.training.adapted import load_adapted, trained_steps
 
 OPSET = 18
-# A 512 px output is one tile of each graph, a 2048 px one four of the UNet, where 256 cells would make six. A larger tile
-# computes less twice (a twentieth fewer cells at 384), but a job that is canceled, or waits for its turn, waits for a tile
-# to end, and each of the two merged UNets keeps the memory of one.
+# A 512 px output is one tile of each graph, a 2048 px one four of the UNet, where 256 cells would make six. A larger
+# tile computes less twice (a twentieth fewer cells at 384), but a job that is canceled, or waits for its turn, waits
+# for a tile to end, and each of the two merged UNets keeps the memory of one.
 TILE_LATENTS = {"encoder": 256, "unet": 288, "decoder": 256}
 OVERLAP_LATENTS = {"encoder": 4, "unet": 32, "decoder": 4}
 WEIGHTS = "unet.onnx.data"
@@ -181,6 +181,27 @@ def export(autoencoder: Autoencoder, unet: unet_module.UNet, folder: Path, steps
     return manifest
 
 
+def unet_gigamacs(unet: unet_module.UNet, edge: int = 512) -> tuple[float, float]:
+    """10⁹ multiply-accumulates of one residual for an output of edge² pixels, by convolutions: merged, and gated."""
+    deployed = DeployedUNet(unet)
+    merged = gated = 0
+
+    def count(conv: nn.Conv2d, of_semantic: bool, output: torch.Tensor) -> None:
+        nonlocal merged, gated
+        operations = conv.weight.numel() * output.shape[2] * output.shape[3]
+        gated += operations
+        merged += 0 if of_semantic else operations
+
+    for name, module in deployed.named_modules():
+        if isinstance(module, nn.Conv2d):
+            of_semantic = not name.endswith(".main")
+            module.register_forward_hook(lambda conv, _, output, s=of_semantic: count(conv, s, output))
+    cells = edge // DOWNSCALE
+    with torch.no_grad():
+        deployed(torch.zeros(1, LATENT_CHANNELS, cells, cells), torch.ones(1))
+    return merged / 1e9, gated / 1e9
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=BUNDLE)
@@ -192,6 +213,8 @@ def main() -> None:
     manifest = export(autoencoder, unet, folder, trained_steps())
     total = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{folder}: {total / 1e6:.1f} MB, steps {manifest['training']['steps']}")
+    merged, gated = unet_gigamacs(unet)
+    print(f"UNet, a residual of 512²: {merged:.1f} GMAC merged, {gated:.1f} gated")
 
 
 if __name__ == "__main__":

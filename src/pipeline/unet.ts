@@ -34,8 +34,9 @@ export async function openUNet(
 ): Promise<UNet> {
   const { file, merged } = graphs.unet;
   const latents = [null, channels, null, null];
-  if (isBatched || !merged)
+  if (isBatched || !merged) {
     return gatedUNet(await open(file, { latents, semantic: [null] }), isBatched);
+  }
   const pix = await open(merged.pix.file, { latents });
   return mergedUNet(pix, await open(merged.pisa.file, { latents }));
 }

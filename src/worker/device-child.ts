@@ -6,7 +6,6 @@ import { stripVTControlCharacters } from 'node:util';
 import type { Logger } from 'pino';
 import { childEnvironment } from '../config.ts';
 import { AppError } from '../errors.ts';
-import type { ModelSummary } from '../jobs/worker-registry.ts';
 import type { DeviceSettings, FromDevice, ToDevice } from './protocol.ts';
 
 /** Enough for a stack trace or a complaint of the runtime. */
@@ -41,11 +40,11 @@ export interface DeviceChildOptions {
 
 export class DeviceChild {
   /**
-   * The models, once the default one is loaded and warmed up.
+   * Resolves when the models that it starts with are loaded and warmed up.
    * Rejects with device_unavailable | out_of_device_memory | model_too_large | invalid_bundle when the process ends
    * before that.
    */
-  readonly ready: Promise<ModelSummary[]>;
+  readonly ready: Promise<void>;
   /** Resolves when the process has ended, or some seconds after it was killed in vain. */
   readonly exited: Promise<ChildExit>;
   /** Resolves when the process has ended, and what it held is free. */
@@ -125,7 +124,7 @@ export class DeviceChild {
     });
   }
 
-  #untilReady(): Promise<ModelSummary[]> {
+  #untilReady(): Promise<void> {
     const { startMs, settings, onMessage } = this.#options;
     return new Promise((resolve, reject) => {
       const tooLong = setTimeout(() => {
@@ -139,7 +138,7 @@ export class DeviceChild {
         this.heardAt = performance.now();
         if (message.type === 'ready') {
           clearTimeout(tooLong);
-          resolve(message.models);
+          resolve();
         } else if (message.type === 'unusable') {
           const { code, detail } = message.failure;
           this.#unusable = new AppError(code, detail, { cause: message.cause });

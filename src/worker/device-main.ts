@@ -64,7 +64,7 @@ async function start(settings: DeviceSettings): Promise<void> {
     await preload(models, settings);
     const store = openStore(settings.store, { role: 'consumer', sweep: false });
     tools = { models, store, settings };
-    send({ type: 'ready', models: models.summaries });
+    send({ type: 'ready' });
   } catch (error) {
     const failure = { failure: toFailure(startError(error, settings)), ...causeOf(error) };
     process.send?.({ type: 'unusable', ...failure } satisfies FromDevice, () => process.exit(1));

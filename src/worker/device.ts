@@ -187,7 +187,7 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     this.#child = child;
     // However it ends, and before anybody hears of the next one's models.
     void child.exited.then(() => this.#loadedModels.clear());
-    this.models = await child.ready;
+    await child.ready;
     for (const { name } of this.models) countFromZero(name);
     if (this.status === 'stopped') return;
     this.#watchSilence(child);

@@ -41,9 +41,9 @@ export type ToDevice =
   | { type: 'abort'; run: number; failure: Failure };
 
 export type FromDevice =
-  /** What it will have when it is ready. */
+  /** Before it warms up: what it will have when it is ready. */
   | { type: 'models'; models: ModelSummary[] }
-  | { type: 'ready'; models: ModelSummary[] }
+  | { type: 'ready' }
   /** It cannot start; the process exits after this. */
   | { type: 'unusable'; failure: Failure; cause?: string }
   | { type: 'model'; change: ModelChange }

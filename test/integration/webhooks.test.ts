@@ -75,6 +75,15 @@ beforeAll(async () => {
   server = await startServer({ config, queue: bench.queue, store: bench.store, logger });
   png = await photo('png', 24, 16);
 });
+/** Another api on the same queue. */
+const serverWith = (changes: Record<string, string>): Promise<ApiServer> =>
+  startServer({
+    config: workerConfig({ ...settings, ...changes }),
+    queue: bench.queue,
+    store: bench.store,
+    logger: pino({ level: 'silent' }),
+  });
+
 afterAll(async () => {
   await server.close();
   await deliverer.close();
@@ -212,12 +221,7 @@ describe('events', () => {
 
   test('of a job that is answered from a stored result, and of one that is adjusted', async () => {
     const receiver = await receiverThat(answers(200));
-    const caching = await startServer({
-      config: workerConfig({ ...settings, RESULT_CACHE: 'on' }),
-      queue: bench.queue,
-      store: bench.store,
-      logger: pino({ level: 'silent' }),
-    });
+    const caching = await serverWith({ RESULT_CACHE: 'on' });
     const hook = `webhook=${encodeURIComponent(receiver.url)}`;
     const first = {
       method: 'POST',
@@ -244,12 +248,7 @@ describe('events', () => {
 
   test('of a job that is answered from a stored result, though nothing else knows it any more', async () => {
     const receiver = await receiverThat(answers(200));
-    const caching = await startServer({
-      config: workerConfig({ ...settings, RESULT_CACHE: 'on' }),
-      queue: bench.queue,
-      store: bench.store,
-      logger: pino({ level: 'silent' }),
-    });
+    const caching = await serverWith({ RESULT_CACHE: 'on' });
     const upscale = async (query: string): Promise<Answer> =>
       send(`${caching.url}/upscale?scale=3.5${query}`, {
         method: 'POST',
@@ -456,12 +455,7 @@ describe('receivers', () => {
 
 describe('URLs', () => {
   test('that lead inside are refused when the job is sent', async () => {
-    const refusing = await startServer({
-      config: workerConfig({ ...settings, WEBHOOK_ALLOWED_HOSTS: '' }),
-      queue: bench.queue,
-      store: bench.store,
-      logger: pino({ level: 'silent' }),
-    });
+    const refusing = await serverWith({ WEBHOOK_ALLOWED_HOSTS: '' });
     const urls = [
       ...hostileHosts.map((host) => `https://${host}/hook`),
       ...hostileUrls,
@@ -498,12 +492,7 @@ describe('URLs', () => {
   });
 
   test('are refused by a service without a secret', async () => {
-    const without = await startServer({
-      config: workerConfig({ ...settings, WEBHOOK_SECRET: '' }),
-      queue: bench.queue,
-      store: bench.store,
-      logger: pino({ level: 'silent' }),
-    });
+    const without = await serverWith({ WEBHOOK_SECRET: '' });
     const answer = await send(`${without.url}/upscale?webhook=https://example.com/`, {
       method: 'POST',
       body: new Uint8Array(png),

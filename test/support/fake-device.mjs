@@ -46,7 +46,7 @@ function fail(run, code) {
 function start({ defaultModel }) {
   if (defaultModel === 'mute') return;
   if (defaultModel !== 'unusable') {
-    process.send({ type: 'ready', models: [] });
+    process.send({ type: 'ready' });
     return;
   }
   const at = '2026-11-30 14:15:14.286273077 [E:onnxruntime:, provider_bridge_ort.cc:2146 Create]';

@@ -63,7 +63,6 @@ class Bundle:
         if merged:
             paths |= {name: folder / entry["file"] for name, entry in merged.items()}
             del paths["unet"]
-        self._is_merged = bool(merged)
         self._sessions = {
             name: onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             for name, path in paths.items()
@@ -90,7 +89,7 @@ class Bundle:
 
     def residual(self, latents: np.ndarray, semantic: Sequence[int]) -> np.ndarray:
         """(1, C, h, w) → (n, C, h, w): for each of the n `semantic` values ε_pix (0) or ε_PiSA (1)."""
-        if self._is_merged:
+        if "unet" not in self._sessions:
             return np.concatenate([self._run(MERGED[which], "residual", latents=latents) for which in semantic])
         batch = np.repeat(latents, len(semantic), axis=0)
         return self._run("unet", "residual", latents=batch, semantic=np.array(semantic, np.float32))
