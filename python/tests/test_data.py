@@ -1,5 +1,6 @@
 """The data that the training draws: photos unpacked and cut into crops, degraded, batched."""
 
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -189,12 +190,13 @@ def test_a_package_unpacked_halfway_is_unpacked_again(cache, monkeypatch):
     monkeypatch.setattr(fetch.shutil, "which", lambda name: name)
     broken = True
 
-    def unpack(command, check) -> None:
+    def unpack(command):
         (Path(command[3]) / "usr").mkdir(parents=True)
         (Path(command[3]) / "usr" / "one.jpg").write_bytes(b"one")
         if broken:
             raise KeyboardInterrupt
         (Path(command[3]) / "usr" / "two.jpg").write_bytes(b"two")
+        return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(fetch.subprocess, "run", unpack)
     with pytest.raises(KeyboardInterrupt):
@@ -204,6 +206,40 @@ def test_a_package_unpacked_halfway_is_unpacked_again(cache, monkeypatch):
     fetch.fetch(package)
     assert {path.name for path in fetch.unpacked(package).rglob("*.jpg")} == {"one.jpg", "two.jpg"}
     assert [path.name for path in (cache / "raw").iterdir()] == ["p"]
+
+
+def test_a_package_downloaded_halfway_is_downloaded_again(cache, monkeypatch):
+    package = PhotoPackage("p", "pictures", "CC0", "1-1")
+    monkeypatch.setattr(fetch.shutil, "which", lambda name: name)
+    contents = [b"half", b"whole"]
+    unpacked = []
+
+    def command(words, cwd=None):
+        if words[0] == "apt-get":
+            (cwd / "p_1-1_all.deb").write_bytes(contents.pop(0))
+            if len(contents) == 1:
+                raise KeyboardInterrupt
+        else:
+            unpacked.append(Path(words[2]).read_bytes())
+            (Path(words[3]) / "usr").mkdir(parents=True)
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(fetch.subprocess, "run", command)
+    with pytest.raises(KeyboardInterrupt):
+        fetch.fetch(package)
+    fetch.fetch(package)
+    assert unpacked == [b"whole"]
+    assert [path.name for path in (cache / "debs").iterdir()] == ["p_1-1_all.deb"]
+
+
+def test_a_damaged_package_is_said_to_be(cache, monkeypatch):
+    package = PhotoPackage("p", "pictures", "CC0", "1-1")
+    (cache / "debs").mkdir()
+    (cache / "debs" / "p_1-1_all.deb").write_bytes(b"half")
+    monkeypatch.setattr(fetch.shutil, "which", lambda name: name)
+    monkeypatch.setattr(fetch.subprocess, "run", lambda words: subprocess.CompletedProcess(words, 2))
+    with pytest.raises(RuntimeError, match=r"p_1-1_all\.deb; delete it"):
+        fetch.fetch(package)
 
 
 def rcc_file(content: bytes) -> bytes:

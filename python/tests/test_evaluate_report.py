@@ -102,13 +102,13 @@ def test_dial_claims_fail_on_a_dial_that_does_nothing():
 
 
 def test_methods_table_averages_and_compares_to_bicubic():
-    table = report.methods_table(planted(), ["heavy"], TIMES)
+    table = report.methods_table(planted(), ["heavy"], TIMES, "other")
     assert "| bicubic | 26.00 | +0.00 |" in table
     assert "| esrgan-thick | 26.00 | +0.00 | 0.8000 | 0.1700 | 0.85× | 0.2000 | 1.00× |" in table
-    assert "**pisa-tiny (1, 0)**" in table and "**pisa-tiny (1, 1)**" in table
+    assert "**other (1, 0)**" in table and "**other (1, 1)**" in table
     assert "2.0 %, 0 of 2 | 2.00 s" in table
     strong = [replace(record, contrast_off=0.08 if record.photo == "a" else 0.02) for record in planted()]
-    assert report.methods_table(strong, ["heavy"], TIMES).count("5.0 %, 1 of 2") == 7
+    assert report.methods_table(strong, ["heavy"], TIMES, "other").count("5.0 %, 1 of 2") == 7
 
 
 def test_dials_table_has_the_pairs_of_the_paper_and_uses_only_shared_photos():
@@ -126,7 +126,7 @@ def test_mean_refuses_nothing():
 
 
 def test_full_report_holds_every_section():
-    text = report.full_report(planted(), STABLE, TIMES, RECONSTRUCTION, "heading")
+    text = report.full_report(planted(), STABLE, TIMES, RECONSTRUCTION, "heading", "model")
     for section in ("What was asked", "All three", "heavy", "bicubic", "The dials", "Grid and colour", "Times"):
         assert section in text
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import socket
 
 import numpy as np
@@ -98,6 +99,39 @@ def test_run_writes_curve_and_checkpoint_and_resumes(cache):
     longer, seen = Trainer("toy", nn.Linear(3, 2), options(steps=23)), []
     longer.run(lambda step: (seen.append(step), toy_loss(longer)(step))[1], lambda: {"check": 1.0})
     assert seen == [20, 21, 22]
+
+
+def test_a_stopped_stage_says_so_and_leaves_a_checkpoint(cache):
+    run = trainer(cache)
+    loss_of = toy_loss(run)
+
+    def stopped(step):
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss_of(step)
+
+    # `make train` must not begin the next stage on half of this one.
+    with pytest.raises(SystemExit) as ended:
+        run.run(stopped, lambda: {}, every=5)
+    assert ended.value.code == 143
+    again = trainer(cache)
+    again.run(toy_loss(again), lambda: {}, every=5)
+    assert again.step == 20
+    assert steps_of(cache) == ["5", "10", "15", "20"]
+
+
+def steps_of(cache) -> list[str]:
+    return [line.split(",")[0] for line in (cache / "logs" / "toy.csv").read_text().splitlines()[1:]]
+
+
+def test_steps_after_the_checkpoint_of_a_killed_process_are_logged_once(cache):
+    run = trainer(cache)
+    run.run(toy_loss(run), lambda: {}, every=5)
+    run.step = 10  # its last checkpoint
+    run.save()
+    again = trainer(cache)
+    again.run(toy_loss(again), lambda: {}, every=4)
+    assert steps_of(cache) == ["5", "10", "12", "16", "20"]
 
 
 def test_a_new_schedule_goes_on_from_where_the_last_one_ended(cache):

@@ -237,6 +237,12 @@ def load_vae(base: Base) -> nn.Module:
     config = read_config(folder / "config.json")
     _check_known(config, _VAE_KNOWN, _VAE_BLOCKS, folder)
     vae = _make(AutoencoderKL, config, folder)
+    scaling = vae.config.scaling_factor
+    if not isinstance(scaling, int | float) or not scaling > 0:
+        raise ConversionError(
+            f"{folder / 'config.json'} has scaling_factor {scaling!r}, which is no positive number. "
+            "Fetch the folder again; it is 0.18215 for Stable Diffusion 1 and 2."
+        )
     wanted = vae.state_dict()
     tensors = {_renamed(name): value for name, value in read_weights(folder, DIFFUSION).items()}
     for name, value in tensors.items():

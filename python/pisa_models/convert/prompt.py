@@ -38,7 +38,12 @@ def prompt_ids(base: Base, length: int) -> list[int]:
         vocabulary = _json(folder / "vocab.json")
     elif (folder / "tokenizer.json").is_file():
         whole = _json(folder / "tokenizer.json")
-        vocabulary = {t["content"]: t["id"] for t in whole.get("added_tokens", [])} | whole["model"]["vocab"]
+        try:
+            vocabulary = {t["content"]: t["id"] for t in whole.get("added_tokens", [])} | whole["model"]["vocab"]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ConversionError(
+                f"{folder / 'tokenizer.json'} holds no vocabulary ({reason(error)}). Fetch the tokenizer again."
+            ) from error
     else:
         raise ConversionError(f"{folder} holds neither vocab.json nor tokenizer.json. Fetch the tokenizer.")
     pad = None
@@ -50,7 +55,7 @@ def prompt_ids(base: Base, length: int) -> list[int]:
             f"{folder} names no pad_token: neither special_tokens_map.json nor tokenizer_config.json does. "
             "Fetch the tokenizer again."
         )
-    absent = [token for token in (START, END, pad) if token not in vocabulary]
+    absent = [token for token in (START, END, pad) if not isinstance(vocabulary.get(token), int)]
     if absent:
         raise ConversionError(f"The vocabulary in {folder} lacks {', '.join(absent)}. Fetch the tokenizer again.")
     return [vocabulary[START], vocabulary[END]] + [vocabulary[pad]] * (length - 2)

@@ -221,13 +221,17 @@ def write_validation_512(key: str, path: Path) -> None:
             return
         y, x = np.unravel_index(int(detail.argmax()), detail.shape)
         name = cache_dir("crops", "validation-512") / f"{key.replace('/', '--')}-{index}.png"
-        cv2.imwrite(str(name), image[y : y + 512, x : x + 512, ::-1])
+        partial = name.with_suffix(".partial.png")
+        if not cv2.imwrite(str(partial), image[y : y + 512, x : x + 512, ::-1]):
+            raise OSError(f"Cannot write {partial}: is there room on the disk?")
+        partial.replace(name)
         detail[max(0, y - 400) : y + 400, max(0, x - 400) : x + 400] = 0
 
 
 def validation_images() -> list[Path]:
     """The 512 x 512 validation photos, none of which gave a training crop."""
-    return sorted(cache_dir("crops", "validation-512").glob("*.png"))
+    found = cache_dir("crops", "validation-512").glob("*.png")
+    return sorted(path for path in found if not path.name.endswith(".partial.png"))
 
 
 def load_crops(split: str) -> np.ndarray:

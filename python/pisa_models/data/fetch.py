@@ -132,6 +132,23 @@ def unpack_archives(package: PhotoPackage, target: Path) -> None:
                     file.write_bytes(content)
 
 
+def downloaded(package: PhotoPackage) -> Path:
+    """The newest archive of the package, fetched if there is none. Raises RuntimeError with what to do about it."""
+    folder = cache_dir("debs")
+    if not list(folder.glob(f"{package.name}_*.deb")):
+        # apt-get writes under the last name from the first byte on, and leaves the half of it when it is stopped.
+        partial = cache_dir("debs", f".{package.name}.partial")
+        for left in partial.iterdir():
+            left.unlink()
+        command = ["apt-get", "download", package.name]
+        if subprocess.run(command, cwd=partial).returncode:
+            raise RuntimeError(f"`{' '.join(command)}` failed; run `apt-get update` and try again")
+        for archive in partial.glob("*.deb"):
+            archive.replace(folder / archive.name)
+        partial.rmdir()
+    return sorted(folder.glob(f"{package.name}_*.deb"))[-1]
+
+
 def fetch(package: PhotoPackage) -> None:
     """Download and unpack one package. Raises RuntimeError with what to do about it."""
     target = unpacked(package)
@@ -139,12 +156,7 @@ def fetch(package: PhotoPackage) -> None:
         return
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise RuntimeError("apt-get and dpkg-deb are needed (a Debian or Ubuntu system)")
-    downloads = cache_dir("debs")
-    if not list(downloads.glob(f"{package.name}_*.deb")):
-        command = ["apt-get", "download", package.name]
-        if subprocess.run(command, cwd=downloads).returncode:
-            raise RuntimeError(f"`{' '.join(command)}` failed; run `apt-get update` and try again")
-    archive = sorted(downloads.glob(f"{package.name}_*.deb"))[-1]
+    archive = downloaded(package)
     version = archive.name.split("_")[1].replace("%3a", ":")
     if version != package.version:
         print(
@@ -156,7 +168,8 @@ def fetch(package: PhotoPackage) -> None:
     partial = target.with_name(f".{package.name}.partial")
     for folder in (partial, target):
         shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run(["dpkg-deb", "-x", str(archive), str(partial)], check=True)
+    if subprocess.run(["dpkg-deb", "-x", str(archive), str(partial)]).returncode:
+        raise RuntimeError(f"dpkg-deb could not unpack {archive}; delete it if it is damaged, and try again")
     unpack_archives(package, partial)
     partial.rename(target)
 

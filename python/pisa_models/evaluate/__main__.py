@@ -106,6 +106,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.quick and arguments.docs:
         parser.error("--docs needs the full evaluation, not --quick")
+    if arguments.docs and arguments.bundle.resolve() != BUNDLE.resolve():
+        parser.error(f"--docs is for the page of {BUNDLE.name}: leave --bundle or --docs out")
 
     torch.set_num_threads(THREADS)
     bundle = Bundle(arguments.bundle)
@@ -143,7 +145,8 @@ def main() -> int:
         for group in sorted({photo.group for photo in selection})
     }
 
-    tables = report.full_report(records, stability, times, reconstruction, heading(bundle, records))
+    name = bundle.manifest["name"]
+    tables = report.full_report(records, stability, times, reconstruction, heading(bundle, records), name)
     print(tables)
     (out / "report.md").write_text(tables)
     document = {

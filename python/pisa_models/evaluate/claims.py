@@ -11,7 +11,7 @@ from pisa_models.evaluate.measure import OURS, Record, Stability
 from pisa_models.evaluate.photos import CLEAN, DEGRADED
 
 PEERS = {
-    "esrgan-thick": "7 M parameters, ours 6 M",
+    "esrgan-thick": "7 M parameters",
     "esrgan-medium": "0.7 M parameters; not asked, being smaller",
     "realesrgan-x4plus": "17 M parameters",
 }

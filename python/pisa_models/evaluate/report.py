@@ -57,7 +57,7 @@ def _seconds(times: dict[str, float], key: str) -> str:
     return f"{times[key]:.2f} s" if key in times else "–"
 
 
-def methods_table(records: Sequence[Record], degradations: Sequence[str], times: dict[str, float]) -> str:
+def methods_table(records: Sequence[Record], degradations: Sequence[str], times: dict[str, float], model: str) -> str:
     """One row per method over the given degradations, with the time for 128² → 512²."""
     bicubic = mean(select(records, "bicubic", degradations))
     rows = []
@@ -68,7 +68,7 @@ def methods_table(records: Sequence[Record], degradations: Sequence[str], times:
     for pix, sem, key in ((1.0, 0.0, "pisa, one evaluation"), (1.0, 1.0, "pisa, one evaluation")):
         found = select(records, OURS, degradations, pix, sem)
         if found:
-            name = f"**pisa-tiny ({pix:g}, {sem:g})**"
+            name = f"**{model} ({pix:g}, {sem:g})**"
             rows.append([name, *_cells(mean(found), bicubic), _contrast(found), _seconds(times, key)])
     return table(("method", *_HEADER, "time"), rows)
 
@@ -125,8 +125,9 @@ def full_report(
     times: dict[str, float],
     reconstruction: dict[str, float],
     heading: str,
+    model: str,
 ) -> str:
-    """All tables as Markdown."""
+    """All tables as Markdown. `model`: the name of the bundle."""
     present = {record.degradation for record in records}
     parts = [heading]
     degraded = [name for name in DEGRADED if name in present]
@@ -135,11 +136,11 @@ def full_report(
             "### What was asked",
             claims_table(claims(records, stability, times, reconstruction)),
             "### All three degradations",
-            methods_table(records, DEGRADED, times),
+            methods_table(records, DEGRADED, times, model),
         ]
     for name in (*degraded, CLEAN):
         if name in present:
-            parts += [f"### {name}", methods_table(records, [name], times)]
+            parts += [f"### {name}", methods_table(records, [name], times, model)]
     dials = dials_table(records)
     if dials:
         parts += ["### The dials", dials]

@@ -236,13 +236,16 @@ class Trainer:
     def run(self, loss_of, validate: Callable[[], dict[str, float]], every: int = 200) -> None:
         """Train to the end, resuming an earlier checkpoint unless `--fresh`.
 
-        Raises SystemExit, with what to do, before the base of a later stage's checkpoint would be moved.
+        Raises SystemExit, with what to do, before the base of a later stage's checkpoint would be moved; and after
+        SIGTERM, with the code of a process that it ended: the next stage must not begin on half of this one.
         """
         if self.path.exists() and not self.options.fresh:
             self.load()
             if self.options.go_on:
                 self.first_step, self.seconds = self.step, 0.0
             print(f"resumed at step {self.step}", flush=True)
+            if self.rank == 0:
+                self._forget_rows_after(self.step)
         elif self.rank == 0 and self.curve.exists():
             self.curve.unlink()
         later = [path for stage in self.base_of if (path := self.path.with_stem(stage)).exists()]
@@ -267,9 +270,20 @@ class Trainer:
             if first and (time.monotonic() - saved > CHECKPOINT_SECONDS or ended or self.stopping):
                 self.save()
                 saved = time.monotonic()
+        if self.stopping and self.progress() < 1:
+            raise SystemExit(128 + signal.SIGTERM)
 
     def _stop(self) -> None:
         self.asked_to_stop = True  # SIGTERM: end after this step, with a checkpoint
+
+    def _forget_rows_after(self, step: int) -> None:
+        """A killed process has logged steps after its last checkpoint, which are taken once more."""
+        if not self.curve.exists():
+            return
+        header, *rows = self.curve.read_text().splitlines(keepends=True)
+        kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
+        if len(kept) < len(rows):
+            self.curve.write_text("".join([header, *kept]))
 
     def _log(self, row: dict) -> None:
         """To the screen, and to the curve: a new file for a row of other columns, the old one moved aside."""

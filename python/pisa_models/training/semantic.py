@@ -13,8 +13,6 @@ weight 1, the grid penalties have 0.01 to 0.05, CSD 0.09, contrast 0.10; earlier
 30 left LPIPS a fifth of the gradient, did not get nearer to the original at all.
 """
 
-import shutil
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,7 +21,7 @@ from pisa_models.data.batches import Batches
 from pisa_models.losses.adversary import Discriminator, discriminator_loss, generator_loss
 from pisa_models.losses.csd import csd_gradient, csd_loss, keep_statistics
 from pisa_models.losses.grid import grid_penalty, grid_score, local_grid_penalty, squared_grid_score
-from pisa_models.lpips import LPIPS
+from pisa_models.lpips import LPIPS, can_compile
 from pisa_models.networks.lora import PIXEL, SEMANTIC, set_gates, train_only
 from pisa_models.networks.unet import DEGRADED, HIGH
 from pisa_models.schedule import alphas_cumprod
@@ -114,7 +112,7 @@ def main() -> None:
     autoencoder = vae.load().to(memory_format=torch.channels_last)
     encode, decode, alphas = autoencoder.encoder, autoencoder.decoder, alphas_cumprod()
     variances = channel_variances(encode)
-    lpips = LPIPS("vgg16", compiled=shutil.which("g++") is not None).to(memory_format=torch.channels_last)
+    lpips = LPIPS("vgg16", compiled=can_compile()).to(memory_format=torch.channels_last)
     discriminator = Discriminator().to(memory_format=torch.channels_last)
     opponent = Opponent(discriminator, DISCRIMINATOR_LR)
     batches = Batches("train", options.seed, options.batch, options.size)
