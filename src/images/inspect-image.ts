@@ -5,18 +5,20 @@
 import type { Metadata } from 'sharp';
 import { AppError } from '../errors.ts';
 import { Fifo } from '../fifo.ts';
-import { checkDynamicRange } from './high-dynamic-range.ts';
-import { checkProfile } from './icc-profile.ts';
+import type { PixelSize } from '../jobs/output-size.ts';
 import { withScanParameters } from './jpeg-scan.ts';
 import { withoutText } from './png-text.ts';
 import { sharp, untrusted } from './sharp-policy.ts';
 import { contentTypes, type ImageFormat, isHeic, saysAnimated, sniffFormat } from './sniff.ts';
+import { storedProfile } from './stored-profile.ts';
 import { holdsPlainYCbCr } from './tiff.ts';
 import { withTidyDirectory } from './tiff-tidy.ts';
 
 export interface ImageLimits {
   /** Width × height. */
   maxPixels: number;
+  /** Throws what else is to be said against the size, upright and in pixels, before anything is decoded. */
+  admitSize?: (size: PixelSize) => void;
 }
 
 export interface InspectedImage {
@@ -55,6 +57,8 @@ export interface ImageHeader {
   /** What is to be decoded: the file as `decodable` has made it. */
   bytes: Uint8Array;
   metadata: Metadata;
+  /** Of the samples as they are stored: `metadata.icc` itself, or another (`storedProfile`). */
+  profile: Buffer | undefined;
 }
 
 /** The file without what would only cost memory, and without what the decoder would refuse and others read. */
@@ -67,7 +71,7 @@ function decodable(bytes: Uint8Array, format: ImageFormat): Uint8Array | Promise
 
 /**
  * Format, size and metadata, from the header alone.
- * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image
+ * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image, or what `limits.admitSize` does
  */
 export async function readHeader(bytes: Uint8Array, limits: ImageLimits): Promise<ImageHeader> {
   const format = sniffFormat(bytes);
@@ -102,11 +106,11 @@ export async function readHeader(bytes: Uint8Array, limits: ImageLimits): Promis
       'The TIFF holds luma and chroma (YCbCr) without JPEG compression. Save it as RGB.';
     throw new AppError('unsupported_media_type', detail);
   }
-  if (metadata.icc) checkProfile(metadata.icc);
-  else checkDynamicRange(bytes, format);
+  const profile = storedProfile(bytes, format, metadata.icc);
   const { width, height } = metadata.autoOrient;
+  limits.admitSize?.({ width, height });
   const inspected = { format, contentType: contentTypes[format], width, height };
-  return { inspected, bytes: ready, metadata };
+  return { inspected, bytes: ready, metadata, profile };
 }
 
 /** The proof that a file decodes need not keep its pixels: they are shrunk while they are read. */
@@ -143,7 +147,8 @@ async function decodeToEnd(
  * Sniffs, checks the pixel limit before decoding, refuses animated and multi-page images, then proves
  * that the whole file decodes. The work is done in libvips' threads, off the event loop.
  * @param signal ends the wait for other images that are being decoded
- * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image, or the reason of the signal
+ * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image, what `limits.admitSize` does, or the
+ *   reason of the signal
  */
 export async function inspectImage(
   bytes: Uint8Array,

@@ -46,20 +46,40 @@ export function firstDirectory(bytes: Uint8Array): TiffDirectory | undefined {
   const little = words.getUint16(0) === 0x4949;
   const layout = words.getUint16(2, little) === 43 ? big : classic;
   if (!inside(0, layout.header)) return undefined;
-  const offset = (at: number): number =>
-    layout === big ? Number(words.getBigUint64(at, little)) : words.getUint32(at, little);
-  const start = offset(layout.startAt);
-  if (start < layout.header || !inside(start, layout.count)) return undefined;
-  const count = layout === big ? offset(start) : words.getUint16(start, little);
+  const source = { words, little, layout };
+  return directoryAt(source, offsetAt(source, layout.startAt));
+}
+
+/**
+ * @param tag whose value is the offset of another directory
+ * @returns undefined when it is absent, or there is no directory inside the bytes
+ */
+export function directoryBehind(parent: TiffDirectory, tag: number): TiffDirectory | undefined {
+  const entry = parent.entries.find((one) => one.tag === tag);
+  const source = { ...parent, layout: parent.entryBytes === big.entry ? big : classic };
+  return entry && directoryAt(source, offsetAt(source, entry.valueAt));
+}
+
+interface Source extends Pick<TiffDirectory, 'words' | 'little'> {
+  readonly layout: typeof classic;
+}
+
+const offsetAt = ({ words, little, layout }: Source, at: number): number =>
+  layout === big ? Number(words.getBigUint64(at, little)) : words.getUint32(at, little);
+
+function directoryAt(source: Source, start: number): TiffDirectory | undefined {
+  const { words, little, layout } = source;
+  if (start < layout.header || start + layout.count > words.byteLength) return undefined;
+  const count = layout === big ? offsetAt(source, start) : words.getUint16(start, little);
   const first = start + layout.count;
-  const whole = Math.floor((bytes.byteLength - first) / layout.entry);
+  const whole = Math.floor((words.byteLength - first) / layout.entry);
   const entries = Array.from({ length: Math.min(count, whole, mostEntries) }, (_, i) => {
     const at = first + layout.entry * i;
     return {
       startAt: at,
       tag: words.getUint16(at, little),
       type: words.getUint16(at + 2, little),
-      count: offset(at + 4),
+      count: offsetAt(source, at + 4),
       valueAt: at + layout.valueAt,
     };
   });

@@ -5,13 +5,14 @@
 import type { Evaluations } from '../jobs/job.ts';
 import type { UpscaleParams } from '../jobs/params.ts';
 import { checkSheet, planSheet, type SheetLayout, type Sweep } from '../jobs/sheet.ts';
+import { bandsOf } from './bands.ts';
 import { prepareColorFix } from './color-fix/color-fix.ts';
 import { planEvaluations, subtractResidual } from './combine.ts';
 import { decodeLatents } from './decode-latents.ts';
 import { encodeSamples } from './encode-image.ts';
 import { drawLabel } from './label.ts';
-import type { PixelSink } from './pixel-sink.ts';
-import { Planar } from './planar.ts';
+import { Planar, type Region } from './planar.ts';
+import { prepareReduction } from './reduce.ts';
 import { Resampled } from './resample.ts';
 import { combineResiduals, keptLatents, keptResiduals } from './residuals.ts';
 import {
@@ -23,6 +24,7 @@ import {
   type UpscaleContext,
   type UpscaleResult,
 } from './run.ts';
+import type { RunControl } from './run-control.ts';
 import { Samples } from './samples.ts';
 import { largeImages } from './turns.ts';
 
@@ -35,7 +37,7 @@ interface Cells {
 }
 
 /**
- * @param params its dials are not used; alpha and metadata have no place on a sheet
+ * @param params its dials are not used; what is transparent is white, and metadata has no place on a sheet
  * @throws as `upscale` does
  */
 export async function contactSheet(
@@ -48,7 +50,10 @@ export async function contactSheet(
   const { geometry, control } = run;
   const layout = planSheet(geometry.output, sweep);
   checkSheet(layout, params.format, context.limits.maxOutputPixels);
-  const { sheet, evaluations } = await largeImages.take(layout, context.signal, () =>
+  // The larger of what it holds.
+  const { restored } = geometry;
+  const held = layout.width * layout.height > restored.width * restored.height ? layout : restored;
+  const { sheet, evaluations } = await largeImages.take(held, context.signal, () =>
     paintSheet(run, sweep, layout),
   );
   const recipe = recipeOf(params, run, context);
@@ -65,7 +70,7 @@ async function paintSheet(
   layout: SheetLayout,
 ): Promise<{ sheet: Samples; evaluations: Evaluations }> {
   const { input, geometry, control } = run;
-  const resampled = new Resampled(input.rgb, geometry.output);
+  const resampled = new Resampled(input.rgb, geometry.restored);
   const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
   const pairs = sweep.sem.flatMap((sem, row) =>
     sweep.pix.map((pix, column) => ({ pix, sem, row, column })),
@@ -101,8 +106,8 @@ async function paintSheet(
     await control.stage(
       'decode_latents',
       () => {
-        const cell = sheet.part({ ...layout.cell(column, row), ...geometry.output });
-        return restoreCell(cell, pix, sem, run, cells);
+        const place = { ...layout.cell(column, row), ...geometry.output };
+        return restoreCell(sheet, place, pix, sem, run, cells);
       },
       part,
     );
@@ -112,13 +117,14 @@ async function paintSheet(
 
 /** Fills the cell of one pair of dials. */
 async function restoreCell(
-  cell: PixelSink,
+  sheet: Samples,
+  place: Region,
   pix: number,
   sem: number,
   run: Run,
   { latents, residuals, resampled }: Cells,
 ): Promise<void> {
-  const { model, control } = run;
+  const { model, input, geometry, control } = run;
   const plan = planEvaluations(pix, sem);
   const { channels, height, width } = latents;
   const restored = new Planar(channels, height, width);
@@ -130,7 +136,26 @@ async function restoreCell(
     await combineResiduals(tensors, epsilon, { plan, dials, control });
     await subtractResidual(restored, epsilon, control);
   }
-  const colors = prepareColorFix(cell, resampled, run);
+  const reduction = prepareReduction(sheet, place, geometry.restored, control);
+  const colors = prepareColorFix(reduction.restored, resampled, run);
   await decodeLatents(restored, colors.decoded, model, control);
   await colors.finish();
+  await reduction.finish();
+  if (input.alpha) await layOnWhite(sheet, place, input.alpha, control);
+}
+
+/** As a JPEG of the same result is: the colours of what is transparent are made up. */
+async function layOnWhite(
+  sheet: Samples,
+  place: Region,
+  alpha: Planar,
+  control: RunControl,
+): Promise<void> {
+  const mask = new Resampled(alpha, place);
+  for (const { y, height } of bandsOf(place)) {
+    const opacity = new Float32Array(height * place.width);
+    mask.readClipped({ y, x: 0, height, width: place.width }, opacity);
+    sheet.fade(255, { ...place, y: place.y + y, height }, opacity);
+    await control.breathe();
+  }
 }

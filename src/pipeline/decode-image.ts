@@ -3,7 +3,6 @@ import type { Metadata } from 'sharp';
 import { AppError } from '../errors.ts';
 import { isRgbInputProfile, isRgbOutputProfile } from '../images/icc-profile.ts';
 import {
-  type ImageHeader,
   type ImageLimits,
   type InspectedImage,
   imageFault,
@@ -12,6 +11,7 @@ import {
 import { sharp, untrusted } from '../images/sharp-policy.ts';
 import type { InputMetadata } from './keep-metadata.ts';
 import { Planar } from './planar.ts';
+import { retag } from './retag.ts';
 import type { RunControl } from './run-control.ts';
 
 export interface DecodedImage {
@@ -32,31 +32,33 @@ interface Samples {
   maximum: 255 | 65535;
 }
 
-type DecodedSamples = Samples & Pick<ImageHeader, 'inspected' | 'metadata'>;
+type DecodedSamples = Samples & Pick<DecodedImage, 'inspected' | 'metadata'>;
 
 /**
- * The interleaved samples, upright and in sRGB. libvips converts an embedded profile; CMYK without one
- * goes through libvips' own CMYK profile. Grey and palette become RGB.
+ * The interleaved samples, upright and in sRGB. libvips converts an embedded profile, and one made from code points once
+ * it is embedded; CMYK without one goes through libvips' own CMYK profile. Grey and palette become RGB.
  */
 async function readSamples(file: Uint8Array, limits: ImageLimits): Promise<DecodedSamples> {
-  const { inspected, metadata, bytes } = await readHeader(file, limits);
-  const { depth, space, icc } = metadata;
+  const { inspected, metadata, profile, bytes } = await readHeader(file, limits);
+  const { depth, space } = metadata;
   const is16Bit = depth === 'ushort' && (space === 'rgb16' || space === 'grey16');
+  const outputSpace = is16Bit ? 'rgb16' : 'srgb';
+  const options = { ...untrusted(limits.maxPixels), autoOrient: true };
+  const isRetagged = profile !== metadata.icc;
   // sharp brings tagged 16-bit RGB to Display P3, clipped, before anything else. With `ignoreIcc` it does
   // not, and the output profile is then reached from the embedded one in one exact step. One that cannot be read is
   // ignored, as it is with 8 bits.
-  const isTagged16Bit = is16Bit && space === 'rgb16' && icc !== undefined;
-  const options = { ...untrusted(limits.maxPixels), autoOrient: true, ignoreIcc: isTagged16Bit };
-  const image = sharp(bytes, options);
-  if (isTagged16Bit && isRgbInputProfile(icc)) image.withIccProfile('srgb');
-  // `.raw()` alone would cut 16 bits to 8.
-  if (is16Bit) image.toColourspace('rgb16').raw({ depth: 'ushort' });
-  else image.toColourspace('srgb').raw();
+  const isTagged16Bit = is16Bit && (isRetagged || space === 'rgb16') && profile !== undefined;
   try {
+    const source = isRetagged ? await retag(bytes, options, outputSpace, profile) : bytes;
+    const image = sharp(source, { ...options, ignoreIcc: isTagged16Bit });
+    if (isTagged16Bit && isRgbInputProfile(profile)) image.withIccProfile('srgb');
+    // `.raw()` alone would cut 16 bits to 8.
+    image.toColourspace(outputSpace).raw(is16Bit ? { depth: 'ushort' } : undefined);
     const { data, info } = await image.toBuffer({ resolveWithObject: true });
     return {
       inspected,
-      metadata,
+      metadata: metadataToKeep(metadata, profile),
       data: is16Bit ? new Uint16Array(alignedBuffer(data)) : data,
       channels: info.channels,
       width: info.width,
@@ -73,8 +75,8 @@ const alignedBuffer = (data: Buffer): ArrayBuffer =>
   Uint8Array.prototype.slice.call(data).buffer as ArrayBuffer;
 
 /** What `metadata=keep` will need. A profile into which RGB cannot be brought is dropped: of CMYK, of grey, of some scanners, of linear light. */
-function metadataToKeep({ icc, exif, xmp }: Metadata): InputMetadata {
-  return { profile: icc && isRgbOutputProfile(icc) ? icc : undefined, exif, xmp };
+function metadataToKeep({ exif, xmp }: Metadata, profile: Buffer | undefined): InputMetadata {
+  return { profile: profile && isRgbOutputProfile(profile) ? profile : undefined, exif, xmp };
 }
 
 /** Pixels per slice of the loop below. */
@@ -103,7 +105,7 @@ async function deinterleave(
 }
 
 /**
- * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image
+ * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image, or what `limits.admitSize` does
  */
 export async function decodeImage(
   bytes: Uint8Array,
@@ -119,6 +121,6 @@ export async function decodeImage(
     inspected,
     rgb: await deinterleave(samples, 0, 3, control),
     alpha: samples.channels === 4 ? await deinterleave(samples, 3, 1, control) : undefined,
-    metadata: metadataToKeep(metadata),
+    metadata,
   };
 }

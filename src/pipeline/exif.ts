@@ -1,5 +1,5 @@
 /** What `metadata=keep` reads and changes in a block of EXIF: a TIFF file without pixels (EXIF 2.3, section 4.5). */
-import { asciiType, firstDirectory, textAt } from '../images/tiff-directory.ts';
+import { asciiType, directoryBehind, firstDirectory, textAt } from '../images/tiff-directory.ts';
 
 const prefix = Buffer.from('Exif\0\0', 'latin1');
 
@@ -32,6 +32,21 @@ export function outputExif(exif: Buffer): Buffer {
     if (tag === exifTags.orientation) words.setUint16(valueAt, 1, little);
   }
   if (entries.length > 0) tiff.subarray(nextAt, nextAt + 4).fill(0);
+  return tiff;
+}
+
+/** The directory of the photograph itself, and in it what the camera's maker writes: mostly by far the longest. */
+const exifDirectory = 0x8769;
+const makerNote = 0x927c;
+
+/** @returns the TIFF, without prefix, with an empty note of the maker's: libexif drops tags without values */
+export function withoutMakerNote(exif: Buffer): Buffer {
+  const { tiff, directory } = openExif(exif);
+  const photo = directory && directoryBehind(directory, exifDirectory);
+  for (const { tag, startAt } of photo?.entries ?? []) {
+    // The count is behind the tag and the type.
+    if (tag === makerNote) photo?.words.setUint32(startAt + 4, 0, photo.little);
+  }
   return tiff;
 }
 

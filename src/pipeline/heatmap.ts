@@ -5,6 +5,7 @@ import type { Lambda } from './combine.ts';
 import { encodeSamples } from './encode-image.ts';
 import { putHeatColors } from './heat-colors.ts';
 import { Planar } from './planar.ts';
+import { reduce } from './reduce.ts';
 import { Resampled } from './resample.ts';
 import { keptLatents, keptResiduals, type Residuals } from './residuals.ts';
 import {
@@ -16,6 +17,7 @@ import {
   type UpscaleResult,
 } from './run.ts';
 import { Samples } from './samples.ts';
+import { meanOfCells } from './strength-map.ts';
 import { largeImages } from './turns.ts';
 
 /**
@@ -29,13 +31,14 @@ export async function heatmap(
 ): Promise<UpscaleResult> {
   const run = await prepareRun(lowRes, params, context);
   const { geometry, control } = run;
-  const { output } = geometry;
+  const { output, restored } = geometry;
   const { samples, most, evaluations } = await largeImages.take(
-    output,
+    restored,
     context.signal,
     async () => {
       const residuals = await bothResiduals(run);
       const size = await semanticSize(residuals, run.dials.lambdaSem, run);
+      await hideTransparent(size, run);
       return { ...(await paint(size, run)), evaluations: residuals.evaluations };
     },
   );
@@ -51,7 +54,7 @@ export async function heatmap(
 /** ε_pix and ε_PiSA, [C,h,w] each. */
 async function bothResiduals(run: Run): Promise<Residuals> {
   const { input, geometry, control } = run;
-  const resampled = new Resampled(input.rgb, geometry.output);
+  const resampled = new Resampled(input.rgb, geometry.restored);
   const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
   return control.stage('predict_residual', () => keptResiduals(latents, [0, 1], run));
 }
@@ -78,6 +81,18 @@ async function semanticSize(
   return size;
 }
 
+/** What no one sees is nothing: else it may be the most, and all that is seen nearly black. In place. */
+async function hideTransparent(
+  size: Planar,
+  { model, input, geometry, control }: Run,
+): Promise<void> {
+  if (!input.alpha) return;
+  const alpha = new Resampled(input.alpha, geometry.restored);
+  const { downscale } = model.manifest.latents;
+  const shares = await meanOfCells(alpha, geometry.latents, downscale, control);
+  for (const [i, share] of shares.entries()) size.data[i] = (size.data[i] as number) * share;
+}
+
 /** The largest value of the first `width` × `height` cells: padding lies behind them, and no one sees it. */
 function mostInside(size: Planar, width: number, height: number): number {
   let most = 0;
@@ -93,17 +108,23 @@ async function paint(
   size: Planar,
   { model, geometry, control }: Run,
 ): Promise<{ samples: Samples; most: number }> {
-  const { width, height } = geometry.output;
+  const { output, restored } = geometry;
+  const { width, height } = restored;
   const { downscale } = model.manifest.latents;
   const padded = { width: size.width * downscale, height: size.height * downscale };
   const resampled = new Resampled(size, padded);
   const most = mostInside(size, Math.ceil(width / downscale), Math.ceil(height / downscale));
-  const samples = new Samples(geometry.output);
-  for (const { y, height: rows } of bandsOf(geometry.output)) {
+  const samples = new Samples(restored);
+  for (const { y, height: rows } of bandsOf(restored)) {
     const band = new Float32Array(rows * width);
     resampled.read({ y, x: 0, height: rows, width }, band);
     putHeatColors(band, most, samples.data.subarray(3 * y * width));
     await control.breathe();
   }
-  return { samples, most };
+  if (restored.width === output.width && restored.height === output.height) {
+    return { samples, most };
+  }
+  const reduced = new Samples(output);
+  await reduce(samples, reduced, { x: 0, y: 0, ...output }, control);
+  return { samples: reduced, most };
 }

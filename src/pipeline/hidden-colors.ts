@@ -1,10 +1,17 @@
 /**
  * Colours where nothing is seen. Files store any colour, mostly black, where they are fully transparent; the resampler
- * and the model look across the edge of what is visible and would draw a dark fringe there.
+ * and the model look across the edge of what is visible and would draw a fringe of it there.
  */
 import { bandsOf } from './bands.ts';
 import type { Planar } from './planar.ts';
 import type { RunControl } from './run-control.ts';
+
+/**
+ * The least alpha whose colour counts, in [0,1]; float32, as alpha is. Programs that hold pixels premultiplied in 8 bits
+ * (canvas, Pillow, sharp) round a colour to steps of 255 levels at alpha 1, of 36 at 7. Another colour there shows by 7
+ * levels at most; spread into the opaque edge the wrong one shows by far more.
+ */
+export const leastVisible = Math.fround(8 / 255);
 
 /** No visible pixel found yet. */
 const nowhere = 65_535;
@@ -18,8 +25,8 @@ const neighbours = [
 ] as const;
 
 /**
- * Gives every pixel with alpha 0 the colour of the nearest visible one, in two sweeps. What is visible is not touched,
- * nor is a picture in which nothing is, nor what is farther than 21,844 pixels from anything visible.
+ * Gives every pixel with alpha below `leastVisible` the colour of the nearest other one, in two sweeps. What is visible is
+ * not touched, nor is a picture in which nothing is, nor what is farther than 21,844 pixels from anything visible.
  * @param rgb [3,H,W]; changed in place
  * @param alpha [1,H,W] in [0,1]
  */
@@ -28,14 +35,17 @@ export async function fillHiddenColors(
   alpha: Planar,
   control: RunControl,
 ): Promise<void> {
-  if (!alpha.data.includes(0)) return;
   const distances = new Uint16Array(alpha.data.length);
+  let hidden = false;
   for (const { y, height: rows } of bandsOf(rgb)) {
     for (let i = y * rgb.width; i < (y + rows) * rgb.width; i++) {
-      if (alpha.data[i] === 0) distances[i] = nowhere;
+      if ((alpha.data[i] as number) >= leastVisible) continue;
+      distances[i] = nowhere;
+      hidden = true;
     }
     await control.breathe();
   }
+  if (!hidden) return;
   for (const direction of [1, -1] as const) {
     for (const { y: from, height: rows } of bandsOf(rgb)) {
       for (let row = from; row < from + rows; row++) {

@@ -9,7 +9,7 @@ import type { Sharp } from 'sharp';
 import { sharp } from '../images/sharp-policy.ts';
 import type { PixelSize } from '../jobs/output-size.ts';
 import type { OutputFormat } from '../jobs/params.ts';
-import { outputExif } from './exif.ts';
+import { outputExif, withoutMakerNote } from './exif.ts';
 import { exifChunk, profileChunk, withChunks, xmpChunk } from './png-chunks.ts';
 import { type PlacedRecipe, placeRecipe, type Recipe } from './recipe.ts';
 import { inTemporaryFolder } from './temporary-files.ts';
@@ -29,6 +29,9 @@ export interface InputMetadata {
  */
 const maxJpegXmpBytes = 60_000;
 
+/** The recipe, and what libexif writes anew, surely have room beside it in the one segment of a JPEG (65,533 bytes). */
+const surelyFittingExifBytes = 60_000;
+
 export interface ImageWithMetadata {
   /** Ready for an encoder. */
   readonly image: Sharp;
@@ -46,6 +49,46 @@ const inProfile = (image: Sharp, profile: Buffer): Promise<Buffer> =>
     await writeFile(file, profile);
     return image.withIccProfile(file, { attach: false }).raw().toBuffer();
   });
+
+const toPng = (image: Sharp): Promise<Buffer> =>
+  image.png({ compressionLevel: 0, adaptiveFiltering: false }).toBuffer();
+
+/** The image, with the blocks and the texts that are to be written into its EXIF. */
+function carry(
+  png: Buffer,
+  { profile, exif, xmp }: InputMetadata,
+  texts: PlacedRecipe['exif'],
+  { width, height }: PixelSize,
+): Sharp {
+  const file = withChunks(png, [
+    ...(profile ? [profileChunk(profile)] : []),
+    ...(exif ? [exifChunk(outputExif(exif))] : []),
+    ...(xmp ? [xmpChunk(xmp)] : []),
+  ]);
+  return sharp(file, { limitInputPixels: false, unlimited: true })
+    .keepMetadata()
+    .withExifMerge({
+      IFD0: texts,
+      IFD2: { PixelXDimension: String(width), PixelYDimension: String(height) },
+    });
+}
+
+/**
+ * As much of the EXIF as a JPEG holds: all, all but the maker's note, or nothing. libvips would leave out a longer block
+ * without a word, and the recipe with it. How long a block is once libexif has written it anew, is known by trial.
+ */
+async function jpegMetadata(metadata: InputMetadata, recipe: Recipe): Promise<InputMetadata> {
+  const { exif, ...others } = metadata;
+  if (!exif || exif.length <= surelyFittingExifBytes) return metadata;
+  const dot = { width: 1, height: 1, channels: 3, background: 'black' } as const;
+  const png = await toPng(sharp({ create: dot }));
+  for (const block of [exif, withoutMakerNote(exif)]) {
+    const { placed } = outputTexts({ ...others, exif: block }, recipe, 'jpeg');
+    const file = await carry(png, { exif: block }, placed.exif, dot).jpeg().toBuffer();
+    if ((await sharp(file).metadata()).exif) return { ...others, exif: block };
+  }
+  return others;
+}
 
 interface OutputTexts {
   readonly placed: PlacedRecipe;
@@ -77,25 +120,16 @@ export async function keepMetadata(
   recipe: Recipe,
   format: OutputFormat,
 ): Promise<ImageWithMetadata> {
-  const { profile, exif } = metadata;
+  const { profile } = metadata;
   let source = image;
   if (profile) {
     const pixels = await inProfile(image, profile);
     source = sharp(pixels, { raw: size, limitInputPixels: false });
   }
-  const png = await source.png({ compressionLevel: 0, adaptiveFiltering: false }).toBuffer();
-  const { placed, xmp } = outputTexts(metadata, recipe, format);
+  const fitting = format === 'jpeg' ? await jpegMetadata(metadata, recipe) : metadata;
+  const { placed, xmp } = outputTexts(fitting, recipe, format);
   const isPng = format === 'png';
-  const carrier = withChunks(png, [
-    ...(profile ? [profileChunk(profile)] : []),
-    ...(exif ? [exifChunk(outputExif(exif))] : []),
-    ...(xmp && !isPng ? [xmpChunk(xmp)] : []),
-  ]);
-  const carried = sharp(carrier, { limitInputPixels: false, unlimited: true })
-    .keepMetadata()
-    .withExifMerge({
-      IFD0: placed.exif,
-      IFD2: { PixelXDimension: String(size.width), PixelYDimension: String(size.height) },
-    });
+  const blocks = { ...fitting, xmp: isPng ? undefined : xmp };
+  const carried = carry(await toPng(source), blocks, placed.exif, size);
   return { image: carried, pngXmp: isPng ? xmp : undefined };
 }

@@ -11,7 +11,7 @@ import {
 import { software } from '../package-info.ts';
 import { type Dials, type EvaluationPlan, planEvaluations } from './combine.ts';
 import { type DecodedPhoto, decodePhoto } from './decode-photo.ts';
-import { type Geometry, planGeometry } from './geometry.ts';
+import { fitsPadded, type Geometry, planGeometry } from './geometry.ts';
 import { type KeptTensors, keptBytes, TensorKeeper } from './kept-tensors.ts';
 import type { Model } from './model.ts';
 import type { Recipe } from './recipe.ts';
@@ -75,10 +75,14 @@ export async function prepareRun(
   const control = new RunControl(context.signal, context.onProgress);
   return control.stage('decode_image', async () => {
     const imageLimits = { maxPixels: limits.maxInputPixels };
-    const input = await decodePhoto(lowRes, imageLimits, control);
-    checkOutput(input.inspected, params, limits.maxOutputPixels);
-    const geometry = planGeometry(input.inspected, params.scale, model);
-    checkPadding(geometry, model, limits.maxOutputPixels);
+    const plan = (size: PixelSize) =>
+      planGeometry(size, params.scale, model, limits.maxOutputPixels);
+    const admitSize = (size: PixelSize): void => {
+      checkOutput(size, params, limits.maxOutputPixels);
+      checkPadding(plan(size), model, limits.maxOutputPixels);
+    };
+    const input = await decodePhoto(lowRes, { ...imageLimits, admitSize }, control);
+    const geometry = plan(input.inspected);
     const { downscale } = model.manifest.latents;
     const dial = (value: number, map: Uint8Array | undefined) =>
       map ? readStrengthMap(map, value, geometry, downscale, imageLimits, control) : value;
@@ -86,42 +90,38 @@ export async function prepareRun(
       lambdaPix: await dial(params.pix, maps?.pix),
       lambdaSem: await dial(params.sem, maps?.sem),
     };
-    const plan = planEvaluations(dials.lambdaPix, dials.lambdaSem);
+    const evaluationPlan = planEvaluations(dials.lambdaPix, dials.lambdaSem);
     const fits = kept !== undefined && keptBytes(geometry, model) <= kept.maxBytes;
     const keeper = new TensorKeeper(fits ? kept : undefined, geometry, model, control);
-    control.setWeights(stageWeights(geometry, plan.evaluations));
+    control.setWeights(stageWeights(geometry, evaluationPlan.evaluations));
     const colorfix = params.colorfix ?? model.manifest.colorFix;
-    return { model, input, geometry, dials, plan, colorfix, keeper, control };
+    return { model, input, geometry, dials, plan: evaluationPlan, colorfix, keeper, control };
   });
 }
 
-/** Padding may cost this many times the pixels of the largest output: more than any usual image needs. */
-const paddingFactor = 2;
-
-/**
- * An image of 4,000,000 × 1 pixels has few pixels, but 16 times as many once it is padded.
- * @throws too_many_pixels
- */
-function checkPadding({ output, latents }: Geometry, model: Model, maxPixels: number): void {
-  const paddedPixels = latents.width * latents.height * model.manifest.latents.downscale ** 2;
-  const leastPixels = (model.tilePolicy.step * model.manifest.latents.downscale) ** 2;
-  if (paddedPixels <= Math.max(paddingFactor * maxPixels, leastPixels)) return;
+/** @throws too_many_pixels */
+function checkPadding(geometry: Geometry, model: Model, maxPixels: number): void {
+  if (fitsPadded(geometry, model, maxPixels)) return;
+  const { output, paddedPixels } = geometry;
   throw new AppError(
     'too_many_pixels',
     `The output would have ${output.width} × ${output.height} pixels; so narrow an image is padded to ${paddedPixels} pixels for the model, which is too many. Send a smaller image or ask for a smaller scale.`,
   );
 }
 
-/** Shares of the work, measured on a CPU with the embedded model: relative costs per output pixel. */
-export function stageWeights({ output }: Geometry, evaluations: Evaluations): StageWeights {
-  const pixels = output.width * output.height;
+/** Shares of the work, measured on a CPU with the embedded model: relative costs per pixel. */
+export function stageWeights(
+  { output, restored }: Geometry,
+  evaluations: Evaluations,
+): StageWeights {
+  const pixels = restored.width * restored.height;
   return {
     decode_image: 0.02 * pixels,
     encode_latents: 0.1 * pixels,
     predict_residual: 0.3 * evaluations * pixels,
     decode_latents: 0.5 * pixels,
     color_fix: 0.05 * pixels,
-    encode_image: 0.1 * pixels,
+    encode_image: 0.1 * output.width * output.height,
   };
 }
 

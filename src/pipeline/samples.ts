@@ -35,6 +35,39 @@ export class Samples implements PixelSink {
     }
   }
 
+  /** @param row red, green and blue of neighbours, the first at (y, x) */
+  putRgb(y: number, x: number, row: Uint8Array): void {
+    const { data, channels } = this;
+    let to = channels * (y * this.width + x);
+    if (channels === 3) {
+      data.set(row, to);
+      return;
+    }
+    for (let from = 0; from < row.length; from += 3) {
+      data[to] = row[from] as number;
+      data[to + 1] = row[from + 1] as number;
+      data[to + 2] = row[from + 2] as number;
+      to += channels;
+    }
+  }
+
+  /**
+   * Blends the colours of a rectangle with `level`.
+   * @param opacity [height, width] in [0,1]; 0 leaves only the level
+   */
+  fade(level: number, { y, x, width, height }: Region, opacity: Float32Array): void {
+    const { data, channels } = this;
+    for (let row = 0; row < height; row++) {
+      let at = channels * ((y + row) * this.width + x);
+      for (let i = row * width; i < (row + 1) * width; i++, at += channels) {
+        const share = opacity[i] as number;
+        for (let c = 0; c < 3; c++) {
+          data[at + c] = level + share * ((data[at + c] as number) - level);
+        }
+      }
+    }
+  }
+
   /** A rectangle of it, for pixels that are counted from its own corner. */
   part({ y, x, width, height }: Region): PixelSink {
     return { width, height, put: (row, column, run) => this.put(y + row, x + column, run) };

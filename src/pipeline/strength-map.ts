@@ -15,18 +15,18 @@ import type { RunControl } from './run-control.ts';
 const luma = [0.2126, 0.7152, 0.0722] as const;
 
 /**
- * The map is stretched over the output, then averaged over each cell, so that it fits whatever its own
- * size is; the padding beyond the output repeats the edge.
+ * The map is stretched over what is restored, then averaged over each cell, so that it fits whatever its own
+ * size is; the padding beyond it repeats the edge.
  * @param bytes an image of an allowed format; alpha is ignored
  * @param dial the value that white stands for
- * @param downscale output pixels per latent cell and axis
+ * @param downscale pixels per latent cell and axis
  * @returns [h,w] in [0, dial]
  * @throws unsupported_media_type | too_many_pixels | animated_image | corrupt_image
  */
 export async function readStrengthMap(
   bytes: Uint8Array,
   dial: number,
-  { output, latents }: Geometry,
+  { restored, latents }: Pick<Geometry, 'restored' | 'latents'>,
   downscale: number,
   limits: ImageLimits,
   control: RunControl,
@@ -40,11 +40,27 @@ export async function readStrengthMap(
     }
     await control.breathe();
   }
-  const resampled = new Resampled(await shrunk(grey, output, control), output);
+  const resampled = new Resampled(await shrunk(grey, restored, control), restored);
+  const map = await meanOfCells(resampled, latents, downscale, control);
+  for (let i = 0; i < map.length; i++) map[i] = dial * (map[i] as number);
+  return map;
+}
+
+/**
+ * @param resampled [1,H,W] in [0,1]; its edge is repeated up to the padded size
+ * @param downscale pixels per latent cell and axis
+ * @returns [h,w], the mean of each latent cell
+ */
+export async function meanOfCells(
+  resampled: Resampled,
+  latents: PixelSize,
+  downscale: number,
+  control: RunControl,
+): Promise<Float32Array> {
   const width = latents.width * downscale;
   const row = new Float32Array(downscale * width);
   const map = new Float32Array(latents.height * latents.width);
-  const share = dial / (downscale * downscale);
+  const share = 1 / (downscale * downscale);
   for (let y = 0; y < latents.height; y++) {
     resampled.readClipped({ y: y * downscale, x: 0, height: downscale, width }, row);
     for (let i = 0; i < row.length; i++) {

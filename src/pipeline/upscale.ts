@@ -9,6 +9,7 @@ import { subtractResidual } from './combine.ts';
 import { decodeLatents } from './decode-latents.ts';
 import { encodeImage } from './encode-image.ts';
 import type { Planar } from './planar.ts';
+import { prepareReduction } from './reduce.ts';
 import { Resampled } from './resample.ts';
 import { combineResiduals, keptLatents, keptResiduals } from './residuals.ts';
 import {
@@ -34,7 +35,7 @@ export async function upscale(
 ): Promise<UpscaleResult> {
   const run = await prepareRun(lowRes, params, context);
   const { input, geometry, control } = run;
-  const { superRes, evaluations } = await largeImages.take(geometry.output, context.signal, () =>
+  const { superRes, evaluations } = await largeImages.take(geometry.restored, context.signal, () =>
     restore(run),
   );
   const image = await control.stage('encode_image', () =>
@@ -50,17 +51,22 @@ export async function upscale(
 async function restore(run: Run): Promise<{ superRes: Samples; evaluations: Evaluations }> {
   const { model, input, geometry, control } = run;
   // Lazy: its rows are computed where they are read, so its time is part of the stages that read it.
-  const resampled = new Resampled(input.rgb, geometry.output);
+  const resampled = new Resampled(input.rgb, geometry.restored);
   const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
   if (run.colorfix === 'none') input.rgb.release();
   const evaluations = await control.stage('predict_residual', () => restoreLatents(latents, run));
   const superRes = new Samples(geometry.output, input.alpha ? 4 : 3);
-  const colors = prepareColorFix(superRes, resampled, run);
+  const place = { x: 0, y: 0, ...geometry.output };
+  const reduction = prepareReduction(superRes, place, geometry.restored, control);
+  const colors = prepareColorFix(reduction.restored, resampled, run);
   await control.stage('decode_latents', () =>
     decodeLatents(latents, colors.decoded, model, control),
   );
   latents.release();
-  await control.stage('color_fix', () => colors.finish());
+  await control.stage('color_fix', async () => {
+    await colors.finish();
+    await reduction.finish();
+  });
   input.rgb.release();
   return { superRes, evaluations };
 }

@@ -1,9 +1,10 @@
 /**
  * Colour fix by adaptive instance normalisation: each channel takes the mean and deviation that the
- * resampled input has, over the whole image. Formula of the PiSA-SR code (`adain_color_fix`): unbiased
+ * resampled input has, over all that is visible. Formula of the PiSA-SR code (`adain_color_fix`): unbiased
  * variance + 1e−5, for pixels in [0,1].
  */
 import { bandsOf } from '../bands.ts';
+import { leastVisible } from '../hidden-colors.ts';
 import type { Planar } from '../planar.ts';
 import type { Resampled } from '../resample.ts';
 import type { RunControl } from '../run-control.ts';
@@ -14,27 +15,44 @@ const epsilon = 1e-5;
 const deviation = (statistics: ChannelStatistics): number =>
   Math.sqrt(statistics.variance + epsilon);
 
+/** From where to where (exclusive) the values of a row are visible, one stretch after the other. */
+function* visibleSpans(alpha: Float32Array): Generator<[from: number, to: number]> {
+  let from = 0;
+  for (let x = 0; x <= alpha.length; x++) {
+    if (x < alpha.length && (alpha[x] as number) >= leastVisible) continue;
+    if (x > from) yield [from, x];
+    from = x + 1;
+  }
+}
+
 /**
  * @param target [3,H,W] in [0,1]; changed in place, not clipped
  * @param reference of the same size
+ * @param alpha [1,H,W] of the same size; where it hides them, colours do not count, since the nearest visible one is
+ *   spread over any area there. Absent: all is visible
  */
 export async function adain(
   target: Planar,
   reference: Resampled,
   control: RunControl,
+  alpha?: Resampled,
 ): Promise<void> {
   const { channels, width, height } = target;
   const create = () => Array.from({ length: channels }, () => new ChannelStatistics());
   const [own, wanted] = [create(), create()];
   let buffer = new Float32Array(0);
+  const mask = new Float32Array(width).fill(1);
   for (const { y, height: rows } of bandsOf(target)) {
     const length = channels * rows * width;
     if (buffer.length !== length) buffer = new Float32Array(length);
     reference.readClipped({ y, x: 0, height: rows, width }, buffer);
-    for (let c = 0; c < channels; c++) {
-      for (let row = 0; row < rows; row++) {
-        wanted[c]?.addRow(buffer, (c * rows + row) * width, width);
-        own[c]?.addRow(target.data, (c * height + y + row) * width, width);
+    for (let row = 0; row < rows; row++) {
+      alpha?.read({ y: y + row, x: 0, height: 1, width }, mask);
+      for (const [from, to] of visibleSpans(mask)) {
+        for (let c = 0; c < channels; c++) {
+          wanted[c]?.addRow(buffer, (c * rows + row) * width + from, to - from);
+          own[c]?.addRow(target.data, (c * height + y + row) * width + from, to - from);
+        }
       }
     }
     control.advanceTo((0.7 * (y + rows)) / height);

@@ -1,8 +1,8 @@
-/** Stage 7: holds the colours of the result to those of the input. Statistics are of the whole image. */
+/** Stage 7: holds the colours of the result to those of the input. Statistics are of all that is visible. */
 import { makeGrey } from '../grey.ts';
 import { type PixelSink, planeSink, putPlanes } from '../pixel-sink.ts';
 import { Planar } from '../planar.ts';
-import type { Resampled } from '../resample.ts';
+import { Resampled } from '../resample.ts';
 import type { Run } from '../run.ts';
 import { adain } from './adain.ts';
 import { wavelet } from './wavelet.ts';
@@ -28,10 +28,11 @@ export function prepareColorFix(
 ): ColorFixing {
   if (colorfix === 'none' && !input.isGrey) return { decoded: output, finish: async () => {} };
   const planes = new Planar(3, output.height, output.width);
+  const alpha = input.alpha && new Resampled(input.alpha, output);
   return {
     decoded: planeSink(planes),
     async finish() {
-      if (colorfix === 'adain') await adain(planes, reference, control);
+      if (colorfix === 'adain') await adain(planes, reference, control, alpha);
       else if (colorfix === 'wavelet') await wavelet(planes, reference, control);
       if (input.isGrey) await makeGrey(planes, control);
       await putPlanes(planes, output, control);

@@ -8,7 +8,7 @@ export class ChannelStatistics {
   #mean = 0;
   #squares = 0;
 
-  /** Adds values[from, from + length), one row. */
+  /** Adds values[from, from + length), one row or a stretch of it, of 1 or more. */
   addRow(values: Float32Array, from: number, length: number): void {
     let sum = 0;
     for (let i = from; i < from + length; i++) sum += values[i] as number;

@@ -96,6 +96,22 @@ describe('inspectImage', () => {
     ).resolves.toBeDefined();
   });
 
+  it('asks of the upright size before it decodes', async () => {
+    const jpeg = await sharp(await samples.png())
+      .withMetadata({ orientation: 6 })
+      .jpeg()
+      .toBuffer();
+    const cut = jpeg.subarray(0, -60);
+    const sizes: unknown[] = [];
+    const admitSize = (size: unknown) => {
+      sizes.push(size);
+      throw new Error('not this size');
+    };
+    await expect(inspectImage(cut, { ...limits, admitSize })).rejects.toThrow('not this size');
+    expect(sizes).toEqual([{ width: height, height: width }]);
+    await expect(inspectImage(cut, limits)).rejects.toMatchObject({ code: 'corrupt_image' });
+  });
+
   it('refuses a bomb of pixels from its header, quickly and without the memory', async () => {
     // 60,000 × 60,000 pixels of one colour in about half a megabyte would be 10 GB as samples.
     const bomb = await samples.png();

@@ -88,6 +88,7 @@ export const samples = {
   png: () => rgb().png().toBuffer(),
   'palette PNG': () => rgb().png({ palette: true, colours: 64 }).toBuffer(),
   'grey PNG': () => rgb().greyscale().toColourspace('b-w').png().toBuffer(),
+  '16-bit grey PNG': () => rgb().greyscale().toColourspace('grey16').png().toBuffer(),
   'RGBA PNG': () => rgb().ensureAlpha(0.5).png().toBuffer(),
   '16-bit PNG': () => rgb().toColourspace('rgb16').png().toBuffer(),
   'tagged PNG': () => rgb().withIccProfile('p3').png().toBuffer(),

@@ -1,10 +1,12 @@
 import { readFileSync } from 'node:fs';
 import zlib from 'node:zlib';
 import { describe, expect, it } from 'vitest';
+import { isRgbOutputProfile } from '../../../src/images/icc-profile.ts';
 import { sharp } from '../../../src/images/sharp-policy.ts';
 import { type DecodedImage, decodeImage } from '../../../src/pipeline/decode-image.ts';
 import { RunControl } from '../../../src/pipeline/run-control.ts';
-import { gradient, height, samples, width, withPngChunk } from '../images/samples.ts';
+import { shown, withCicp, withNclx } from '../images/code-point-files.ts';
+import { gradient, height, samples, width, withPngChunk, withProfile } from '../images/samples.ts';
 import { bytesOf, difference, type FixtureArray, fixturePath, readFixture } from './fixtures.ts';
 
 const decode = (bytes: Uint8Array): Promise<DecodedImage> =>
@@ -151,6 +153,133 @@ describe('decodeImage', () => {
         // libvips makes 16 bits of 8 by a shift, so that white is one level less.
         expect(difference(interleaved(await decode(one), 255), stored).max).toBeLessThan(1);
       }
+    });
+  });
+
+  describe('code points of colour', () => {
+    const displayP3 = { primaries: 12, transfer: 13 };
+    const sRgb = { primaries: 1, transfer: 13 };
+
+    interface Stored {
+      /** Of a PNG of three channels. */
+      png: Buffer;
+      profile: Buffer;
+      depth: 8 | 16;
+    }
+
+    /** The chart of the fixture as it is stored, in Display P3, and the profile that says so. */
+    async function stored(depth: 8 | 16): Promise<Stored> {
+      const file = readFileSync(fixturePath('icc-display-p3.png'));
+      const { icc: profile = Buffer.alloc(0) } = await sharp(file).metadata();
+      const space = depth === 16 ? 'rgb16' : 'srgb';
+      const untagged = sharp(file, { ignoreIcc: true }).toColourspace(space);
+      return { png: await untagged.png().toBuffer(), profile, depth };
+    }
+
+    /** The largest difference of two decoded images, in 8-bit levels. */
+    async function apart(one: Uint8Array, other: Uint8Array): Promise<number> {
+      const [a, b] = [await decode(one), await decode(other)];
+      return difference(interleaved(a, 255), interleaved(b, 255)).max;
+    }
+
+    it.each([8, 16] as const)('are read in a PNG of %d bits as the profile is', async (depth) => {
+      const { png, profile } = await stored(depth);
+      const file = withCicp(png, displayP3);
+      expect(await apart(file, withProfile(png, profile))).toBeLessThanOrEqual(1);
+      expect(await apart(file, png)).toBeGreaterThan(20);
+    });
+
+    it.each([8, 10] as const)(
+      'are read in an AVIF of %d bits as the profile is',
+      async (bitdepth) => {
+        const { png, profile } = await stored(bitdepth === 8 ? 8 : 16);
+        const options = { quality: 100, chromaSubsampling: '4:4:4', bitdepth } as const;
+        const plain = await sharp(png).avif(options).toBuffer();
+        const file = withNclx(plain, displayP3, shown);
+        const tagged = sharp(withProfile(png, profile)).keepIccProfile().avif(options);
+        expect(await apart(file, await tagged.toBuffer())).toBeLessThanOrEqual(1);
+        expect(await apart(file, plain)).toBeGreaterThan(20);
+      },
+    );
+
+    it.each([1, 6, 13, 14, 15, 2])(
+      'BT.2020 with the transfer %d becomes sRGB',
+      async (transfer) => {
+        // From linear BT.709 (ITU-R BT.2087, annex 2).
+        const toBt2020 = [
+          [0.6274, 0.3293, 0.0433],
+          [0.0691, 0.9195, 0.0114],
+          [0.0164, 0.088, 0.8956],
+        ];
+        const light = (level: number) =>
+          level <= 0.04045 ? level / 12.92 : ((level + 0.055) / 1.055) ** 2.4;
+        const level = (x: number) => (x <= 0.0031308 ? 12.92 * x : 1.055 * x ** (1 / 2.4) - 0.055);
+        // Muted, so that a level of one channel is hardly more of another.
+        const muted = gradient.map((value) => 80 + value / 2);
+        const wide = Uint8ClampedArray.from(muted, (_, i) => {
+          const row = toBt2020[i % 3] ?? [];
+          const pixel = muted.subarray(i - (i % 3), i - (i % 3) + 3);
+          const sum = row.reduce((all, part, c) => all + part * light((pixel[c] ?? 0) / 255), 0);
+          return 255 * level(sum);
+        });
+        const png = await sharp(wide, { raw }).png().toBuffer();
+        const decoded = await decode(withCicp(png, { primaries: 9, transfer }));
+        expect(difference(interleaved(decoded, 255), muted).max).toBeLessThanOrEqual(2);
+        expect(difference(interleaved(await decode(png), 255), muted).max).toBeGreaterThan(20);
+      },
+    );
+
+    it('come before the profile of a PNG, unless they are not known', async () => {
+      const { png, profile } = await stored(8);
+      const tagged = withProfile(png, profile);
+      expect(await apart(withCicp(tagged, sRgb), png)).toBe(0);
+      expect(await apart(withCicp(tagged, { primaries: 22, transfer: 13 }), tagged)).toBe(0);
+      expect(await apart(withCicp(tagged, { primaries: 12, transfer: 16 }), tagged)).toBe(0);
+    });
+
+    it('come after the profile of an AVIF', async () => {
+      const { png, profile } = await stored(8);
+      const tagged = await sharp(withProfile(png, profile)).keepIccProfile().avif().toBuffer();
+      expect(await apart(withNclx(tagged, sRgb, shown), tagged)).toBe(0);
+    });
+
+    it.each([
+      ['sRGB', sRgb],
+      ['other primaries', { primaries: 22, transfer: 13 }],
+      ['another curve', { primaries: 12, transfer: 8 }],
+    ])('of %s change nothing', async (_, points) => {
+      const { png } = await stored(8);
+      expect(await apart(withCicp(png, points), png)).toBe(0);
+      const avif = await sharp(png).avif().toBuffer();
+      expect(await apart(withNclx(avif, points, shown), avif)).toBe(0);
+    });
+
+    it('leave an image upright, its alpha as it is and its grey grey', async () => {
+      const { png } = await stored(8);
+      const turned = await sharp(png)
+        .ensureAlpha(0.4)
+        .withMetadata({ orientation: 6 })
+        .png()
+        .toBuffer();
+      const plain = await decode(turned);
+      const decoded = await decode(withCicp(turned, displayP3));
+      const size = { width: decoded.rgb.width, height: decoded.rgb.height };
+      expect(size).toEqual({ width: 12, height: 16 });
+      expect(decoded.inspected).toEqual(plain.inspected);
+      expect(decoded.alpha).toEqual(plain.alpha);
+      for (const name of ['grey PNG', '16-bit grey PNG'] as const) {
+        const grey = await samples[name]();
+        expect(await apart(withCicp(grey, displayP3), grey)).toBeLessThanOrEqual(1);
+      }
+    });
+
+    it('are the profile that metadata=keep writes', async () => {
+      const { png } = await stored(8);
+      const { profile = Buffer.alloc(0) } = (await decode(withCicp(png, displayP3))).metadata;
+      expect(isRgbOutputProfile(profile)).toBe(true);
+      expect(await apart(withProfile(png, profile), withCicp(png, displayP3))).toBe(0);
+      const tagged = withProfile(png, profile);
+      expect((await decode(withCicp(tagged, sRgb))).metadata.profile).toBeUndefined();
     });
   });
 });

@@ -9,7 +9,7 @@ import type { Model } from '../../../src/pipeline/model.ts';
 import { withPngChunk, withProfile } from '../images/samples.ts';
 import { bundlePath, difference, fixturePath, photoPath } from './fixtures.ts';
 import { inputOnlyProfile } from './icc-profiles.ts';
-import { loadOnCpu, picture, pixelsOf, run } from './run.ts';
+import { loadExactIdentity, loadOnCpu, picture, pixelsOf, run } from './run.ts';
 
 let identity: Model;
 beforeAll(async () => {
@@ -75,6 +75,26 @@ describe('alpha', () => {
   });
 });
 
+describe('WebP', () => {
+  it('keeps the colour of edges better than halved chroma alone would', async () => {
+    // Red and blue squares that do not lie on the grid of the halved chroma.
+    const [size, square] = [96, 7];
+    const checker = Uint8Array.from({ length: 3 * size * size }, (_, i) => {
+      const [x, y] = [Math.floor(i / 3) % size, Math.floor(i / 3 / size)];
+      const isRed = (Math.floor(x / square) + Math.floor(y / square)) % 2 === 0;
+      return i % 3 === (isRed ? 0 : 2) ? 230 : 20;
+    });
+    const raw = { width: size, height: size, channels: 3 } as const;
+    const lowRes = await sharp(checker, { raw }).png().toBuffer();
+    const psnr = async (file: Uint8Array) =>
+      difference((await pixelsOf(file)).data, checker, 255).psnr;
+    const halved = await psnr(await sharp(lowRes).webp({ quality: 90 }).toBuffer());
+    const params = { ...asStored, quality: 90, scale: 1, format: 'webp' } as const;
+    const { image } = await run(lowRes, identity, params);
+    expect(await psnr(image)).toBeGreaterThan(halved + 1);
+  });
+});
+
 describe('metadata=keep', () => {
   const xmp = (orientation: number) =>
     `<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="${orientation}"/></rdf:RDF></x:xmpmeta><?xpacket end="w"?>`;
@@ -131,7 +151,7 @@ describe('metadata=keep', () => {
     const stored = (await pixelsOf(lowRes)).data;
     expect(difference(await shown(lowRes), stored).max).toBeGreaterThan(30);
     const params = { ...asStored, scale: 1, metadata: 'keep' } as const;
-    const { image } = await run(lowRes, identity, params);
+    const { image } = await run(lowRes, await loadExactIdentity(), params);
     expect(difference(await shown(image), await shown(lowRes)).max).toBeLessThanOrEqual(1);
     const { icc, exif } = await sharp(image).metadata();
     expect(icc).toBeUndefined();
@@ -160,7 +180,7 @@ describe('metadata=keep', () => {
       .toBuffer();
     const lowRes = withProfile(dark, icc);
     const params = { ...asStored, scale: 1, metadata: 'keep' } as const;
-    const { image } = await run(lowRes, identity, params);
+    const { image } = await run(lowRes, await loadExactIdentity(), params);
     expect((await sharp(image).metadata()).icc).toBeUndefined();
     expect(new Set(await shown(image)).size).toBeGreaterThan(28);
   });
@@ -180,7 +200,11 @@ describe('metadata=keep', () => {
       .ensureAlpha(0.1)
       .png()
       .toBuffer();
-    const { image } = await run(translucent, identity, { ...asStored, scale: 1, metadata: 'keep' });
+    const { image } = await run(translucent, await loadExactIdentity(), {
+      ...asStored,
+      scale: 1,
+      metadata: 'keep',
+    });
     const [before, after] = [await pixelsOf(translucent), await pixelsOf(image)];
     expect(after.channels).toBe(4);
     // To sRGB and back: colours outside its gamut come back at its edge, alpha as it was.

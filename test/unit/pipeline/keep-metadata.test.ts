@@ -5,13 +5,14 @@ import { sharp } from '../../../src/images/sharp-policy.ts';
 import { type OutputFormat, outputFormats } from '../../../src/jobs/params.ts';
 import { software } from '../../../src/package-info.ts';
 import { decodeImage } from '../../../src/pipeline/decode-image.ts';
-import { exifTags, exifText, outputExif } from '../../../src/pipeline/exif.ts';
+import { exifTags, exifText, outputExif, withoutMakerNote } from '../../../src/pipeline/exif.ts';
 import type { Model } from '../../../src/pipeline/model.ts';
 import { RunControl } from '../../../src/pipeline/run-control.ts';
 import { outputXmp } from '../../../src/pipeline/xmp.ts';
+import { withCicp } from '../images/code-point-files.ts';
 import { pngChunk, withPngChunk } from '../images/samples.ts';
-import { bundlePath, fixturePath } from './fixtures.ts';
-import { loadOnCpu, picture, run } from './run.ts';
+import { bundlePath, difference, fixturePath } from './fixtures.ts';
+import { loadExactIdentity, loadOnCpu, picture, pixelsOf, run } from './run.ts';
 
 let identity: Model;
 beforeAll(async () => {
@@ -215,6 +216,83 @@ describe('XMP in a PNG', () => {
     const { image } = await kept(undefined, long, 'png');
     const { metadata } = await decodeImage(image, { maxPixels: 1e6 }, new RunControl());
     expect(metadata.xmp?.toString()).toBe(long);
+  });
+});
+
+describe('a profile made from code points', () => {
+  it.each(outputFormats)('%s: is embedded, and the colours stay', async (format) => {
+    const lowRes = withCicp(await picture(16, 12), { primaries: 12, transfer: 13 });
+    const params = { pix: 0, sem: 0, scale: 1, format, quality: 100, colorfix: 'none' } as const;
+    const model = await loadExactIdentity();
+    const { image } = await run(lowRes, model, { ...params, metadata: 'keep' });
+    const { profile } = (await decodeImage(lowRes, { maxPixels: 1e6 }, new RunControl())).metadata;
+    expect(profile).toBeDefined();
+    expect((await sharp(image).metadata()).icc).toEqual(profile);
+    // In Display P3 on both sides. WebP halves the chroma.
+    const [before, after] = [await pixelsOf(lowRes), await pixelsOf(image)];
+    const { psnr } = difference(after.data, before.data, 255);
+    expect(psnr).toBeGreaterThan(format === 'webp' ? 24 : 40);
+  });
+});
+
+describe('EXIF for which a JPEG has no room', () => {
+  const makerNote = 0x927c;
+  const userComment = 0x9286;
+  const takenAt = '2026:01:02 03:04:05';
+
+  /** IFD0 with the make and a pointer to the Exif IFD, which has the time and one long tag. */
+  function longBlock(tag: number, bytes: number): Buffer {
+    const entry = (tag: number, type: number, count: number, value: number) => {
+      const field = Buffer.alloc(12);
+      field.writeUInt16LE(tag);
+      field.writeUInt16LE(type, 2);
+      field.writeUInt32LE(count, 4);
+      field.writeUInt32LE(value, 8);
+      return field;
+    };
+    const [make, time] = [Buffer.from('Nobody\0\0'), Buffer.from(`${takenAt}\0`)];
+    const makeAt = 8 + 2 + 2 * 12 + 4;
+    const photoAt = makeAt + make.length;
+    const timeAt = photoAt + 2 + 2 * 12 + 4;
+    return Buffer.concat([
+      Buffer.from('II*\0\x08\0\0\0\x02\0', 'latin1'),
+      entry(0x010f, 2, 7, makeAt),
+      entry(0x8769, 4, 1, photoAt),
+      Buffer.alloc(4),
+      make,
+      Buffer.from('\x02\0', 'latin1'),
+      entry(0x9003, 2, time.length, timeAt),
+      entry(tag, 7, bytes, timeAt + time.length),
+      Buffer.alloc(4),
+      time,
+      Buffer.alloc(bytes, '#'),
+    ]);
+  }
+
+  it.each([
+    ['that fits, stays', 'jpeg', 64_000, true],
+    ['that does not, is left out alone', 'jpeg', 65_400, false],
+    ['stays in other formats', 'webp', 65_400, true],
+  ] as const)('a note of the maker %s', async (_, format, bytes, stays) => {
+    const after = await kept(longBlock(makerNote, bytes), undefined, format);
+    expect(after.block.includes(takenAt)).toBe(true);
+    expect(after.block.includes('Nobody')).toBe(true);
+    expect(after.block.includes('#'.repeat(bytes))).toBe(stays);
+    expect(after.caption).toMatch(recipe);
+  });
+
+  it('is left out where that is not enough, and the recipe is where it would be without', async () => {
+    const after = await kept(longBlock(userComment, 65_400), undefined, 'jpeg');
+    expect(after.block.includes(takenAt)).toBe(false);
+    expect([after.software, after.xmp]).toEqual([software, '']);
+    expect(after.caption).toMatch(recipe);
+  });
+
+  it('is not written beyond its end when it is damaged', () => {
+    const block = longBlock(makerNote, 8);
+    for (let length = 0; length < block.length; length++) {
+      expect(withoutMakerNote(block.subarray(0, length))).toHaveLength(length);
+    }
   });
 });
 

@@ -107,7 +107,7 @@ describe('a run that finds the tensors of another', () => {
 
   it('does not take those of a bundle whose graphs are the same and whose weights are others', async () => {
     const { kept } = memory();
-    const geometry = planGeometry({ width: 8, height: 8 }, 4, model);
+    const geometry = planGeometry({ width: 8, height: 8 }, 4, model, 1e6);
     const { channels } = model.manifest.latents;
     const latents = new Planar(channels, geometry.latents.height, geometry.latents.width);
     const keeperOf = (manifest: Manifest) =>

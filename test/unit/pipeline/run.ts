@@ -9,6 +9,7 @@ import type { Manifest } from '../../../src/pipeline/manifest.ts';
 import { loadModel, type Model } from '../../../src/pipeline/model.ts';
 import type { UpscaleContext, UpscaleResult } from '../../../src/pipeline/run.ts';
 import { upscale } from '../../../src/pipeline/upscale.ts';
+import { bundlePath } from './fixtures.ts';
 
 const limits = { maxInputPixels: 4_194_304, maxOutputPixels: 67_108_864 };
 
@@ -29,6 +30,19 @@ export async function changedBundle(
   change(manifest);
   await writeFile(file, JSON.stringify(manifest));
   return copy;
+}
+
+/**
+ * The identity bundle as a model for every scale: what it restores is the output, so its results are exact. Goes with the
+ * test.
+ */
+export async function loadExactIdentity(): Promise<Model> {
+  const bundle = await changedBundle(bundlePath('identity'), (manifest) => {
+    manifest.scale = 1;
+  });
+  const model = await loadOnCpu(bundle);
+  onTestFinished(() => model.dispose());
+  return model;
 }
 
 export async function run(

@@ -73,6 +73,26 @@ describe('a contact sheet', () => {
     expect(await descriptionOf(result.image)).toMatchObject({ ...sweep, model: 'identity' });
   });
 
+  it('is white where the picture is transparent, as a JPEG of it is', async () => {
+    const { data, width, height } = await pixelsOf(photo);
+    const raw = { width, height, channels: 3 } as const;
+    const levels = Uint8Array.from({ length: width * height }, (_, i) =>
+      i % width < 20 ? 0 : 255,
+    );
+    const alpha = Buffer.from(levels);
+    const cutOut = await sharp(data, { raw })
+      .joinChannel(alpha, { raw: { width, height, channels: 1 } })
+      .png()
+      .toBuffer();
+    const one = { pix: [1], sem: [1] };
+    const sheet = await pixelsOf((await contactSheet(cutOut, params, one, context)).image);
+    const { x, y } = planSheet({ width: 80, height: 60 }, one).cell(0, 0);
+    expect(Math.min(...cut(sheet, x, y, 36, 60))).toBe(255);
+    const single = await pixelsOf((await run(cutOut, model, params)).image);
+    const opaque = [...single.data].filter((_, i) => i % 4 < 3 && Math.floor(i / 4) % 80 >= 44);
+    expect(farthest(cut(sheet, x + 44, y, 36, 60), opaque)).toBeLessThanOrEqual(1);
+  });
+
   it('reports progress cell by cell, colour fix or not', async () => {
     for (const colorfix of ['none', 'adain'] as const) {
       const fractions: number[] = [];
@@ -154,7 +174,7 @@ describe('a heat map', () => {
       read: async (name: string) => tensors.get(name),
       write: (name: string, bytes: Uint8Array) => void tensors.set(name, bytes),
     };
-    const lowRes = await picture(37, 30);
+    const lowRes = await picture(37, 29);
     const brightest = async () => {
       const { image } = await heatmap(lowRes, params, { ...context, kept });
       return (await descriptionOf(image)).brightest;
@@ -162,8 +182,8 @@ describe('a heat map', () => {
     // The second run reads what the first has kept, to the precision of float16.
     await brightest();
     const before = await brightest();
-    // 48 channels of float16 behind the fingerprint: of 20 × 16 cells, 19 × 15 are of the output's 74 × 60 pixels.
-    const [columns, cells] = [20, 20 * 16];
+    // 48 channels of float16 behind the fingerprint: of 38 × 30 cells, 37 × 29 are of the 148 × 116 restored pixels.
+    const [columns, cells] = [38, 38 * 30];
     const bytes = tensors.get('eps_pisa') ?? expect.fail('no residual was kept');
     const residual = new Uint16Array(bytes.buffer, 32);
     expect(residual).toHaveLength(48 * cells);
@@ -174,10 +194,22 @@ describe('a heat map', () => {
         if (isRaised(cell % columns, Math.floor(cell / columns))) residual[i] = 0x6400;
       }
     };
-    raise((x, y) => x >= 19 || y >= 15);
+    raise((x, y) => x >= 37 || y >= 29);
     expect(await brightest()).toBe(before);
-    raise((x, y) => x === 18 && y === 14);
+    raise((x, y) => x === 36 && y === 28);
     expect(await brightest()).toBeGreaterThan(1000);
+  });
+
+  it('is as bright as what is seen, whatever lies under transparency', async () => {
+    // White at the right, of which the outer half is hidden; what is seen at the left is nearly grey.
+    const levels = Array.from({ length: 40 }, (_, x) => (x < 20 ? 140 : 255));
+    const opacity = levels.map((_, x) => (x < 16 ? 255 : 0));
+    const pixels = Array.from({ length: 30 }, () => levels.flatMap((v, x) => [v, opacity[x] ?? 0]));
+    const raw = { width: 40, height: 30, channels: 2 } as const;
+    const lowRes = await sharp(Uint8Array.from(pixels.flat()), { raw }).png().toBuffer();
+    const seen = await pixelsOf((await heatmap(lowRes, params, context)).image);
+    expect(Math.max(...cut(seen, 0, 0, 24, 60))).toBeGreaterThan(200);
+    expect(Math.max(...cut(seen, 44, 0, 36, 60))).toBeLessThan(12);
   });
 
   it('is black without semantics, and where a map takes them away', async () => {

@@ -11,8 +11,8 @@ import { difference } from './fixtures.ts';
 const downscale = 8;
 const limits = { maxPixels: 4_194_304 };
 
-const geometryOf = (width: number, height: number): Geometry => ({
-  output: { width, height },
+const geometryOf = (width: number, height: number): Pick<Geometry, 'restored' | 'latents'> => ({
+  restored: { width, height },
   latents: { width: Math.ceil(width / downscale), height: Math.ceil(height / downscale) },
 });
 
@@ -22,16 +22,20 @@ const png = (levels: Uint8Array, width: number): Promise<Buffer> =>
     .png()
     .toBuffer();
 
-const read = (bytes: Uint8Array, geometry: Geometry): Promise<Float32Array> =>
+const read = (bytes: Uint8Array, geometry: ReturnType<typeof geometryOf>): Promise<Float32Array> =>
   readStrengthMap(bytes, 2, geometry, downscale, limits, new RunControl());
 
 /** Horizontally, then vertically, in one step, whatever it costs; then the mean over each cell. */
-function inOneStep(levels: Uint8Array, mapWidth: number, { output, latents }: Geometry) {
+function inOneStep(
+  levels: Uint8Array,
+  mapWidth: number,
+  { restored, latents }: ReturnType<typeof geometryOf>,
+) {
   const map = new Planar(1, levels.length / mapWidth, mapWidth);
   for (const [i, level] of levels.entries()) map.data[i] = level / 255;
   const [width, height] = [latents.width * downscale, latents.height * downscale];
   const stretched = new Float32Array(width * height);
-  new Resampled(map, output).readClipped({ y: 0, x: 0, height, width }, stretched);
+  new Resampled(map, restored).readClipped({ y: 0, x: 0, height, width }, stretched);
   const cells = new Float32Array(latents.width * latents.height);
   for (const [i, value] of stretched.entries()) {
     const cell =

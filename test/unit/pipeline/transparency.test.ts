@@ -1,12 +1,15 @@
 /** Transparent pictures: the mask lies on its picture, and what is hidden does not show at its edge. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sharp } from '../../../src/images/sharp-policy.ts';
+import { prepareColorFix } from '../../../src/pipeline/color-fix/color-fix.ts';
 import { decodePhoto } from '../../../src/pipeline/decode-photo.ts';
-import { fillHiddenColors } from '../../../src/pipeline/hidden-colors.ts';
+import { fillHiddenColors, leastVisible } from '../../../src/pipeline/hidden-colors.ts';
 import type { Model } from '../../../src/pipeline/model.ts';
 import { Planar } from '../../../src/pipeline/planar.ts';
 import { Resampled } from '../../../src/pipeline/resample.ts';
+import type { Run } from '../../../src/pipeline/run.ts';
 import { RunControl } from '../../../src/pipeline/run-control.ts';
+import { Samples } from '../../../src/pipeline/samples.ts';
 import { bundlePath, difference } from './fixtures.ts';
 import { loadOnCpu, type Pixels, picture, pixelsOf, run } from './run.ts';
 
@@ -85,12 +88,15 @@ describe('hidden colours', () => {
   const [width, height] = [61, 47];
   const pixels = width * height;
 
-  /** A few visible spots of known colours on hidden black. */
+  /** A few visible spots of known colours among hidden black, of which a third has a trace of alpha. */
   function spots(isVisible: (i: number) => boolean) {
     const [rgb, alpha] = [new Planar(3, height, width), new Planar(1, height, width)];
     for (let i = 0; i < pixels; i++) {
-      if (!isVisible(i)) continue;
-      alpha.data[i] = i % 2 === 0 ? 1 : 0.01;
+      if (!isVisible(i)) {
+        alpha.data[i] = i % 3 === 0 ? 7 / 255 : 0;
+        continue;
+      }
+      alpha.data[i] = i % 2 === 0 ? 1 : leastVisible;
       // Red says where the colour is from; the other planes that they went along.
       for (let c = 0; c < 3; c++) rgb.data[c * pixels + i] = i + c;
     }
@@ -99,7 +105,8 @@ describe('hidden colours', () => {
 
   it('are those of the nearest visible pixel, and visible ones stay', async () => {
     const { rgb, alpha } = spots((i) => (i * 7919) % 389 === 5);
-    const visible = [...alpha.data.keys()].filter((i) => alpha.data[i] !== 0);
+    const isVisible = (i: number) => (alpha.data[i] as number) >= leastVisible;
+    const visible = [...alpha.data.keys()].filter(isVisible);
     expect(visible.length).toBeGreaterThan(5);
     const before = rgb.data.slice();
     await fillHiddenColors(rgb, alpha, new RunControl());
@@ -108,7 +115,7 @@ describe('hidden colours', () => {
     for (let i = 0; i < pixels; i++) {
       const from = rgb.data[i] as number;
       expect([rgb.data[pixels + i], rgb.data[2 * pixels + i]]).toEqual([from + 1, from + 2]);
-      if (alpha.data[i] !== 0) expect(from).toBe(before[i]);
+      if (isVisible(i)) expect(from).toBe(before[i]);
       const nearest = Math.min(...visible.map((one) => distance(i, one)));
       expect(visible).toContain(from);
       expect(distance(i, from)).toBeLessThanOrEqual(1.12 * nearest);
@@ -138,6 +145,65 @@ describe('hidden colours', () => {
       const onWhite = await sharp(image).flatten({ background: 'white' }).raw().toBuffer();
       expect(Math.min(...onWhite), format).toBeGreaterThan(250);
     }
+  });
+
+  /**
+   * A disc of one colour with a rim of alpha 1 to 7, as a program leaves it that holds pixels premultiplied in 8 bits: the
+   * colour comes back rounded by the more the smaller its alpha is.
+   */
+  const logo = [20, 90, 200] as const;
+  const premultiplied = () =>
+    png(40, 40, (x, y) => {
+      const distance = Math.hypot(x - 19.3, y - 20.1);
+      const alpha = distance < 12 ? 255 : distance < 13 ? 1 + ((3 * x + y) % 7) : 0;
+      const stored = logo.map((level) => Math.round((level * alpha) / 255));
+      return [...stored.map((level) => (alpha ? Math.round((level * 255) / alpha) : 0)), alpha];
+    });
+
+  it.each([8, 16])(
+    'of rounding do not spread from %d-bit pixels that hardly show',
+    async (bits) => {
+      const deep = sharp(await premultiplied()).toColourspace(bits === 16 ? 'rgb16' : 'srgb');
+      const lowRes = await deep.png().toBuffer();
+      expect((await sharp(lowRes).metadata()).depth).toBe(bits === 16 ? 'ushort' : 'uchar');
+      const { data } = await pixelsOf((await run(lowRes, identity, asStored)).image);
+      let worst = 0;
+      for (let i = 0; i < data.length; i += 4) {
+        const alpha = (data[i + 3] as number) / 255;
+        for (const [c, level] of logo.entries()) {
+          worst = Math.max(worst, alpha * Math.abs((data[i + c] as number) - level));
+        }
+      }
+      expect(worst).toBeLessThan(3);
+    },
+  );
+
+  it('do not count in the statistics of a colour fix', async () => {
+    const [size, half] = [{ width: 16, height: 6 }, 8];
+    /** The visible right half of what the fix makes of a decoded picture, `hidden` in the left one. */
+    async function fixed(hidden: number): Promise<number[]> {
+      const [rgb, alpha] = [new Planar(3, 6, 16), new Planar(1, 6, 16)];
+      for (const i of rgb.data.keys()) rgb.data[i] = i % 16 < half ? hidden : 0.3 + 0.01 * (i % 5);
+      for (const i of alpha.data.keys()) alpha.data[i] = i % 16 < half ? 7 / 255 : 1;
+      const output = new Samples(size, 4);
+      const colors = prepareColorFix(output, new Resampled(rgb, size), {
+        colorfix: 'adain',
+        input: { isGrey: false, alpha },
+        control: new RunControl(),
+      } as Run);
+      for (let y = 0; y < size.height; y++) {
+        const values = Float32Array.from({ length: 3 * 16 }, (_, i) =>
+          i % 16 < half ? 0.9 - hidden : 0.5 + 0.02 * ((i + y) % 5),
+        );
+        colors.decoded.put(y, 0, { values, start: 0, stride: 16, length: 16 });
+      }
+      await colors.finish();
+      return [...output.data].filter((_, i) => i % 64 >= 4 * half && i % 4 !== 3);
+    }
+    const levels = await fixed(0);
+    expect(await fixed(0.9)).toEqual(levels);
+    const mean = levels.reduce((sum, level) => sum + level, 0) / levels.length;
+    expect(Math.abs(mean - 0.32 * 255)).toBeLessThan(0.5);
   });
 
   it('do not count as colours: a grey picture on transparent blue is grey', async () => {

@@ -9,7 +9,15 @@ import type { Model } from '../../../src/pipeline/model.ts';
 import { Planar } from '../../../src/pipeline/planar.ts';
 import { Resampled } from '../../../src/pipeline/resample.ts';
 import { bundlePath, difference, photoPath } from './fixtures.ts';
-import { changedBundle, loadOnCpu, type Pixels, picture, pixelsOf, run } from './run.ts';
+import {
+  changedBundle,
+  loadExactIdentity,
+  loadOnCpu,
+  type Pixels,
+  picture,
+  pixelsOf,
+  run,
+} from './run.ts';
 
 let identity: Model;
 beforeAll(async () => {
@@ -83,7 +91,8 @@ describe('sizes', () => {
     [3000, 2, 2],
   ])('%d × %d at scale %d is round(scale × input)', async (width, height, scale) => {
     const lowRes = await picture(width, height);
-    const result = await run(lowRes, identity, { pix: 0, sem: 0, scale });
+    const model = await loadExactIdentity();
+    const result = await run(lowRes, model, { pix: 0, sem: 0, scale });
     const { data, ...size } = await pixelsOf(result.image);
     const [wide, high] = [Math.round(scale * width), Math.round(scale * height)];
     expect([size.width, size.height]).toEqual([wide, high]);
@@ -98,6 +107,33 @@ describe('sizes', () => {
     ).toBeLessThan(0.502);
   });
 
+  it.each([
+    [31, 17, 1],
+    [40, 30, 2],
+    [33, 20, 2.37],
+    [37, 53, 3.999],
+    [1, 1, 1],
+    [700, 1, 1.2],
+  ])(
+    '%d × %d at scale %d is restored at four times, then reduced',
+    async (width, height, scale) => {
+      const lowRes = await picture(width, height);
+      const result = await run(lowRes, identity, { pix: 1, sem: 1, scale });
+      const { data, ...size } = await pixelsOf(result.image);
+      const [wide, high] = [Math.round(scale * width), Math.round(scale * height)];
+      expect([size.width, size.height]).toEqual([wide, high]);
+      const whole = (await run(lowRes, identity, { pix: 1, sem: 1 })).image;
+      const wanted = await bicubic(whole, wide, high);
+      // libvips halves with a box first.
+      const { psnr } = difference(
+        data,
+        wanted.map((value) => 255 * value),
+        255,
+      );
+      expect(psnr).toBeGreaterThan(36);
+    },
+  );
+
   it('refuses an output beyond the pixel limit before any graph runs', async () => {
     const limits = { maxInputPixels: 10_000, maxOutputPixels: 159_999 };
     const refused = run(await picture(100, 100), identity, {}, { limits });
@@ -105,6 +141,17 @@ describe('sizes', () => {
     await expect(refused).rejects.toThrow(
       /400 × 400 pixels; .* at most 159999 .* A scale of 3\.99 or less fits/,
     );
+  });
+
+  it('refuses such an output before it decodes the input', async () => {
+    const limits = { maxInputPixels: 10_000, maxOutputPixels: 20_000 };
+    const cut = (whole: Buffer) => whole.subarray(0, whole.length / 2);
+    const wide = run(cut(await picture(100, 100)), identity, {}, { limits });
+    await expect(wide).rejects.toMatchObject({ code: 'too_many_pixels' });
+    const narrow = run(cut(await picture(1, 3000)), identity, { scale: 2 }, { limits });
+    await expect(narrow).rejects.toMatchObject({ code: 'too_many_pixels' });
+    const small = run(cut(await picture(20, 20)), identity, {}, { limits });
+    await expect(small).rejects.toMatchObject({ code: 'corrupt_image' });
   });
 
   it('refuses an image so narrow that its padding would be the most of it', async () => {

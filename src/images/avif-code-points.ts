@@ -1,4 +1,5 @@
-/** What an AVIF says of its light in code points: the `nclx` of the item that is shown (ISO/IEC 14496-12, 12.1.5). */
+/** What an AVIF says of its colours in code points: the `nclx` of the item that is shown (ISO/IEC 14496-12, 12.1.5). */
+import type { CodePoints } from './code-points.ts';
 import { fourCC } from './sniff.ts';
 
 const meta = fourCC('meta');
@@ -59,7 +60,7 @@ function placesOf(item: number, associations: Buffer): Set<number> {
 }
 
 /** @throws RangeError where a box ends too early */
-function transferIn(file: Buffer): number | undefined {
+function codePointsIn(file: Buffer): CodePoints | undefined {
   const header = boxIn(file, meta).subarray(fullBoxBytes);
   const primary = boxIn(header, pitm);
   const item = primary.readUIntBE(fullBoxBytes, primary.readUInt8(0) > 0 ? 4 : 2);
@@ -67,25 +68,25 @@ function transferIn(file: Buffer): number | undefined {
   const places = placesOf(item, boxIn(properties, ipma));
   const list = boxIn(properties, ipco);
   let place = 0;
-  let transfer: number | undefined;
+  let points: CodePoints | undefined;
   eachBox(list, (type, from, to) => {
     place++;
     if (type !== colr || !places.has(place)) return;
     const color = list.subarray(from, to);
-    // The kind, then the primaries, then the transfer.
-    if (color.readUInt32BE(0) === nclx) transfer ??= color.readUInt16BE(6);
+    if (color.readUInt32BE(0) !== nclx) return;
+    points ??= { primaries: color.readUInt16BE(4), transfer: color.readUInt16BE(6) };
   });
-  return transfer;
+  return points;
 }
 
 /**
  * Of the item that is shown alone: another one may be a gain map, or the same picture in high dynamic range.
  * @param bytes of an AVIF, which may be damaged
- * @returns the transfer characteristics (ITU-T H.273, table 3); undefined where it says nothing of them
+ * @returns undefined where it says nothing of them
  */
-export function avifTransfer(bytes: Uint8Array): number | undefined {
+export function avifCodePoints(bytes: Uint8Array): CodePoints | undefined {
   try {
-    return transferIn(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+    return codePointsIn(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
   } catch (error) {
     if (error instanceof RangeError) return undefined;
     throw error;
