@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that `make serve` and `make test` need besides npm packages.
-# Usage: scripts/setup.sh node | redis [always] | curl | python | webgpu | browser | prometheus | containers
+# Usage: scripts/setup.sh node | redis [always] | curl | python | webgpu | browser | firefox | prometheus | containers
 # Installs Debian packages where it may (root with apt-get); else says in one sentence what to install.
 set -euo pipefail
 
@@ -104,6 +104,16 @@ case "${1:-}" in
       echo "Note: the browser test of the playground is skipped here: it needs chromium in the PATH (Debian: sudo apt install chromium)." >&2
     fi
     ;;
+  firefox)
+    # Only `make test-browsers` needs it. Ubuntu has it as a snap only.
+    command -v firefox-esr >/dev/null && exit 0
+    if can_install && grep -qx 'ID=debian' /etc/os-release; then
+      apt_install firefox-esr
+    else
+      echo "firefox-esr is missing: install it (Debian: sudo apt install firefox-esr), then run make again." >&2
+      exit 1
+    fi
+    ;;
   prometheus)
     command -v promtool >/dev/null && command -v prometheus >/dev/null && exit 0
     if can_install; then
@@ -130,7 +140,7 @@ case "${1:-}" in
     done
     ;;
   *)
-    echo "Usage: scripts/setup.sh node | redis [always] | curl | python | webgpu | browser | prometheus | containers" >&2
+    echo "Usage: scripts/setup.sh node | redis [always] | curl | python | webgpu | browser | firefox | prometheus | containers" >&2
     exit 2
     ;;
 esac

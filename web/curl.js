@@ -34,13 +34,15 @@ export function showCurl(fileName, settings, resultName) {
 }
 
 copy.addEventListener('click', async () => {
+  // Safari on macOS does not focus a button that is clicked, and what the button says ends with the focus.
+  copy.focus();
   getSelection()?.selectAllChildren(command);
   // Browsers give pages the clipboard over HTTPS and on this machine only; elsewhere the selection is there to copy.
   try {
     await navigator.clipboard.writeText(command.textContent ?? '');
     copy.textContent = 'Copied';
   } catch {
-    copy.textContent = 'Press Ctrl+C';
+    copy.textContent = 'Selected: copy it';
   }
 });
 copy.addEventListener('blur', () => {

@@ -6,7 +6,8 @@ import { reached } from './request.js';
 const longestSilenceMs = 130_000;
 
 /**
- * https://html.spec.whatwg.org/multipage/server-sent-events.html, as far as this API uses it.
+ * https://html.spec.whatwg.org/multipage/server-sent-events.html, as far as this API uses it. Who asked for the
+ * response ends it.
  * @param {Response} response
  * @param {AbortSignal} signal that gives it up
  * @returns {AsyncGenerator<{ name: string, data: any }>}
@@ -16,19 +17,15 @@ export async function* readEvents(response, signal) {
   const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
   if (!reader) return;
   let text = '';
-  try {
-    for (;;) {
-      const { done, value } = await reached(notSilent(reader.read()), signal);
-      if (done) return;
-      const blocks = (text + value).split('\n\n');
-      text = blocks.pop() ?? '';
-      for (const block of blocks) {
-        const event = parse(block);
-        if (event) yield event;
-      }
+  for (;;) {
+    const { done, value } = await reached(notSilent(reader.read()), signal);
+    if (done) return;
+    const blocks = (text + value).split('\n\n');
+    text = blocks.pop() ?? '';
+    for (const block of blocks) {
+      const event = parse(block);
+      if (event) yield event;
     }
-  } finally {
-    reader.cancel().catch(() => {});
   }
 }
 

@@ -150,14 +150,21 @@ async function persistently(connections, { signal, onLost }, transfer) {
  * @returns {AsyncGenerator<Job>}
  */
 async function* changes(job, { signal, onWait }) {
-  const stream = await request(`upscale/${job.id}/events`, { signal }, { signal, onWait });
-  let latest = job;
-  for await (const { name, data } of readEvents(stream, signal)) {
-    if (name === 'deleted') throw new Problem({ title: 'The job was deleted', status: 404 });
-    if (name === 'status') latest = data;
-    else if (name === 'progress') latest = { ...latest, progress: data };
-    else latest = { ...latest, ...data };
-    yield latest;
+  // Not only by the end of its reader: Firefox leaves that connection open, and has the next one wait for it for 20 s.
+  const connection = new AbortController();
+  const init = { signal: AbortSignal.any([signal, connection.signal]) };
+  try {
+    const stream = await request(`upscale/${job.id}/events`, init, { signal, onWait });
+    let latest = job;
+    for await (const { name, data } of readEvents(stream, signal)) {
+      if (name === 'deleted') throw new Problem({ title: 'The job was deleted', status: 404 });
+      if (name === 'status') latest = data;
+      else if (name === 'progress') latest = { ...latest, progress: data };
+      else latest = { ...latest, ...data };
+      yield latest;
+    }
+  } finally {
+    connection.abort();
   }
 }
 

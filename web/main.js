@@ -235,6 +235,7 @@ watchPhotoInput(async (file) => {
   photo = wanted;
   if (before) running = running.then(() => forget(before));
   report.hideResult();
+  report.say('Opening the photo …');
   restoreScale();
   updateCurl();
   await showBefore(file, Number(readSettings().scale), () => photo === wanted);

@@ -24,7 +24,7 @@ export function showProgress(fraction) {
 /** @param {Job} job */
 export function showJob({ status: state, queue_position: position, progress: done }) {
   if (state === 'queued') {
-    say(position === null ? 'Waiting in the queue …' : `Waiting in the queue at ${position} …`);
+    say(position ? `Waiting in the queue behind ${position} …` : 'Waiting in the queue …');
     showProgress(Number.NaN);
   } else {
     say('Upscaling …');

@@ -5,10 +5,18 @@ import type { IncomingMessage } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import puppeteer, { type Browser, type SerializedAXNode } from 'puppeteer-core';
+import type { Browser, SerializedAXNode } from 'puppeteer-core';
 import sharp from 'sharp';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { browserPath, launchBrowser, openPlayground, type Playground } from '../support/browser.ts';
+import {
+  browserPath,
+  hasAccessibilityTree,
+  keepsBusyPages,
+  launchBrowser,
+  noLayoutShift,
+  openPlayground,
+  type Playground,
+} from '../support/browser.ts';
 import { startProxy } from '../support/path-proxy.ts';
 import { cli, photo, type RunningService, root, startService } from './service.ts';
 
@@ -132,7 +140,7 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     expect(after.every((value, at) => Math.abs(value - (fresh[at] ?? 0)) <= 1)).toBe(true);
     // The photo and the newest result; those before are revoked.
     expect(await seen.liveUrls()).toBe(2);
-    expect(await seen.layoutShift()).toBe(0);
+    expect(await seen.layoutShift()).toBe(noLayoutShift);
     expect(seen.faults).toEqual([]);
   });
 
@@ -162,12 +170,16 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     expect(deletes(seen)).toEqual([]);
     // Others take the device, so that what follows has to wait.
     const others = await Promise.all(['0.1', '0.2', '0.3', '0.4'].map(startLarge));
+    const said = await statuses(seen);
     await seen.press('#sem', 'ArrowLeft');
     await expect.poll(() => posts(seen).length, { timeout: 10_000 }).toBe(3);
     await seen.press('#sem', 'ArrowLeft');
     await expect.poll(() => posts(seen).length, { timeout: 10_000 }).toBe(4);
     await Promise.all(others.map((url) => fetch(url, { method: 'DELETE' })));
     await seen.says('Done: pix 1, sem 0.7.');
+    expect(await said()).toContainEqual(
+      expect.stringMatching(/^Waiting in the queue behind \d …$/),
+    );
     expect(deletes(seen)).toEqual([expect.stringMatching(/^DELETE 200 /)]);
     expect(posts(seen)).toEqual([
       'POST /upscale?pix=1&sem=1&scale=4',
@@ -182,8 +194,11 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     const seen = await playground();
     await seen.choose(await resized(700));
     await seen.says('Upscaling');
+    const said = await statuses(seen);
     await seen.choose(cat);
     await seen.says('Done: pix 1, sem 1.');
+    // At once: what was said of the photo before no longer holds.
+    expect((await said())[0]).toBe('Opening the photo …');
     expect(deletes(seen)).toEqual([expect.stringMatching(/^DELETE 200 /)]);
     expect(await sharp(await seen.shown()).metadata()).toMatchObject({ width: 512 });
     expect(seen.faults).toEqual([]);
@@ -205,7 +220,7 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     await seen.choose(cat);
     await seen.says('Done: pix 1, sem 1.');
     await seen.page.waitForSelector('#cancel[aria-disabled=true]::-p-text(Cancel)');
-    expect(await seen.layoutShift()).toBe(0);
+    expect(await seen.layoutShift()).toBe(noLayoutShift);
   });
 
   test('another scale is another job, also in the command and the name of the file', async () => {
@@ -276,9 +291,9 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     await seen.page.click('#another');
     await (await chooser).cancel();
     expect(await seen.page.$('#drop[hidden]')).toBeNull();
-    expect(await seen.layoutShift()).toBe(0);
-    // The browser's own line about the status; nothing of ours.
-    expect(seen.faults).toEqual([expect.stringContaining('415')]);
+    expect(await seen.layoutShift()).toBe(noLayoutShift);
+    // A browser may have a line of its own about the status; there is none of ours.
+    expect(seen.faults.filter((fault) => !/status of 415/.test(fault))).toEqual([]);
   });
 
   test.each(['drop', 'paste'] as const)('a photo comes in by %s', async (way) => {
@@ -289,7 +304,10 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
       data.items.add(new File([bytes], 'cat.jpg', { type: 'image/jpeg' }));
       const by = { drop: ['dataTransfer', DragEvent], paste: ['clipboardData', ClipboardEvent] };
       const [field, Kind] = by['${way}'];
-      document.body.dispatchEvent(new Kind('${way}', { [field]: data, bubbles: true, cancelable: true }));
+      const event = new Kind('${way}', { bubbles: true, cancelable: true });
+      // Not by the constructor: Firefox leaves the files out of a ClipboardEvent that a script makes.
+      Object.defineProperty(event, field, { value: data });
+      document.body.dispatchEvent(event);
     }`);
     await says('Done: pix 1, sem 1.');
     expect(await text('#curl')).toContain('image=@cat.jpg');
@@ -300,9 +318,11 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     await page.setViewport({ width: 390, height: 844, hasTouch: true });
     await choose(cat);
     await says('Done: pix 1, sem 1.');
-    const cut = () =>
-      page.$eval('#picture', (picture) =>
-        Number.parseFloat(picture.computedStyleMap().get('--cut')?.toString() ?? ''),
+    const cut = async () =>
+      Number.parseFloat(
+        String(
+          await page.evaluate("document.querySelector('#picture').style.getPropertyValue('--cut')"),
+        ),
       );
     const middle = await cut();
     const spoken = () =>
@@ -357,7 +377,7 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     expect(made.every((value, at) => Math.abs(value - (onPage[at] ?? 0)) <= 1)).toBe(true);
   });
 
-  test('each control has a name, and Tab reaches the photo, the dials and the divider', async () => {
+  test.runIf(hasAccessibilityTree)('each control has a name', async () => {
     const { page, choose, says } = await playground();
     await choose(cat);
     await says('Done: pix 1, sem 1.');
@@ -366,6 +386,24 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     );
     expect(controls.length).toBeGreaterThan(10);
     expect(controls.filter(({ name }) => !name)).toEqual([]);
+  });
+
+  test('what the button says of the copy ends with its focus', async () => {
+    const { page } = await playground();
+    // As over plain HTTP from another machine.
+    await page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })");
+    // By a script, which does not give it the focus.
+    await page.$eval('#copy', (button) => (button as unknown as { click(): void }).click());
+    await page.waitForSelector('#copy:focus::-p-text(Selected: copy it)');
+    await page.focus('#fit');
+    await page.waitForSelector('#copy::-p-text(Copy)');
+    expect(await page.$eval('#copy', (button) => button.textContent)).toBe('Copy');
+  });
+
+  test('Tab reaches the photo, the dials and the divider', async () => {
+    const { page, choose, says } = await playground();
+    await choose(cat);
+    await says('Done: pix 1, sem 1.');
     const reached = new Set<string>();
     for (let tabs = 0; tabs < 15; tabs += 1) {
       await page.keyboard.press('Tab');
@@ -392,7 +430,7 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
         'POST /upscale?pix=1&sem=1&scale=4&model=blur',
         'POST /upscale?pix=1&sem=1&scale=4&model=identity',
       ]);
-      expect(await seen.layoutShift()).toBe(0);
+      expect(await seen.layoutShift()).toBe(noLayoutShift);
       expect(seen.faults).toEqual([]);
       // The models are asked for again after a fault, and the choice stays.
       await seen.page.setOfflineMode(true);
@@ -478,9 +516,13 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
 
   test('a stream of events that falls silent is given up and opened again', async () => {
     let streams = 0;
-    const proxy = await startProxy(service.url, (url, response) => {
+    let isGivenUp = false;
+    const proxy = await startProxy(service.url, (url, response, answer) => {
       if (!url.endsWith('/events') || streams++ > 0) return;
       response.once('data', () => response.unpipe().removeAllListeners('close').resume());
+      answer.once('close', () => {
+        isGivenUp = true;
+      });
     });
     const seen = await playground(`${proxy.url}/photos/`);
     // The silence that is waited for takes minutes.
@@ -492,6 +534,8 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     await seen.says(`${unreachable}. Trying again …`);
     await seen.says('Done: pix 1, sem 1.');
     expect(streams).toBeGreaterThan(1);
+    // One that is left open holds up the next in Firefox.
+    await expect.poll(() => isGivenUp).toBe(true);
     expect(posts(seen)).toHaveLength(1);
     proxy.stop();
   });
@@ -644,32 +688,18 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
   });
 
   describe('back from the cache of pages', () => {
-    let keeping: Browser;
-    beforeAll(async () => {
-      const args = browser.process()?.spawnargs ?? [];
-      keeping = await puppeteer.launch({
-        executablePath: browserPath ?? '',
-        ignoreDefaultArgs: ['--disable-back-forward-cache'],
-        args: args.filter((arg) => arg === '--no-sandbox'),
-      });
-    });
-    afterAll(async () => {
-      await keeping?.close();
-    });
-    const opened = async (): Promise<Playground> => {
-      open = await openPlayground(keeping, `${service.url}/`);
-      return open;
-    };
     /** Fails where the page was loaded anew. */
     const awayAndBack = async ({ page }: Playground): Promise<void> => {
       await page.evaluate('globalThis.isOldPage = true');
       await page.goto(`${service.url}/models`);
-      await page.goBack();
+      // Not page.goBack(): in Firefox that waits for a page to load, and none does.
+      await page.evaluate('history.back()');
+      await page.waitForSelector('#status');
       expect(await page.evaluate('globalThis.isOldPage')).toBe(true);
     };
 
     test('what has ended is not done again', async () => {
-      const seen = await opened();
+      const seen = await playground();
       await seen.choose(cat);
       await seen.says('Done: pix 1, sem 1.');
       await awayAndBack(seen);
@@ -683,7 +713,7 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     });
 
     test('what was canceled is not done again', async () => {
-      const seen = await opened();
+      const seen = await playground();
       await seen.choose(await resized(660));
       await seen.says('Upscaling');
       await seen.page.click('#cancel');
@@ -696,8 +726,8 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
       expect(posts(seen)).toHaveLength(2);
     });
 
-    test('what was under way begins again', async () => {
-      const seen = await opened();
+    test.runIf(keepsBusyPages)('what was under way begins again', async () => {
+      const seen = await playground();
       await seen.choose(await resized(280));
       await seen.says('Upscaling');
       await awayAndBack(seen);
@@ -722,7 +752,7 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     await page.evaluate(
       "document.body.append(Object.assign(new Image(), { src: 'http://127.0.0.2/x.png' }))",
     );
-    await expect.poll(() => faults).toEqual([expect.stringMatching(/Content Security Policy/)]);
+    await expect.poll(() => faults).toEqual([expect.stringMatching(/Content.Security.Policy/)]);
   });
 
   describe('where keys are asked for', () => {

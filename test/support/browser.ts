@@ -1,10 +1,35 @@
-/** A real browser with the playground open: Debian's Chromium, driven by puppeteer-core, which brings none. */
+/** A real browser with the playground open: Debian's Chromium or Firefox, driven by puppeteer-core, which brings none. */
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import puppeteer, { type Browser, type Page } from 'puppeteer-core';
+import puppeteer, { type Browser, type LaunchOptions, type Page } from 'puppeteer-core';
 
-/** As `scripts/setup.sh browser` looks for it. */
-const program = 'chromium';
+/** By the program that `scripts/setup.sh browser` and `firefox` look for. */
+const launchOptions: Record<string, LaunchOptions> = {
+  chromium: {
+    browser: 'chrome',
+    // Its sandbox refuses to run as root; nothing but our own page is opened.
+    args: process.getuid?.() === 0 ? ['--no-sandbox'] : [],
+    // Else no page is kept for Back.
+    ignoreDefaultArgs: ['--disable-back-forward-cache'],
+  },
+  'firefox-esr': { browser: 'firefox' },
+};
+
+/** `make test-browsers` sets the other one. */
+const program = process.env.PLAYGROUND_BROWSER ?? 'chromium';
+const options = launchOptions[program];
+if (options === undefined) {
+  const known = Object.keys(launchOptions).join(' or ');
+  throw new Error(`Expected ${known} for PLAYGROUND_BROWSER but received ${program}.`);
+}
+
+const isChromium = options.browser === 'chrome';
+/** WebDriver BiDi, by which Firefox is driven, has none to ask for. */
+export const hasAccessibilityTree = isChromium;
+/** Firefox keeps no page for Back that has requests under way. */
+export const keepsBusyPages = isChromium;
+/** What `layoutShift` is where nothing has moved: Firefox does not measure it. */
+export const noLayoutShift = isChromium ? 0 : undefined;
 
 /** Absent: there is none, and the tests that need it are skipped. */
 export const browserPath = (process.env.PATH ?? '')
@@ -14,16 +39,12 @@ export const browserPath = (process.env.PATH ?? '')
 
 if (browserPath === undefined) {
   process.stderr.write(
-    'Skipped: the tests of the playground need a browser. Install chromium (Debian: sudo apt install chromium).\n',
+    `Skipped: the tests of the playground need a browser. Install ${program} (Debian: sudo apt install ${program}).\n`,
   );
 }
 
 export const launchBrowser = (): Promise<Browser> =>
-  puppeteer.launch({
-    executablePath: browserPath ?? program,
-    // Its sandbox refuses to run as root; nothing but our own page is opened.
-    args: process.getuid?.() === 0 ? ['--no-sandbox'] : [],
-  });
+  puppeteer.launch({ ...options, executablePath: browserPath ?? program });
 
 /** These run in the page, whose types the tests do not know. */
 const instruments = `
@@ -38,7 +59,7 @@ const instruments = `
     liveUrls.delete(url);
     revokeObjectURL.call(URL, url);
   };
-  globalThis.layoutShift = 0;
+  if (PerformanceObserver.supportedEntryTypes.includes('layout-shift')) globalThis.layoutShift = 0;
   new PerformanceObserver((list) => {
     for (const { value } of list.getEntries()) layoutShift += value;
   }).observe({ type: 'layout-shift', buffered: true });
@@ -71,8 +92,8 @@ export interface Playground {
   shown(): Promise<Buffer>;
   /** Object URLs that have not been revoked. */
   liveUrls(): Promise<number>;
-  /** https://web.dev/articles/cls; 0 when nothing has moved. */
-  layoutShift(): Promise<number>;
+  /** https://web.dev/articles/cls; `noLayoutShift` when nothing has moved. */
+  layoutShift(): Promise<unknown>;
   close(): Promise<void>;
 }
 
@@ -127,7 +148,7 @@ export async function openPlayground(browser: Browser, url: string): Promise<Pla
       return Buffer.from(dataUrl.slice(dataUrl.indexOf(',') + 1), 'base64');
     },
     liveUrls: async () => Number(await page.evaluate('liveUrls.size')),
-    layoutShift: async () => Number(await page.evaluate('layoutShift')),
+    layoutShift: () => page.evaluate('globalThis.layoutShift'),
     close: () => context.close(),
   };
 }

@@ -1,6 +1,6 @@
 /** A reverse proxy that has the service below the path /photos, which it takes off. */
 import { once } from 'node:events';
-import { createServer, type IncomingMessage, request } from 'node:http';
+import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
 export interface PathProxy {
@@ -9,12 +9,12 @@ export interface PathProxy {
 }
 
 /**
- * @param onAnswer may break an answer off
+ * @param onAnswer may break an answer off: `response` is the service's, `answer` what is made of it
  * @param ownStatus of a page of the proxy itself, which does not ask the service then
  */
 export async function startProxy(
   target: string,
-  onAnswer: (url: string, response: IncomingMessage) => void = () => {},
+  onAnswer: (url: string, response: IncomingMessage, answer: ServerResponse) => void = () => {},
   ownStatus: (url: string) => number | undefined = () => undefined,
 ): Promise<PathProxy> {
   const server = createServer((incoming, answer) => {
@@ -29,7 +29,7 @@ export async function startProxy(
       answer.writeHead(response.statusCode ?? 502, response.headers);
       response.on('close', () => answer.destroy());
       response.pipe(answer);
-      onAnswer(url, response);
+      onAnswer(url, response, answer);
     });
     outgoing.on('error', () => answer.destroy());
     answer.on('close', () => outgoing.destroy());

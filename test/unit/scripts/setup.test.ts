@@ -110,6 +110,7 @@ test.each([
   ['redis', /redis-server is missing: install it .*apt install redis-server/],
   ['curl', /curl is missing: install it .*apt install curl/],
   ['python', /python3 with its venv module is missing: .*apt install python3-venv/],
+  ['firefox', /firefox-esr is missing: install it .*apt install firefox-esr/],
   ['prometheus', /prometheus and promtool are missing: .*apt install prometheus/],
 ])('%s without the right to install it: says what to install', (what, words) => {
   asUser();
@@ -123,9 +124,9 @@ test.each([
 test('what is there is not installed again', () => {
   asRoot();
   aptGet('');
-  for (const name of ['redis-server', 'curl', 'python3', 'prometheus', 'promtool'])
+  for (const name of ['redis-server', 'curl', 'python3', 'firefox-esr', 'prometheus', 'promtool'])
     program(name, '');
-  for (const what of ['redis', 'curl', 'python', 'prometheus'])
+  for (const what of ['redis', 'curl', 'python', 'firefox', 'prometheus'])
     expect(setup(what)).toEqual({ status: 0, stdout: '', stderr: '' });
 });
 
