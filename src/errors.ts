@@ -46,6 +46,7 @@ export const errorCatalogue = {
   image_url_failed: entry(422, 'The image could not be fetched from its URL'),
   unsupported_output: entry(422, 'The output format cannot hold this image'),
   idempotency_key_reused: entry(422, 'The Idempotency-Key belongs to another request'),
+  image_url_unavailable: entry(424, 'The image cannot be fetched from its URL now', true),
   queue_full: entry(429, 'The queue is full', true),
   rate_limited: entry(429, 'Too many requests in a minute', true),
   too_many_jobs: entry(429, 'Too many jobs that have not ended', true),

@@ -1,4 +1,4 @@
-/** How a `POST /upscale` wants to be answered: from its Accept and Prefer headers (RFC 9110, RFC 7240). */
+/** How a request that makes a job wants to be answered: from its Accept and Prefer headers (RFC 9110, RFC 7240). */
 import type { FastifyRequest } from 'fastify';
 import { AppError } from '../errors.ts';
 import { contentTypeOf, type OutputFormat, outputFormats } from '../jobs/params.ts';

@@ -136,7 +136,7 @@ export async function buildApp({
 }
 
 function registerRequestChecks(app: App): void {
-  // Bodies are read by the one route that takes one, as a stream (upload.ts): never parsed into values.
+  // Bodies are read by the routes that take one, as a stream (upload.ts): never parsed into values.
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, _payload, done) => done(null));
   app.setSerializerCompiler(() => (body) => JSON.stringify(body));

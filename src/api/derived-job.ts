@@ -5,7 +5,7 @@ import type { UpscaleJobData } from '../jobs/job.ts';
 import type { JobSnapshot } from '../jobs/job-snapshot.ts';
 import type { OutputFormat } from '../jobs/params.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
-import { orUnavailable } from '../jobs/redis.ts';
+import { orUnavailable } from '../jobs/redis-faults.ts';
 import { checkRoomAndModel } from './admission.ts';
 import { answerJob, checkAnswer } from './answer-job.ts';
 import { type AnswerPlan, planAnswer } from './answer-plan.ts';

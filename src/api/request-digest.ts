@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { setImmediate as otherWork } from 'node:timers/promises';
 import type { UpscaleJobData } from '../jobs/job.ts';
-import type { JobUploads } from '../jobs/queue.ts';
+import type { JobUploads } from '../jobs/job-uploads.ts';
 import { version } from '../package-info.ts';
 
 export type AskedJob = Omit<

@@ -2,7 +2,7 @@
 import { Readable } from 'node:stream';
 import type { FastifyReply } from 'fastify';
 import { AppError } from '../errors.ts';
-import { orUnavailable } from '../jobs/redis.ts';
+import { orUnavailable } from '../jobs/redis-faults.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import { type FinishedJob, matchesEtag, resultEtag, resultHeaders } from './result-headers.ts';
 import type { Services } from './services.ts';

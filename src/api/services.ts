@@ -19,7 +19,7 @@ export interface Services {
   readonly queue: UpscaleQueue;
   /** Where results are read from; the queue writes the uploads. */
   readonly store: ObjectStore;
-  /** Those that are on their way. */
+  /** How many are on their way to each client. */
   readonly results: ClientShare;
   /** Fetches what `image_url` names. */
   readonly imageFetches: ImageFetches;

@@ -170,6 +170,6 @@ function fieldFault(name = '', names: readonly FormFile[] = []): AppError {
   }
   const detail = `${expected('no field beside the image', 'the form', name)}. Parameters go into the query, as in POST /upscale?pix=1.`;
   return new AppError('invalid_parameter', detail, {
-    errors: [{ pointer: `#/form/${name.slice(0, 80)}`, detail }],
+    errors: [{ pointer: `#/form/${escapePointer(name.slice(0, 80))}`, detail }],
   });
 }

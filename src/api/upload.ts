@@ -37,8 +37,8 @@ export interface UploadOptions {
 /**
  * @returns the bytes of the image, at least one, and of the maps beside it; together at most `maxBytes`
  * @throws missing_image | too_many_files | upload_too_large | unsupported_media_type | malformed_request |
- *   invalid_parameter (a form field beside the image) | url_not_allowed | image_url_failed | too_many_fetches |
- *   too_many_uploads | too_much_at_once
+ *   invalid_parameter (a form field beside the image) | url_not_allowed | image_url_failed | image_url_unavailable |
+ *   too_many_fetches | too_many_uploads | too_much_at_once
  */
 export async function readUpload(
   request: FastifyRequest,

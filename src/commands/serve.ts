@@ -7,7 +7,7 @@ import { type ApiServer, startServer } from '../api/server.ts';
 import { type Config, otlpProtocol } from '../config.ts';
 import { AppError } from '../errors.ts';
 import { UpscaleQueue } from '../jobs/queue.ts';
-import { explainForbidden } from '../jobs/redis.ts';
+import { explainForbidden } from '../jobs/redis-faults.ts';
 import { createLogger } from '../logging/logger.ts';
 import { registry } from '../metrics.ts';
 import { packageRoot, software, version } from '../package-info.ts';

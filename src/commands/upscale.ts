@@ -2,11 +2,13 @@
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import cliProgress from 'cli-progress';
-import { type Config, settings } from '../config.ts';
+import { settings } from '../config/settings.ts';
+import type { Config } from '../config.ts';
 import { AppError, expected, toAppError } from '../errors.ts';
 import type { Progress } from '../jobs/job.ts';
 import { resolveParams, type UpscaleQuery } from '../jobs/params.ts';
 import { loadModel, type Model } from '../pipeline/model.ts';
+import { asStartFault } from '../pipeline/session.ts';
 import { upscale } from '../pipeline/upscale.ts';
 import { deviceMemory } from '../worker/device-memory.ts';
 import { executionProviderOf } from '../worker/loaded-models.ts';
@@ -25,6 +27,7 @@ export interface UpscaleFlags extends UpscaleQuery {
  * @param output a file for one input file, else a folder
  * @returns how many files failed or were not begun; each is one line on stderr
  * @throws invalid_parameter when inputs and output do not fit together, or the output cannot be written
+ * @throws invalid_bundle | device_unavailable | out_of_device_memory when the model cannot be loaded
  */
 export async function upscaleFiles(
   config: Config,
@@ -43,10 +46,13 @@ export async function upscaleFiles(
     return 0;
   }
   const params = resolveParams(query, config.MODEL);
+  const executionProvider = executionProviderOf(device);
   const model = await loadModel(path.join(config.MODELS_DIR, params.model), {
-    executionProvider: executionProviderOf(device),
+    executionProvider,
     threads: config.DEVICE_THREADS,
     memoryBytes: await deviceMemory(device, config),
+  }).catch((error: unknown) => {
+    throw asStartFault(error, executionProvider);
   });
   const abort = new AbortController();
   const stop = (): void => abort.abort(new AppError('canceled', 'Stopped by Ctrl-C.'));

@@ -6,7 +6,7 @@ import type { Redis } from 'ioredis';
 import { AppError } from '../errors.ts';
 import { cancelRecords } from './cancellation.ts';
 import { upscaleQueueName } from './job.ts';
-import { orUnavailable } from './redis.ts';
+import { orUnavailable } from './redis-faults.ts';
 
 /** So much of a minute's requests may come at once. */
 const burstShare = 1 / 6;

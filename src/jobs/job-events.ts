@@ -43,11 +43,6 @@ export class JobEvents {
     this.#redis.on('ready', () => this.#listeners.emit('reconnected'));
   }
 
-  /** Resolves when events that happen from now on will be seen. */
-  async ready(): Promise<void> {
-    await this.#stream.waitUntilReady();
-  }
-
   /** Calls the listeners of a job: something changed, look again. */
   notify(id: string, change: JobChange = {}): void {
     this.#listeners.emit(`job:${id}`, change);

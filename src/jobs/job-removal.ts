@@ -4,7 +4,7 @@ import type { Redis } from 'ioredis';
 import { metrics } from '../metrics.ts';
 import { deleteObjects, type ObjectStore } from '../storage/object-store.ts';
 import type { BullQueue } from './bull-queue.ts';
-import { cancelRecords, publishCancel } from './cancellation.ts';
+import { cancelRecords, publishCancel, recordCancel } from './cancellation.ts';
 import { heatmapId, outputKey, sideKeys } from './job.ts';
 import { type JobLookup, snapshotOf } from './job-lookup.ts';
 import {
@@ -93,7 +93,7 @@ export class JobRemoval {
       ...(state === 'active' && job.processedOn ? { startedAt: job.processedOn } : {}),
       canceledAt: Date.now(),
     };
-    await cancelRecords.write(redis, id, record, recordTtlSeconds);
+    await recordCancel(redis, id, record, recordTtlSeconds);
     const canceled = snapshotOfCancelRecord(id, record);
     if (await this.#takeOut(job)) {
       metrics.jobs.inc({ status: 'canceled', code: 'canceled', model: job.data.params.model });

@@ -58,7 +58,8 @@ export const upscaleQuerySchema = Type.Object(
         minimum: 1,
         maximum: 4,
         default: upscaleDefaults.scale,
-        description: 'Output size / input size. The output is exactly round(scale × input).',
+        description:
+          'Output size / input size. The output is exactly round(scale × input). The model works at the scale that it was trained for, so less is no quicker.',
       }),
     ),
     format: Type.Optional(

@@ -3,7 +3,7 @@
  * next attempt are; this index tells them apart, for the metrics.
  */
 import type { Redis } from 'ioredis';
-import { orUnavailable } from './redis.ts';
+import { orUnavailable } from './redis-faults.ts';
 import type { DeliveryJob, DeliveryQueue } from './webhook.ts';
 
 /** Member = id of the delivery, score = when it was first put off, epoch ms. */

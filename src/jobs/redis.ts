@@ -4,6 +4,7 @@
  */
 import { type Callback, Redis } from 'ioredis';
 import { AppError } from '../errors.ts';
+import { forbidden } from './redis-faults.ts';
 
 export type RedisRole = 'producer' | 'consumer';
 
@@ -116,71 +117,6 @@ function database(text: string): number {
   );
 }
 
-/** What the service does needs these rules of Redis's ACL (docs/operations.md). */
-const neededRules = '~bull:* ~pisa:* &pisa:* +@all -@dangerous';
-
-/**
- * Tries one command for each thing that Redis can forbid a user: keys, the channel, scripts; and whether it takes writes.
- * @throws what Redis says
- */
-export async function tryOut(redis: Redis): Promise<void> {
-  const answers = await redis
-    .pipeline()
-    .set('pisa:probe', '1', 'EX', 60)
-    .exists('bull:probe')
-    .publish('pisa:probe', '')
-    .eval('return 1', 0)
-    .exec();
-  const errors = (answers ?? []).flatMap(([error]) => error ?? []);
-  // A Redis that is full may have more room in a minute; what it forbids it will still forbid.
-  const [first] = errors;
-  if (first) throw errors.find((error) => forbidden(error) !== undefined) ?? first;
-}
-
-/**
- * What a start must not go on without.
- * @throws invalid_config when Redis has no such database, or forbids its user what the service does
- */
-export async function checkRedis(redis: Redis): Promise<void> {
-  await checkDatabase(redis);
-  try {
-    await tryOut(redis);
-  } catch (error) {
-    if (error instanceof Error && refusal(error) !== undefined) return;
-    throw explainForbidden(error);
-  }
-}
-
-/** @returns the error; one of what Redis forbids, in words for its operator */
-export function explainForbidden(error: unknown): unknown {
-  const rule = forbidden(error);
-  if (rule === undefined) return error;
-  return new AppError(
-    'invalid_config',
-    `Redis forbids the user of REDIS_URL what the service does: ${rule}. It needs the rules ${neededRules} (docs/operations.md).`,
-    { cause: error },
-  );
-}
-
-/**
- * ioredis goes on in database 0 when Redis refuses the one that was asked for: two services would share a queue.
- * @throws invalid_config when Redis has no such database
- */
-async function checkDatabase(redis: Redis): Promise<void> {
-  const { db = 0 } = redis.options;
-  if (db === 0) return;
-  try {
-    await redis.select(db);
-  } catch (error) {
-    if (!(error instanceof Error) || error.name !== 'ReplyError') throw error;
-    throw new AppError(
-      'invalid_config',
-      `Redis refuses database ${db} of REDIS_URL: ${error.message}.`,
-      { cause: error },
-    );
-  }
-}
-
 /** The oldest Redis that we run on: what is assumed of one that must not be asked. */
 const oldestVersion = 'redis_version:6.2.0';
 
@@ -216,67 +152,4 @@ export function connectRedis(
   const redis = new TolerantRedis(redisOptions(url, role, limits));
   redis.on('error', onError);
   return redis;
-}
-
-const connectionErrorNames = new Set(['MaxRetriesPerRequestError', 'AbortError', 'ReplyError']);
-const connectionErrorText =
-  /connection is closed|stream isn't writeable|command timed out|ECONN|EPIPE|ENOENT|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN/i;
-
-/**
- * Its disk or memory is full, or it is a replica. A script ends with the same text, in older versions amid its own; what
- * follows the first sentence is advice for whoever set Redis up.
- */
-const refusedWrite = /\b(?:MISCONF|OOM|READONLY) (.+?)(?:\.?\s*$|\.\s| script: )/;
-
-/** True when Redis refuses a write because its disk or memory is full. */
-export const isFull = (error: unknown): boolean =>
-  textsOf(error).some((text) => /\b(?:MISCONF|OOM) /.test(text));
-
-/** What Redis says. A transaction has its reason in the errors of its commands. */
-function textsOf(error: unknown): string[] {
-  if (!(error instanceof Error)) return [];
-  const { previousErrors = [] } = error as { previousErrors?: Error[] };
-  return [error, ...previousErrors].map(({ message }) => message);
-}
-
-/** What its ACL forbids, in its own words. */
-const forbidden = (error: unknown): string | undefined =>
-  textsOf(error).find((text) => text.startsWith('NOPERM '));
-
-/**
- * Runs a Redis operation of the api.
- * @throws redis_unavailable when Redis is away (or is loading its data), refuses writes or forbids it
- */
-export async function orUnavailable<T>(operation: () => Promise<T>): Promise<T> {
-  try {
-    return await operation();
-  } catch (error) {
-    if (!isRedisFault(error)) throw error;
-    const rule = forbidden(error);
-    const reason = rule ?? refusal(error);
-    if (reason === undefined) {
-      throw new AppError(
-        'redis_unavailable',
-        'The queue cannot be reached at the moment. Try again in a few seconds.',
-        { cause: error, retryAfterSeconds: 5 },
-      );
-    }
-    throw new AppError(
-      'redis_unavailable',
-      `Redis ${rule === undefined ? 'refuses writes' : 'forbids what this takes'}: ${reason}. Try again in a minute; its operator has to see to that.`,
-      { cause: error, retryAfterSeconds: 30 },
-    );
-  }
-}
-
-/** Why Redis refused to write, in its own words. */
-export function refusal(error: Error): string | undefined {
-  return textsOf(error)
-    .map((text) => refusedWrite.exec(text)?.[1])
-    .find((reason) => reason !== undefined);
-}
-
-function isRedisFault(error: unknown): error is Error {
-  if (!(error instanceof Error) || error instanceof AppError) return false;
-  return connectionErrorNames.has(error.name) || connectionErrorText.test(error.message);
 }

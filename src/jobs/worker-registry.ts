@@ -32,7 +32,7 @@ export interface ModelSummary {
   license: string;
   source: string;
   description: string;
-  /** What the model was trained for; any `scale` up to it works. */
+  /** What the model was trained for, and works at; any `scale` up to it is that, reduced. */
   scale: number;
   /** The colour fix that a job gets when it names none. */
   colorfix: ColorFix;
@@ -47,7 +47,7 @@ export interface WorkerReport {
 }
 
 export interface ListedModel extends ModelSummary {
-  /** True while a live worker has the bundle. */
+  /** True while a live worker offers the bundle: it has it, and has not found that it cannot be opened. */
   available: boolean;
 }
 

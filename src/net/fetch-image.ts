@@ -1,10 +1,12 @@
 /** Fetches an image that a request names by URL. What it is will be judged by its bytes, as with any upload. */
 import type { Dispatcher } from 'undici';
-import { AppError } from '../errors.ts';
+import { AppError, type AppErrorOptions } from '../errors.ts';
 import type { AddressPolicy } from './address-policy.ts';
 import { refused } from './checked-url.ts';
 import { guardedRequest, RequestTimeout } from './guarded-request.ts';
 import type { Resolve } from './resolve.ts';
+import { parseRetryAfter } from './retry-after.ts';
+import { isTransient } from './transient-faults.ts';
 
 export interface FetchImageOptions {
   policy: AddressPolicy;
@@ -25,11 +27,15 @@ export interface ByteAccount {
 
 const maxRedirects = 3;
 const redirectStatuses = new Set([301, 302, 303, 307, 308]);
+/** Of these HTTP says itself that the same request may succeed later (RFC 9110, section 15; RFC 6585, section 4). */
+const transientStatuses = new Set([408, 429, 502, 503, 504]);
+/** The host may ask for more, but it is anybody's: our clients are told to wait for this at most. */
+const maxRetryAfterSeconds = 3600;
 
 /**
  * Follows at most three redirects, each checked like the first URL.
  * @returns at least one byte, at most `maxBytes`
- * @throws url_not_allowed | image_url_failed | upload_too_large | missing_image | what `account` throws
+ * @throws url_not_allowed | image_url_failed | image_url_unavailable | upload_too_large | missing_image | what `account` throws
  */
 export async function fetchImage(imageUrl: string, options: FetchImageOptions): Promise<Buffer> {
   const deadline = Date.now() + options.timeoutMs;
@@ -70,15 +76,22 @@ async function fetchOnce(
     );
   } catch (error) {
     if (error instanceof AppError) throw error;
-    const why =
-      error instanceof RequestTimeout
-        ? "The image's host did not send it in time."
-        : "The connection to the image's host failed.";
-    throw new AppError('image_url_failed', `${why} Upload the image instead.`, {
-      cause: error,
-    });
+    if (error instanceof RequestTimeout) {
+      throw unavailable("The image's host did not send it in time.", { cause: error });
+    }
+    // A look-up that failed for now included: how far it came tells of the network behind us.
+    const what = "The connection to the image's host failed.";
+    if (isTransient(error)) throw unavailable(what, { cause: error });
+    throw new AppError('image_url_failed', `${what} Upload the image instead.`, { cause: error });
   }
 }
+
+const unavailable = (what: string, options: AppErrorOptions): AppError =>
+  new AppError(
+    'image_url_unavailable',
+    `${what} Try again later, or upload the image instead.`,
+    options,
+  );
 
 async function readAnswer(
   { statusCode, headers, body }: Dispatcher.ResponseData,
@@ -87,6 +100,10 @@ async function readAnswer(
 ): Promise<Buffer | { location: string }> {
   const { location } = headers;
   if (redirectStatuses.has(statusCode) && typeof location === 'string') return { location };
+  if (transientStatuses.has(statusCode)) {
+    const wait = retryAfterOf(headers['retry-after']);
+    throw unavailable(`The image's host answered ${statusCode}.`, wait);
+  }
   if (statusCode !== 200) {
     throw new AppError(
       'image_url_failed',
@@ -114,6 +131,14 @@ async function readAnswer(
   }
   if (received === 0) throw new AppError('missing_image', 'The image at this URL is empty.');
   return Buffer.concat(chunks, received);
+}
+
+/** What the host asks for, where it says so. */
+function retryAfterOf(header: string | string[] | undefined): AppErrorOptions {
+  const waitMs = parseRetryAfter([header].flat()[0], Date.now());
+  if (waitMs === undefined) return {};
+  const seconds = Math.ceil(waitMs / 1000);
+  return { retryAfterSeconds: Math.min(Math.max(1, seconds), maxRetryAfterSeconds) };
 }
 
 const tooLarge = (maxBytes: number): AppError =>

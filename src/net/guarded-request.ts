@@ -9,6 +9,7 @@ import { unlessAborted } from '../waits.ts';
 import { canonicalAddress, type Reach } from './address-policy.ts';
 import { checkUrl, hostOf, needsTls, notPublic, portOf, type UrlRules } from './checked-url.ts';
 import { type Address, type Resolve, resolveByDns, resolveBySystem } from './resolve.ts';
+import { isTransient } from './transient-faults.ts';
 
 export interface GuardedRequest {
   url: string;
@@ -35,7 +36,7 @@ const maxHeaderBytes = 16_384;
 /**
  * @param consume reads what it needs of the answer; the connection is closed when it settles, so that an
  *   endless body costs what was read of it
- * @throws url_not_allowed | RequestTimeout | connection errors of Node and undici
+ * @throws url_not_allowed | RequestTimeout | errors of look-up and connection, of Node and undici
  */
 export async function guardedRequest<T>(
   request: GuardedRequest,
@@ -116,7 +117,10 @@ function connectTo(addresses: readonly Address[], timeoutMs: number): buildConne
     });
 }
 
-/** @throws url_not_allowed when the host has no address, or any that may not be reached */
+/**
+ * @throws url_not_allowed when the host has no address, or any that may not be reached
+ * @throws what `resolve` does where the look-up failed for now: whether there is such a host is not known
+ */
 async function resolveChecked(
   url: URL,
   { rules, resolve }: GuardedRequest,
@@ -139,7 +143,7 @@ async function addressesOf(host: string, resolve: Resolve): Promise<Address[]> {
   try {
     addresses = await resolve(host);
   } catch (error) {
-    throw notPublic(error);
+    throw isTransient(error) ? error : notPublic(error);
   }
   if (addresses.length === 0) throw notPublic();
   return addresses;

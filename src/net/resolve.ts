@@ -1,5 +1,6 @@
 /** Host names to addresses, in a way that a hostile name server cannot use against this process. */
 import { lookup, Resolver } from 'node:dns/promises';
+import { isTransient } from './transient-faults.ts';
 
 export interface Address {
   address: string;
@@ -36,6 +37,8 @@ export const resolveByDns: Resolve = async (hostname) => {
       family: 6 as const,
     })),
   ];
-  if (addresses.length === 0 && four.status === 'rejected') throw four.reason;
-  return addresses;
+  if (addresses.length > 0) return addresses;
+  // That there is no address of one kind says nothing while nobody answers for the other.
+  const reasons = [four, six].flatMap((look) => (look.status === 'rejected' ? [look.reason] : []));
+  throw reasons.find(isTransient) ?? reasons[0];
 };

@@ -6,7 +6,8 @@ import { connectRedis, type RedisLimits, type RedisRole } from '../jobs/redis.ts
 import { FolderStore } from './folder-store.ts';
 import type { ObjectStore } from './object-store.ts';
 import { RedisStore } from './redis-store.ts';
-import { type S3Location, S3Store } from './s3-store.ts';
+import type { S3Location } from './s3-clients.ts';
+import { S3Store } from './s3-store.ts';
 
 /** All that a process needs to open the store; plain data, so that it can be sent to a device process. */
 export type StoreLocation =

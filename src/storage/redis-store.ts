@@ -2,7 +2,7 @@
 import { Readable } from 'node:stream';
 import type { Redis } from 'ioredis';
 import { AppError } from '../errors.ts';
-import { refusal } from '../jobs/redis.ts';
+import { refusal } from '../jobs/redis-faults.ts';
 import { checkKey, type ObjectStore } from './object-store.ts';
 
 /** Redis serves others between two of them. */

@@ -3,7 +3,7 @@ import { AppError } from '../errors.ts';
 import type { AddressPolicy } from '../net/address-policy.ts';
 import { guardedRequest, RequestTimeout } from '../net/guarded-request.ts';
 import type { Resolve } from '../net/resolve.ts';
-import { parseRetryAfter } from './retry-schedule.ts';
+import { parseRetryAfter } from '../net/retry-after.ts';
 import { webhookHeaders } from './signature.ts';
 
 export interface AttemptOptions {

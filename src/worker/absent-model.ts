@@ -1,5 +1,5 @@
 /**
- * Jobs whose model this worker does not have. All workers share one queue, and while a roll-out changes the model some
+ * Jobs whose model this worker does not have, or could not open. All workers share one queue, and while a roll-out changes the model some
  * have the old one and others the new one: such a job goes back, for a worker that has it.
  */
 import type { Redis } from 'ioredis';
@@ -43,25 +43,29 @@ interface ModelSearch {
   redis: Redis;
   /** Those of this worker. */
   models: readonly ModelSummary[];
+  /** Names of those that its devices could not open. */
+  unopened: readonly string[];
   /** See `modelArrivalMs`. */
   arrivalMs: number;
 }
 
 /**
- * Resolves when this worker has the model of the job.
+ * Resolves when this worker has the model of the job. One that it could not open is tried again where nobody else has it:
+ * what was in the way may have gone, and if it has not, the job says what it is.
  * @throws ModelAbsent when another worker has it, or may come with it
  * @throws unknown_model when nobody will: a model that was only named, is not the api's own, and that no worker warms up
  *   with must have been seen lately
  */
 export async function requireModel(
   { data, timestamp }: UpscaleJob,
-  { redis, models, arrivalMs }: ModelSearch,
+  { redis, models, unopened, arrivalMs }: ModelSearch,
 ): Promise<void> {
   const { model } = data.params;
   const names = models.map(({ name }) => name);
   if (names.includes(model)) return;
   const { available, listed, seenAt } = await locateModel(redis, model);
   if (available) throw new ModelAbsent(elsewhereDelayMs);
+  if (unopened.includes(model)) return;
   const isExpected = data.isDefaultModel || listed;
   const expectedSince = Math.max(seenAt, isExpected ? timestamp : 0);
   if (Date.now() - expectedSince > arrivalMs) throw unknownModel(model, names);

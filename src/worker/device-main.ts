@@ -8,7 +8,7 @@ import { format } from 'node:util';
 import { AppError, toAppError, toFailure, toldInFull } from '../errors.ts';
 import { asStartFault, whenDeviceBreaks } from '../pipeline/session.ts';
 import { openStore } from '../storage/open-store.ts';
-import { traceOf } from '../tracing/tracing.ts';
+import { jobFacts } from './job-facts.ts';
 import { executionProviderOf, type LoadedModels, openModels } from './loaded-models.ts';
 import {
   type DeviceSettings,
@@ -59,7 +59,12 @@ async function start(settings: DeviceSettings): Promise<void> {
     send({ type: 'heartbeat', residentBytes: process.memoryUsage.rss() });
   }, heartbeatIntervalMs);
   try {
-    const models = await openModels(settings, (change) => send({ type: 'model', change }));
+    const models = await openModels(
+      settings,
+      (change) => send({ type: 'model', change }),
+      // A start that fails says so itself.
+      (unopened) => tools && send({ type: 'unopened', unopened }),
+    );
     send({ type: 'models', models: models.summaries });
     await preload(models, settings);
     const store = openStore(settings.store, { role: 'consumer', sweep: false });
@@ -93,7 +98,7 @@ function startError(error: unknown, { modelsDir }: DeviceSettings): AppError {
 async function runAndTell({ run, id, data }: Extract<ToDevice, { type: 'run' }>): Promise<void> {
   const abort = new AbortController();
   aborts.set(run, abort);
-  const facts = { job: id, request: data.requestId, ...traceOf(data.traceparent) };
+  const facts = jobFacts({ id, data });
   const log = (message: string, more = {}) =>
     send({ type: 'log', facts: { ...facts, ...more }, message });
   let begun: StoppableRun | undefined;

@@ -1,7 +1,7 @@
 /** The devices of a worker and who may use which: a job gets a slot on the least busy one. */
 import type { ModelSummary } from '../jobs/worker-registry.ts';
 import type { Device } from './device.ts';
-import { HandBack } from './device.ts';
+import { HandBack } from './hand-back.ts';
 
 export interface Lease {
   readonly device: Device;
@@ -40,9 +40,22 @@ export class DevicePool {
     return ending.reduce((sum, { jobs }) => sum + jobs, accepting.length * this.#jobsPerDevice);
   }
 
-  /** All devices read the same MODELS_DIR: those of the first that has read it. */
+  /** All devices read the same MODELS_DIR: those of the first that has read it, but `unopened`. */
   get models(): ModelSummary[] {
-    return this.devices.find(({ models }) => models.length > 0)?.models ?? [];
+    const unopened = this.unopened;
+    const [reader] = this.#readers();
+    return reader?.models.filter(({ name }) => !unopened.includes(name)) ?? [];
+  }
+
+  /** Names of the bundles that are there, and that none of the devices could open. */
+  get unopened(): string[] {
+    const readers = this.#readers();
+    const names = readers[0]?.models.map(({ name }) => name) ?? [];
+    return names.filter((name) => readers.every(({ unopened }) => unopened.has(name)));
+  }
+
+  #readers(): Device[] {
+    return this.devices.filter(({ models }) => models.length > 0);
   }
 
   /**

@@ -12,9 +12,13 @@ import { metrics } from '../metrics.ts';
 import { type ChildExit, DeviceChild, type MessageOfRun } from './device-child.ts';
 import { DeviceJobs, type DeviceRun } from './device-jobs.ts';
 import { DeviceModels } from './device-models.ts';
+import { HandBack } from './hand-back.ts';
 import { countFromZero } from './observe-jobs.ts';
 import type { DeviceSettings } from './protocol.ts';
 import { RestartDelay } from './restart-delay.ts';
+import { isFailure, lossOf, type RestartReason, restartReasons } from './restart-reasons.ts';
+import { SilenceWatch } from './silence-watch.ts';
+import { UnopenedModels } from './unopened-models.ts';
 
 export interface DeviceOptions {
   /** Compiled `device-main.js`. */
@@ -37,31 +41,23 @@ export interface DeviceLimits {
   restartDelayMs: number;
 }
 
-/** The job was not at fault and did not end: it belongs back in the queue, without losing an attempt. */
-export class HandBack extends Error {
-  override readonly name = 'HandBack';
-}
-
-/** Broken: it said itself that its device does nothing more for it. */
-const restartReasons = ['crashed', 'hung', 'broken', 'disobeyed', 'memory'] as const;
-type RestartReason = (typeof restartReasons)[number];
-
-/** Ends of a process that the next one may find the reason of again. */
-const failures: ReadonlySet<RestartReason> = new Set(['crashed', 'hung', 'broken']);
-
-const silenceCheckMs = 1000;
-
-/** Emits `status` also when it takes no more jobs, and whenever one of those ends that it has until it is replaced. */
-export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
+/**
+ * Emits `status` also when it takes no more jobs, and whenever one of those ends that it has until it is replaced; `models`
+ * when one of its models turns out not to open, or may open again.
+ */
+export class Device extends EventEmitter<{ status: [DeviceStatus]; models: [] }> {
   readonly name: string;
   /** Also while it warms up. */
   models: ModelSummary[] = [];
+  /** Those of them that it could not open. */
+  readonly unopened: UnopenedModels;
   status: DeviceStatus = 'starting';
   readonly #options: DeviceOptions;
   readonly #logger: Logger;
   readonly #jobs: DeviceJobs;
   readonly #loadedModels: DeviceModels;
   readonly #restartDelay: RestartDelay;
+  readonly #silence = new SilenceWatch();
   #child: DeviceChild | undefined;
   #killedFor: RestartReason | undefined;
   #startedAt = 0;
@@ -69,8 +65,6 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
   #lastRun = 0;
   #bloated = false;
   #restartTimer: NodeJS.Timeout | undefined;
-  #silenceTimer: NodeJS.Timeout | undefined;
-  #silentChecks = 0;
 
   constructor(options: DeviceOptions) {
     super();
@@ -79,6 +73,11 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     this.#logger = options.logger.child({ device: this.name });
     this.#jobs = new DeviceJobs(this.name);
     this.#loadedModels = new DeviceModels(this.name, this.#logger);
+    this.unopened = new UnopenedModels({
+      modelsDir: options.settings.modelsDir,
+      logger: this.#logger,
+      onChange: () => this.emit('models'),
+    });
     this.#restartDelay = new RestartDelay(options.limits.restartDelayMs);
     metrics.deviceUp.set({ device: this.name }, 0);
     // From 0 on, so that the first one is an increase.
@@ -190,7 +189,11 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     await child.ready;
     for (const { name } of this.models) countFromZero(name);
     if (this.status === 'stopped') return;
-    this.#watchSilence(child);
+    this.#silence.start(
+      () => child.heardAt,
+      limits.hangMs,
+      () => this.#kill('hung'),
+    );
     void child.exited.then((end) => this.#onExit(child, end));
     const milliseconds = Math.round(performance.now() - this.#startedAt);
     this.#logger.info({ devicePid: child.pid, milliseconds }, 'the device is ready');
@@ -208,6 +211,11 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     }
     if (message.type === 'model') {
       this.#loadedModels.note(message.change);
+      if (message.change.bytes > 0) this.unopened.forget(message.change.model);
+      return;
+    }
+    if (message.type === 'unopened') {
+      this.unopened.note(message.unopened);
       return;
     }
     if (message.type === 'log') {
@@ -281,7 +289,7 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
 
   #onExit(child: DeviceChild, exit: ChildExit): void {
     if (child !== this.#child) return;
-    clearInterval(this.#silenceTimer);
+    this.#silence.stop();
     const reason = this.#killedFor ?? 'crashed';
     const jobs = this.#jobs.takeAll();
     if (this.status === 'stopped') {
@@ -295,20 +303,8 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
     else this.#logger.error(log, 'the device process ended and is replaced');
     // First the status, so that none of these jobs comes straight back.
     this.#setStatus('restarting');
-    for (const job of jobs) job.reject(job.stopped ?? this.#lossOf(reason));
-    this.#replace(child, failures.has(reason));
-  }
-
-  /**
-   * Whoever was in the process when another job disobeyed, or was the first to find its device broken, is not at fault. Nobody
-   * knows who made it crash.
-   */
-  #lossOf(reason: RestartReason): Error {
-    if (reason !== 'crashed' && reason !== 'hung') return new HandBack();
-    return new AppError(
-      'device_lost',
-      'The device process stopped during the job, and so it did at every retry. Send the image again; if it fails again, a smaller image may help.',
-    );
+    for (const job of jobs) job.reject(job.stopped ?? lossOf(reason));
+    this.#replace(child, isFailure(reason));
   }
 
   /** When it is gone: one that does not end holds the device's memory, and the next one would wait as it does. */
@@ -333,17 +329,6 @@ export class Device extends EventEmitter<{ status: [DeviceStatus] }> {
   #logFailedStart(error: unknown, message: string): void {
     const { code, message: detail, cause } = toAppError(error);
     this.#logger.error({ code, detail, err: cause }, message);
-  }
-
-  /** Two silent checks in a row, so that a supervisor that was itself suspended hears what was said meanwhile. */
-  #watchSilence(child: DeviceChild): void {
-    this.#silentChecks = 0;
-    clearInterval(this.#silenceTimer);
-    this.#silenceTimer = setInterval(() => {
-      const silentMs = performance.now() - child.heardAt;
-      this.#silentChecks = silentMs > this.#options.limits.hangMs ? this.#silentChecks + 1 : 0;
-      if (this.#silentChecks >= 2) this.#kill('hung');
-    }, silenceCheckMs);
   }
 
   #setStatus(status: DeviceStatus): void {

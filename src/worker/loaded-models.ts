@@ -1,13 +1,14 @@
 /** The models of a device process: each loaded and warmed up on first use, and kept while there is room. */
 import path from 'node:path';
-import { AppError } from '../errors.ts';
+import { AppError, type ErrorCode } from '../errors.ts';
 import type { ModelSummary } from '../jobs/worker-registry.ts';
 import { expectedBytes, fitTiles } from '../pipeline/bundle-memory.ts';
 import { bundleSha256, listBundles, type Manifest } from '../pipeline/manifest.ts';
 import { type LoadOptions, loadModel, type Model } from '../pipeline/model.ts';
 import { unknownModel } from './absent-model.ts';
+import { bundleStamp } from './bundle-stamp.ts';
 import { ModelCache } from './model-cache.ts';
-import type { DeviceSettings, ModelChange } from './protocol.ts';
+import type { DeviceSettings, ModelChange, UnopenedModel } from './protocol.ts';
 
 export interface LoadedModels {
   readonly summaries: ModelSummary[];
@@ -34,13 +35,18 @@ type ModelSettings = Pick<
   'device' | 'threads' | 'modelsDir' | 'memoryBytes' | 'modelBudgetBytes'
 >;
 
+/** Faults of a bundle as it is, for this device: the same would come again. */
+const lastingFaults: ReadonlySet<ErrorCode> = new Set(['invalid_bundle', 'model_too_large']);
+
 /**
  * @param onChange told of each model that has been loaded or unloaded
+ * @param onUnopened told of each that cannot be opened as it is, before whoever wanted it hears of that
  * @throws invalid_bundle
  */
 export async function openModels(
   settings: ModelSettings,
   onChange: (change: ModelChange) => void = () => {},
+  onUnopened: (unopened: UnopenedModel) => void = () => {},
 ): Promise<LoadedModels> {
   const { modelsDir, memoryBytes, modelBudgetBytes } = settings;
   const manifests = new Map(
@@ -57,17 +63,32 @@ export async function openModels(
     if (!manifest) throw unknownModel(name, [...manifests.keys()]);
     return expectedBytes(fitTiles(manifest, memoryBytes), onCpu);
   };
+  const tellingIfUnopened = async <T>(name: string, open: () => Promise<T> | T): Promise<T> => {
+    const stamp = await bundleStamp(path.join(modelsDir, name));
+    try {
+      return await open();
+    } catch (error) {
+      if (error instanceof AppError && lastingFaults.has(error.code)) {
+        onUnopened({ model: name, stamp, detail: withAdvice(error) });
+      }
+      throw error;
+    }
+  };
   const cache = new ModelCache<Model>(modelBudgetBytes, {
     expect: (name) => {
       const bytes = expectedOf(name);
-      if (bytes > modelBudgetBytes) throw tooLarge(`The model ${name} needs`, bytes, settings);
-      return bytes;
+      return tellingIfUnopened(name, () => {
+        if (bytes > modelBudgetBytes) throw tooLarge(`The model ${name} needs`, bytes, settings);
+        return bytes;
+      });
     },
     load: async (name) => {
       const expected = expectedOf(name);
       const startedAt = performance.now();
       const before = process.memoryUsage.rss();
-      const model = await loadModel(path.join(modelsDir, name), options);
+      const model = await tellingIfUnopened(name, () =>
+        loadModel(path.join(modelsDir, name), options),
+      );
       await warmUp(model);
       // The memory of another device than a CPU is not this process's: there, only the arithmetic is known.
       const grown = onCpu ? process.memoryUsage.rss() - before : 0;
@@ -96,6 +117,12 @@ export async function openModels(
     },
   };
 }
+
+/** Too large is advised already. */
+const withAdvice = ({ code, message }: AppError): string =>
+  code === 'invalid_bundle'
+    ? `${message} See whether its files are whole: \`pisa-serve models verify\`.`
+    : message;
 
 /** One that fails leaves no memory taken: its job is tried again, and loads it anew. */
 async function warmUp(model: Model): Promise<void> {

@@ -33,6 +33,15 @@ export interface ModelChange {
   milliseconds: number;
 }
 
+/** A bundle that cannot be opened as it is. */
+export interface UnopenedModel {
+  model: string;
+  /** Of its files before that was tried, see bundle-stamp.ts. */
+  stamp: string;
+  /** For the operator: what is wrong with it, and what to do. */
+  detail: string;
+}
+
 export type ToDevice =
   | { type: 'start'; settings: DeviceSettings }
   /** `run` numbers the runs of a device: the same job may come again before its last run has stopped. */
@@ -47,6 +56,7 @@ export type FromDevice =
   /** It cannot start; the process exits after this. */
   | { type: 'unusable'; failure: Failure; cause?: string }
   | { type: 'model'; change: ModelChange }
+  | { type: 'unopened'; unopened: UnopenedModel }
   | { type: 'log'; facts: Record<string, unknown>; message: string }
   | { type: 'progress'; run: number; progress: Progress }
   | { type: 'done'; run: number; result: UpscaleJobResult }

@@ -3,7 +3,8 @@ import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
-import { checkRedis, connectRedis } from '../jobs/redis.ts';
+import { connectRedis } from '../jobs/redis.ts';
+import { checkRedis } from '../jobs/redis-check.ts';
 import {
   reportIntervalMs,
   reportWorker,
@@ -88,10 +89,11 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     slots: devices.length * config.JOBS_PER_DEVICE,
   });
   const reporter = startReporter(async () => {
+    for (const { unopened } of devices) void unopened.lookAgain();
     await reportWorker(redis, state());
     await supervisor.obeyCancelRecords();
   }, onError);
-  for (const device of devices) device.on('status', reporter.now);
+  for (const device of devices) device.on('status', reporter.now).on('models', reporter.now);
 
   const start = async () => {
     await Promise.all([checkRedis(redis), ...devices.map((device) => device.start())]);

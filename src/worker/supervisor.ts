@@ -2,32 +2,26 @@
  * Holds the locks of the jobs and never runs a graph, so that its event loop is always free to renew them.
  * Takes jobs from BullMQ, gives each to a device, obeys cancel records, and says how it ended.
  */
-import { DelayedError, UnrecoverableError, WaitingError, Worker } from 'bullmq';
+import { WaitingError, Worker } from 'bullmq';
 import type { Redis } from 'ioredis';
 import type { Logger } from 'pino';
-import { type AppError, fromFailureText, toAppError, toFailure } from '../errors.ts';
+import { fromFailureText } from '../errors.ts';
 import { bullConnection } from '../jobs/bull-connection.ts';
 import { cancelChannel, isCanceled } from '../jobs/cancellation.ts';
-import {
-  type Progress,
-  stages,
-  type UpscaleJobData,
-  type UpscaleJobResult,
-  upscaleQueueName,
-} from '../jobs/job.ts';
+import { type UpscaleJobData, type UpscaleJobResult, upscaleQueueName } from '../jobs/job.ts';
 import { canceledError, type UpscaleJob } from '../jobs/job-snapshot.ts';
 import { connectRedis } from '../jobs/redis.ts';
 import { metrics } from '../metrics.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
-import { traceOf } from '../tracing/tracing.ts';
 import { within } from '../waits.ts';
-import { ModelAbsent, requireModel } from './absent-model.ts';
-import { HandBack } from './device.ts';
+import { requireModel } from './absent-model.ts';
+import { endAttempt, LockLost } from './attempt-end.ts';
 import type { DevicePool } from './device-pool.ts';
 import { EndedJobs } from './ended-jobs.ts';
+import { HandBack } from './hand-back.ts';
+import { jobFacts } from './job-facts.ts';
 import { observeFailure, observeSuccess } from './observe-jobs.ts';
-import { runsAlone } from './runs-alone.ts';
-import { traceAttempt } from './trace-attempt.ts';
+import { runOnDevice } from './run-on-device.ts';
 
 export interface SupervisorOptions {
   redisUrl: string;
@@ -57,15 +51,8 @@ interface Running {
   settled: Promise<unknown>;
 }
 
-/** How a run ends whose job is no longer ours. */
-class LockLost extends Error {
-  override readonly name = 'LockLost';
-}
-
 /** Workers may die (a node that is drained, an out-of-memory kill) with the same job in hand this often. */
 const maxStalledCount = 5;
-/** A full disk is not mended in a second. */
-const storageRetryDelayMs = 30_000;
 
 export class Supervisor {
   readonly #options: SupervisorOptions;
@@ -181,7 +168,7 @@ export class Supervisor {
     return settled;
   }
 
-  /** Every way in which an attempt can end, in BullMQ's words. */
+  /** One attempt. Its result, or what `endAttempt` makes of its end, tells BullMQ what becomes of the job. */
   async #process(
     job: UpscaleJob,
     token: string,
@@ -198,80 +185,15 @@ export class Supervisor {
     try {
       if (before) await this.#endLostRun(before);
       if (await isCanceled(redis, id)) throw canceledError();
-      await requireModel(job, { redis, models: pool.models, arrivalMs: modelArrivalMs });
-      const result = await this.#runOnDevice(job, signal);
+      const { models, unopened } = pool;
+      await requireModel(job, { redis, models, unopened, arrivalMs: modelArrivalMs });
+      const result = await runOnDevice(job, signal, { pool, logger });
       await this.#ended.noteKept(job, result);
-      // Cancelled while the result was being written: the cancel was answered first, so it holds.
+      // Canceled while the result was being written: the cancel was answered first, so it holds.
       if (await isCanceled(redis, id)) throw canceledError();
       return result;
     } catch (error) {
-      if (error instanceof HandBack) {
-        metrics.jobAttemptsLost.inc({ reason: 'handed_back' });
-        logger.info(factsOf(job), 'job handed back to the queue');
-        await job.moveToWait(token);
-        throw new WaitingError();
-      }
-      if (error instanceof ModelAbsent) throw await this.#leaveToOthers(job, token, error);
-      if (error instanceof LockLost) {
-        // BullMQ refuses whatever we say of the job now, and whoever has the lock ends it.
-        metrics.jobAttemptsLost.inc({ reason: 'lock_lost' });
-        throw error;
-      }
-      const known = toAppError(error);
-      const text = JSON.stringify(toFailure(known));
-      logFailure(logger, job, known);
-      // BullMQ reads it from the job when it puts the next attempt off.
-      if (known.code === 'storage_unavailable') {
-        job.opts.backoff = { type: 'fixed', delay: storageRetryDelayMs };
-      }
-      throw known.retryable ? new Error(text) : new UnrecoverableError(text);
-    }
-  }
-
-  /**
-   * Behind all that wait with its priority, since nobody can say who takes it next.
-   * @returns what tells BullMQ that the job is in the queue again
-   */
-  async #leaveToOthers(
-    job: UpscaleJob,
-    token: string,
-    { delayMs }: ModelAbsent,
-  ): Promise<DelayedError> {
-    const { logger } = this.#options;
-    metrics.jobAttemptsLost.inc({ reason: 'model_absent' });
-    const facts = { ...factsOf(job), model: job.data.params.model };
-    // It may come up again every few seconds, for as long as the roll-out takes.
-    const level = job.attemptsStarted > 1 ? 'debug' : 'info';
-    logger[level](facts, 'job left to a worker that has its model');
-    await job.moveToDelayed(Date.now() + delayMs, token);
-    return new DelayedError();
-  }
-
-  async #runOnDevice(job: UpscaleJob, signal: AbortSignal): Promise<UpscaleJobResult> {
-    const { pool, logger } = this.#options;
-    const id = job.id ?? '';
-    const lease = await pool.acquire(runsAlone(job), signal);
-    let over = Promise.resolve();
-    try {
-      const { device } = lease;
-      logger.debug({ ...factsOf(job), device: device.name }, 'job started');
-      // What an earlier attempt had done is done again.
-      if (typeof job.progress === 'object') {
-        await job.updateProgress({ stage: stages[0], fraction: 0 });
-      }
-      const onProgress = (progress: Progress) => {
-        job.updateProgress(progress).catch((error: unknown) => {
-          logger.debug({ ...factsOf(job), err: error }, 'progress was not recorded');
-        });
-      };
-      return await traceAttempt(job, device.name, () => {
-        const run = device.run(id, job.data, signal, onProgress);
-        over = run.over;
-        return run.result;
-      });
-    } finally {
-      // A job that was stopped has ended, but what it had begun still takes its place.
-      void over.then(() => lease.release());
+      throw await endAttempt(error, job, token, logger);
     }
   }
 
@@ -282,7 +204,7 @@ export class Supervisor {
   /** Another worker has the job now, or will: free the device. What this run wrote is the same result. */
   #onLockLost(running: Running | undefined): void {
     if (!running || running.abort.signal.aborted) return;
-    this.#options.logger.warn(factsOf(running.job), 'the lock of the job was lost');
+    this.#options.logger.warn(jobFacts(running.job), 'the lock of the job was lost');
     running.abort.abort(new LockLost());
   }
 
@@ -299,7 +221,7 @@ export class Supervisor {
   #onCompleted(job: UpscaleJob, result: UpscaleJobResult): void {
     observeSuccess(job, result);
     this.#options.logger.info(
-      { ...factsOf(job), device: result.device, totalMs: result.totalMs },
+      { ...jobFacts(job), device: result.device, totalMs: result.totalMs },
       'job succeeded',
     );
     this.#ended.tidySucceeded(job, result);
@@ -315,23 +237,4 @@ export class Supervisor {
     observeFailure(job, code, this.#options.jobTimeoutMs);
     this.#ended.tidyFailed(job.id ?? '');
   }
-}
-
-/** In every line about a job. */
-const factsOf = ({ id, data }: UpscaleJob) => ({
-  job: id,
-  request: data.requestId,
-  ...traceOf(data.traceparent),
-});
-
-function logFailure(logger: Logger, job: UpscaleJob, error: AppError): void {
-  const facts = {
-    ...factsOf(job),
-    attempt: job.attemptsMade + 1,
-    code: error.code,
-    detail: error.message,
-  };
-  // What the user caused is no incident of ours.
-  if (error.status < 500) logger.info(facts, 'job ended without a result');
-  else logger.error({ ...facts, err: error.cause }, 'an attempt of the job failed');
 }

@@ -1,10 +1,11 @@
 /** Workers that do not have the same models, as while a roll-out changes the model of the service. */
 import { randomUUID } from 'node:crypto';
-import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import type { UpscaleJobData } from '../../src/jobs/job.ts';
+import { locateModel } from '../../src/jobs/worker-registry.ts';
 import { metrics } from '../../src/metrics.ts';
 import type { RunningWorker } from '../../src/worker/start-worker.ts';
 import { type Build, buildService, root } from '../support/build.ts';
@@ -174,4 +175,21 @@ test('a job that was given back can be canceled, and is seen to wait', async () 
   expect(oldestWaitMs.interactive).toBeGreaterThanOrEqual(hour);
   expect(await bench.queue.remove(id)).toMatchObject({ outcome: 'canceled' });
   expect(await bench.inspector.getJob(id)).toBeUndefined();
+});
+
+test('a job whose model a worker could not open is left to one that can', async () => {
+  const damaged = path.join(models, 'damaged');
+  await cp(path.join(models, 'only-identity'), damaged, { recursive: true });
+  await cp(path.join(models, 'only-blur'), damaged, { recursive: true });
+  await writeFile(path.join(damaged, 'blur/unet.onnx'), 'not a graph');
+  const worker = await bench.startWorker({ MODEL: 'identity', MODELS_DIR: damaged });
+  await worker.ready;
+  const first = await bench.ended(await submit('blur'));
+  expect(first).toMatchObject({ status: 'failed', error: { code: 'model_failed' } });
+  const isOffered = async () => (await locateModel(bench.redis.client, 'blur')).available;
+  await expect.poll(isOffered).toBe(false);
+  await startWorkerWith('blur');
+  await expect.poll(isOffered).toBe(true);
+  const ids = await Promise.all(['blur', 'blur', 'blur', 'blur'].map((name) => submit(name)));
+  for (const id of ids) expect((await bench.ended(id)).status).toBe('succeeded');
 });

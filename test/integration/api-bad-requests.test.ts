@@ -127,6 +127,7 @@ const cases: Case[] = [
     ['PNG that claims 60000²', bytes(() => claimsPixels(60_000, 60_000)), String(maxInputPixels)],
     ['bomb of pixels', bytes(() => pixelBomb(20_000))],
     ['output of too many pixels', bytes(() => pixelBomb(1800)), 'scale'],
+    ['the same, before its pixels are missed', bytes(() => claimsPixels(1800, 1800)), 'scale'],
   ]),
   ...answered(422, 'unsupported_output', 'createUpscale', [
     [

@@ -96,7 +96,7 @@ test('what is there is judged like an upload', async () => {
     [answersForEver(200, { 'content-length': '10737418240' }), 413, 'upload_too_large'],
     [answers(200), 400, 'missing_image'],
     [answers(404), 422, 'image_url_failed'],
-    [saysNothing, 422, 'image_url_failed'],
+    [saysNothing, 424, 'image_url_unavailable'],
   ];
   for (const [serves, status, code] of served) {
     behaviour = serves;
@@ -104,6 +104,19 @@ test('what is there is judged like an upload', async () => {
   }
   expect((await send(`${api.url}/healthz`)).status).toBe(200);
   await expect.poll(() => host.openConnections()).toBe(0);
+});
+
+test('a host that is away for a moment is one to try again, at the time that it asks for', async () => {
+  behaviour = answers(503, { 'retry-after': '120' });
+  const busy = await postUrl(host.url);
+  expect(codeOf(busy)).toEqual({ status: 424, code: 'image_url_unavailable' });
+  expect(busy.headers.get('retry-after')).toBe('120');
+  behaviour = (_request, response) => response.socket?.resetAndDestroy();
+  const away = await postUrl(host.url);
+  expect(codeOf(away)).toEqual({ status: 424, code: 'image_url_unavailable' });
+  expect(away.headers.get('retry-after')).toBe('5');
+  behaviour = answers(404);
+  expect((await postUrl(host.url)).headers.has('retry-after')).toBe(false);
 });
 
 test('a service that is not told otherwise fetches from public hosts only', async () => {
@@ -123,7 +136,7 @@ test('only so many are fetched at once: beyond that 503, until one has ended or 
   expect(Number(third.headers.get('retry-after'))).toBeGreaterThan(0);
   expect(host.received.length).toBe(before + 2);
   for (const answer of slow) {
-    expect(codeOf(await answer)).toEqual({ status: 422, code: 'image_url_failed' });
+    expect(codeOf(await answer)).toEqual({ status: 424, code: 'image_url_unavailable' });
   }
   behaviour = answers(200, {}, await photo('png'));
   expect((await postUrl(`${host.url}/4`)).status).toBe(202);

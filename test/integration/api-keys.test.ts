@@ -12,6 +12,7 @@ import { heatmapId, type UpscaleJobData } from '../../src/jobs/job.ts';
 import { metrics } from '../../src/metrics.ts';
 import { startApi, type TestApi } from '../support/api.ts';
 import { contract, expectContract } from '../support/contract.ts';
+import { failJobs } from '../support/fail-jobs.ts';
 import { writeFinishedJob } from '../support/finished-job.ts';
 import { photo } from '../support/hostile-images.ts';
 import { type Answer, json, parseRaw, rawExchange, send } from '../support/http.ts';
@@ -286,12 +287,7 @@ describe('a retry', () => {
     await post({ ...bearer(shop), 'idempotency-key': 'a' });
     expect((await adjust(shop)).status).toBe(404);
     // Nor does it get another when its own has failed: there is nothing left to make it of.
-    const failed = { status: 'failed', error: new AppError('disk_full', 'Full.') } as const;
-    const { get } = api.queue;
-    vi.spyOn(api.queue, 'get').mockImplementation(async (one) => {
-      const job = await get.call(api.queue, one);
-      return job?.id === json<JobObject>(first).id ? { ...job, ...failed } : job;
-    });
+    await failJobs(api, [json<JobObject>(first).id], () => 'disk_full');
     const failedOne = await adjust(rival);
     expect(failedOne.headers.get('idempotency-replayed')).toBe('true');
     expect(json<JobObject>(failedOne)).toMatchObject({

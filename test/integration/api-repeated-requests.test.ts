@@ -1,19 +1,18 @@
 /** Requests that come twice: retries with an Idempotency-Key, and equal requests answered from the stored result. */
 import { randomBytes } from 'node:crypto';
-import { UnrecoverableError, Worker } from 'bullmq';
 import pino from 'pino';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { JobObject } from '../../src/api/job-object.ts';
 import { type ApiServer, startServer } from '../../src/api/server.ts';
 import { AppError, type Problem } from '../../src/errors.ts';
-import { inputKey, outputKey, upscaleQueueName } from '../../src/jobs/job.ts';
-import { redisOptions } from '../../src/jobs/redis.ts';
+import { inputKey, outputKey } from '../../src/jobs/job.ts';
 import { admitReuse, forgetReuse } from '../../src/jobs/reused-bytes.ts';
 import { metrics } from '../../src/metrics.ts';
 import { FolderStore } from '../../src/storage/folder-store.ts';
 import { startApi, type TestApi } from '../support/api.ts';
 import { type Build, buildService } from '../support/build.ts';
 import { expectContract } from '../support/contract.ts';
+import { failJobs } from '../support/fail-jobs.ts';
 import { writeFinishedJob } from '../support/finished-job.ts';
 import { photo } from '../support/hostile-images.ts';
 import { type Answer, form, json, send } from '../support/http.ts';
@@ -116,21 +115,11 @@ describe('Idempotency-Key', () => {
     expect(idOf(await post('a'))).toBe(idOf(first));
   });
 
-  /** Lets the jobs that wait fail as a worker does. */
-  async function failAll(...jobs: Answer[]): Promise<void> {
-    const failures = ['disk_full', 'unknown_model'].map((code) => JSON.stringify({ code }));
-    const worker = new Worker(
-      upscaleQueueName,
-      async ({ data }) => {
-        throw new UnrecoverableError(failures[data.params.sem === 0.5 ? 1 : 0]);
-      },
-      { connection: redisOptions(api.redis.url, 'consumer') },
+  /** For what may have passed; those at `sem=0.5` for good. */
+  const failAll = (...jobs: Answer[]): Promise<void> =>
+    failJobs(api, jobs.map(idOf), ({ params }) =>
+      params.sem === 0.5 ? 'unknown_model' : 'disk_full',
     );
-    for (const job of jobs) {
-      await expect.poll(async () => (await api.queue.get(idOf(job)))?.status).toBe('failed');
-    }
-    await worker.close();
-  }
 
   test('a job that failed for what may have passed gives way to one new one, however many retry', async () => {
     const query = `?webhook=${encodeURIComponent('http://127.0.0.1:9/')}`;

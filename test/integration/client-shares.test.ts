@@ -125,7 +125,7 @@ describe('uploads', () => {
     expectRefused(await fetched('greedy', 'image'), 'createUpscale');
     expect((await fetched('other', 'image')).status).toBe(202);
     await host.stop();
-    for (const answer of stuck) expect((await answer).status).toBe(422);
+    for (const answer of stuck) expect((await answer).status).toBe(424);
   });
 });
 

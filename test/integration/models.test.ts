@@ -1,6 +1,6 @@
 /** Several bundles in one device process: under a memory budget, preloaded, too large, and short of disk. */
 import { readFileSync } from 'node:fs';
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -65,6 +65,10 @@ async function modelCounts(): Promise<{ loads: number; unloads: number }> {
   const sum = (values: { value: number }[]) => values.reduce((all, { value }) => all + value, 0);
   return { loads: sum(loads), unloads: sum(unloads) };
 }
+
+/** As `GET /models` tells it. */
+const isAvailable = async (model: string): Promise<boolean | undefined> =>
+  (await bench.queue.models()).find(({ name }) => name === model)?.available;
 
 async function run(model: string, image: Uint8Array) {
   const job = await bench.ended(await bench.submit(image, { model }));
@@ -152,6 +156,7 @@ describe('a model that is larger than the budget', () => {
     await worker.ready;
     const { job } = await run('identity', await testImage(24));
     expect(job).toMatchObject({ status: 'failed', error: { code: 'model_too_large' } });
+    await expect.poll(() => isAvailable('identity')).toBe(false);
     expect((await run('sd-small', await testImage(8))).job.status).toBe('succeeded');
   });
 });
@@ -165,6 +170,51 @@ test('a model whose bundle has gone fails its jobs, and tells clients of no fold
   expect(job).toMatchObject({ status: 'failed', error: { code: 'model_failed' } });
   expect(job.error?.message).not.toContain(modelsDir);
   expect(JSON.stringify(bench.log)).toContain(`${modelsDir}/identity-fp16/manifest.json`);
+});
+
+test('a model that cannot be opened is not offered until its files have changed', async () => {
+  const unopened = () =>
+    bench.log.filter(
+      ({ msg }) => msg === 'the model cannot be opened, and is not offered as it is',
+    );
+  await addBundle('bundles/identity-fp16', () => {});
+  const graph = path.join(modelsDir, 'identity-fp16', 'unet.onnx');
+  const whole = await readFile(graph);
+  await writeFile(graph, whole.subarray(0, 100));
+  const worker = await startWorker();
+  await worker.ready;
+  expect(await isAvailable('identity-fp16')).toBe(true);
+  const image = await testImage(24);
+  // No other worker has it: the second one is tried, too, and says the same.
+  for (const _ of ['first', 'second']) {
+    const { job } = await run('identity-fp16', image);
+    expect(job).toMatchObject({ status: 'failed', error: { code: 'model_failed' } });
+    await expect.poll(() => isAvailable('identity-fp16')).toBe(false);
+  }
+  expect(unopened()).toEqual([
+    expect.objectContaining({
+      model: 'identity-fp16',
+      detail: expect.stringMatching(/unet\.onnx cannot be loaded: .*`pisa-serve models verify`/),
+    }),
+  ]);
+  expect(await isAvailable('identity')).toBe(true);
+  await writeFile(graph, whole);
+  await expect.poll(() => isAvailable('identity-fp16'), { timeout: 30_000 }).toBe(true);
+  expect((await run('identity-fp16', image)).job.status).toBe('succeeded');
+});
+
+test('a model that could not be opened is offered again once it opens', async () => {
+  await addBundle('bundles/identity-fp16', () => {});
+  const folder = path.join(modelsDir, 'identity-fp16');
+  const worker = await startWorker();
+  await worker.ready;
+  await rename(folder, `${folder}-away`);
+  const image = await testImage(24);
+  expect((await run('identity-fp16', image)).job.status).toBe('failed');
+  await expect.poll(() => isAvailable('identity-fp16')).toBe(false);
+  await rename(`${folder}-away`, folder);
+  expect((await run('identity-fp16', image)).job.status).toBe('succeeded');
+  await expect.poll(() => isAvailable('identity-fp16')).toBe(true);
 });
 
 test('a model whose first run fails ends the start in the words of ONNX Runtime', async () => {

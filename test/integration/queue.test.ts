@@ -431,6 +431,23 @@ describe('a Redis that refuses writes', () => {
   });
 });
 
+test('a job is canceled though the memory of Redis is full, waiting or running', async () => {
+  startFakeWorker(() => new Promise(() => {}));
+  const running = await submit();
+  await expect.poll(async () => (await queue.counts()).processing).toBe(1);
+  const waiting = await submit();
+  const told = randomUUID();
+  const webhook = { url: 'https://example.com/', attempts: 1 };
+  await queue.submit(told, { image }, { ...jobData(told, image), webhook });
+  await redis.client.config('SET', 'maxmemory', '1');
+  for (const id of [running, waiting, told]) {
+    expect(await queue.remove(id)).toMatchObject({ outcome: 'canceled' });
+    expect(await queue.get(id)).toMatchObject({ status: 'canceled' });
+  }
+  expect(await queue.counts()).toEqual({ queued: 0, processing: 1 });
+  await redis.client.config('SET', 'maxmemory', '0');
+});
+
 test('a job in process for longer than its time limit and a margin is stuck', async () => {
   startFakeWorker(() => new Promise(() => {}));
   const id = await submit();

@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi 
 import type { JobObject } from '../../src/api/job-object.ts';
 import { startServer } from '../../src/api/server.ts';
 import { UpscaleQueue } from '../../src/jobs/queue.ts';
-import { explainForbidden } from '../../src/jobs/redis.ts';
+import { explainForbidden } from '../../src/jobs/redis-faults.ts';
 import { openStore } from '../../src/storage/open-store.ts';
 import { Deliverer } from '../../src/webhooks/deliverer.ts';
 import { type Build, buildService } from '../support/build.ts';

@@ -7,6 +7,8 @@
 //   broken   finds the device broken
 //   doomed   as busy, and finds it broken after the first one that did
 //   breaking as busy, and breaks it once it has been told to stop
+//   damaged  fails since its model does not open
+//   mended   as ending, and its model opens
 // With `unusable` as its default model it cannot start, and says so as ONNX Runtime does; with `mute` it says nothing.
 const goingOn = [];
 const deaf = new Set();
@@ -33,7 +35,15 @@ process.on('message', (message) => {
   if (message.data.requestId === 'broken') {
     for (const run of [message.run, ...doomed]) fail(run, 'device_lost');
   }
-  if (message.data.requestId !== 'ending') return;
+  const { model } = message.data.params;
+  if (message.data.requestId === 'damaged') {
+    process.send({ type: 'unopened', unopened: { model, stamp: '', detail: 'Damaged.' } });
+    fail(message.run, 'model_failed');
+  }
+  if (message.data.requestId === 'mended') {
+    process.send({ type: 'model', change: { model, bytes: 1, milliseconds: 1 } });
+  }
+  if (!['ending', 'mended'].includes(message.data.requestId)) return;
   process.send({ type: 'done', run: message.run, result: {} });
   for (const run of goingOn.splice(0)) process.send({ type: 'over', run });
 });

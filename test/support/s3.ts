@@ -13,7 +13,7 @@ import {
   ListObjectsV2Command,
   S3Client,
 } from '@aws-sdk/client-s3';
-import type { S3Location } from '../../src/storage/s3-store.ts';
+import type { S3Location } from '../../src/storage/s3-clients.ts';
 import { root } from './build.ts';
 import { freePort } from './processes.ts';
 

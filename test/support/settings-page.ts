@@ -1,5 +1,5 @@
 /** docs/settings.md, generated from the settings' schema. */
-import { settings } from '../../src/config.ts';
+import { settings } from '../../src/config/settings.ts';
 
 export function settingsPage(): string {
   const rows = Object.entries(settings).map(([name, setting]) => {
@@ -11,7 +11,7 @@ export function settingsPage(): string {
 All settings are environment variables, read once at start. A value that does not fit ends the start with
 one message that names every faulty setting. An empty value counts as unset.
 
-<!-- Generated from src/config.ts by \`make docs\`; a test fails on drift. -->
+<!-- Generated from src/config/settings.ts by \`make docs\`; a test fails on drift. -->
 
 | setting | default | a valid value | what it does |
 |---|---|---|---|

@@ -19,7 +19,7 @@ import { UpscaleQueue } from '../../src/jobs/queue.ts';
 import { connectRedis } from '../../src/jobs/redis.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
 import { openStore, type StoreLocation } from '../../src/storage/open-store.ts';
-import type { S3Location } from '../../src/storage/s3-store.ts';
+import type { S3Location } from '../../src/storage/s3-clients.ts';
 import { within } from '../../src/waits.ts';
 import {
   type RunningWorker,

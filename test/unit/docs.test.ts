@@ -7,7 +7,7 @@ import { settingsPage } from '../support/settings-page.ts';
 
 const docs = path.resolve(import.meta.dirname, '../../docs');
 
-test('docs/settings.md says what src/config.ts holds', async () => {
+test('docs/settings.md says what src/config/settings.ts holds', async () => {
   await expect(settingsPage()).toMatchFileSnapshot(path.join(docs, 'settings.md'));
 });
 

@@ -2,7 +2,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import Type from 'typebox';
 import { inspectImage } from '../../images/inspect-image.ts';
-import { checkOutput } from '../../jobs/output-size.ts';
+import { checkOutput, type PixelSize } from '../../jobs/output-size.ts';
 import { resolveParams, upscaleDefaults, upscaleQuerySchema } from '../../jobs/params.ts';
 import { maxUrlLength } from '../../net/checked-url.ts';
 import { checkRoomAndModel } from '../admission.ts';
@@ -91,6 +91,7 @@ const schema = {
       'animated_image',
       'url_not_allowed',
       'image_url_failed',
+      'image_url_unavailable',
       'unsupported_output',
       'idempotency_key_reused',
       'too_many_fetches',
@@ -138,12 +139,12 @@ async function accept(
       fetchImage: imageFetches.for(reply, loan),
     });
     const limits = { maxPixels: config.MAX_INPUT_PIXELS };
+    const admitSize = (size: PixelSize) => checkOutput(size, params, config.MAX_OUTPUT_PIXELS);
     const { width, height, contentType } = await whileConnected(reply.raw, async (signal) => {
-      const inspected = await inspectImage(uploads.image, limits, signal);
+      const inspected = await inspectImage(uploads.image, { ...limits, admitSize }, signal);
       await inspectMaps(uploads.maps, limits, signal);
       return inspected;
     });
-    checkOutput({ width, height }, params, config.MAX_OUTPUT_PIXELS);
     const input = { width, height, bytes: uploads.image.length, content_type: contentType };
     return enterJob(services, request, { uploads, asked, input });
   });

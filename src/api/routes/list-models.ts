@@ -15,10 +15,14 @@ const modelSchema = Type.Object(
     license: Type.String(),
     source: Type.String(),
     description: Type.String(),
-    scale: Type.Number({ description: 'What it was trained for; any scale up to it works.' }),
+    scale: Type.Number({
+      description: 'What it was trained for, and works at; any scale up to it is that, reduced.',
+    }),
     colorfix: oneOf(colorFixes, { description: 'What a job gets that names none.' }),
     default: Type.Boolean({ description: 'Serves requests that name no model.' }),
-    available: Type.Boolean({ description: 'A worker that is alive has it.' }),
+    available: Type.Boolean({
+      description: 'A worker that is alive has it, and has not found that it cannot be opened.',
+    }),
   },
   { additionalProperties: false },
 );

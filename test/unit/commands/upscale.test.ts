@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import ort from 'onnxruntime-node';
 import sharp from 'sharp';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { type UpscaleFlags, upscaleFiles } from '../../../src/commands/upscale.ts';
@@ -79,4 +80,16 @@ test('refuses a folder in the place of an output file, by force or not', async (
   await expect(run('out', { force: true }, nowhere)).rejects.toMatchObject(
     refused(/in\.png is a folder/),
   );
+});
+
+test('a device that fails while the model is loaded is said to be unusable, and of no job', async () => {
+  const words = 'CUDA failure 700: an illegal memory access was encountered';
+  vi.spyOn(ort.InferenceSession, 'create').mockRejectedValue(new Error(words));
+  await expect(run('x.png', { device: 'cuda:0' })).rejects.toMatchObject({
+    code: 'device_unavailable',
+    message: expect.stringMatching(
+      /^The device cuda:0 cannot be used: CUDA failure 700: .*devices/,
+    ),
+  });
+  expect(await readdir(folder)).toEqual(['in.png']);
 });

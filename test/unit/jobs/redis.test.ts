@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { AppError } from '../../../src/errors.ts';
-import { explainForbidden, isFull, orUnavailable, redisOptions } from '../../../src/jobs/redis.ts';
+import { redisOptions } from '../../../src/jobs/redis.ts';
+import { explainForbidden, isFull, orUnavailable } from '../../../src/jobs/redis-faults.ts';
 
 describe('redisOptions', () => {
   test.each([

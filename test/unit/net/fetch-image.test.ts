@@ -202,43 +202,104 @@ test('an answer of any other kind is a fault of the URL', async () => {
   );
 });
 
-test('a host that is down, silent, slow or cuts the connection', async () => {
+test('a status that HTTP says may pass is one to try again, when the host asks for it', async () => {
+  const inAMinute = new Date(Date.now() + 60_000).toUTCString();
+  for (const [status, retryAfter, asked] of [
+    [408, undefined, undefined],
+    [429, '120', 120],
+    [502, 'soon', undefined],
+    [503, '0', 1],
+    [503, inAMinute, expect.closeTo(60, -1)],
+    [504, '31536000', 3600],
+  ] as const) {
+    const host = await hostThat(
+      answers(status, retryAfter === undefined ? {} : { 'retry-after': retryAfter }, 'x'),
+    );
+    await expect(fetchImage(host.url, options(listing(host))), `${status}`).rejects.toMatchObject({
+      code: 'image_url_unavailable',
+      message: expect.stringContaining(`${status}. Try again later, or upload`),
+      retryAfterSeconds: asked,
+    });
+  }
+});
+
+test('a host that is down, silent, slow or cuts the connection may be up again later', async () => {
+  const unavailable = code('image_url_unavailable');
   const silent = await hostThat(saysNothing);
   const slow = await hostThat((_request, response) => {
     response.writeHead(200);
     const drip = setInterval(() => response.write('.'), 10);
     response.on('close', () => clearInterval(drip));
   });
+  for (const host of [silent, slow]) {
+    await expect(fetchImage(host.url, options(listing(host), { timeoutMs: 300 }))).rejects.toThrow(
+      unavailable,
+    );
+    await expect.poll(() => host.openConnections()).toBe(0);
+  }
   const cuts = await hostThat((_request, response) => {
     response.writeHead(200, { 'content-length': '100' });
     response.write('half', () => response.destroy());
   });
-  const endless = await hostThat((_request, response) => {
-    response.socket?.write(`HTTP/1.1 200 OK\r\nX: ${'x'.repeat(100_000)}\r\n\r\n`);
+  const cutsChunks = await hostThat((_request, response) => {
+    response.write('half', () => response.destroy());
   });
-  for (const host of [silent, slow]) {
-    await expect(fetchImage(host.url, options(listing(host), { timeoutMs: 300 }))).rejects.toThrow(
-      code('image_url_failed'),
-    );
-    await expect.poll(() => host.openConnections()).toBe(0);
-  }
-  for (const host of [cuts, endless]) {
-    await expect(fetchImage(host.url, options(listing(host)))).rejects.toThrow(
-      code('image_url_failed'),
-    );
+  const resets = await hostThat((_request, response) => response.socket?.resetAndDestroy());
+  const closes = await hostThat((_request, response) => response.socket?.end());
+  for (const host of [cuts, cutsChunks, resets, closes]) {
+    await expect(fetchImage(host.url, options(listing(host)))).rejects.toThrow(unavailable);
   }
   const down = await hostThat(saysNothing);
   await down.stop();
   started.splice(started.indexOf(down), 1);
-  await expect(fetchImage(down.url, options(listing(down)))).rejects.toThrow(
-    code('image_url_failed'),
-  );
+  await expect(fetchImage(down.url, options(listing(down)))).rejects.toThrow(unavailable);
+  // Of several addresses, too.
+  const addresses = ['127.0.0.1', '127.0.0.2'].flatMap(v4);
+  const everywhere = listing(...addresses.map(({ address }) => `${address}:${down.port}`));
   await expect(
     fetchImage(
-      'http://photos.example/',
-      options(listing(), { timeoutMs: 100, resolve: () => new Promise(() => {}) }),
+      `http://photos.example:${down.port}/`,
+      options(everywhere, { resolve: async () => addresses }),
     ),
-  ).rejects.toThrow(code('image_url_failed'));
+  ).rejects.toThrow(unavailable);
+});
+
+test('a host that does not speak HTTP as it should is one for good', async () => {
+  const endless = await hostThat((_request, response) => {
+    response.socket?.write(`HTTP/1.1 200 OK\r\nX: ${'x'.repeat(100_000)}\r\n\r\n`);
+  });
+  const other = await hostThat((_request, response) => {
+    response.socket?.end('220 mail.example ESMTP\r\n');
+  });
+  const withoutTls = await hostThat(answers(200, {}, 'x'));
+  for (const [host, url] of [
+    [endless, endless.url],
+    [other, other.url],
+    [withoutTls, withoutTls.url.replace('http:', 'https:')],
+  ] as const) {
+    await expect(fetchImage(url, options(listing(host))), url).rejects.toThrow(
+      code('image_url_failed'),
+    );
+  }
+});
+
+test('a look-up that failed for now tells no more than a connection that failed', async () => {
+  const failing = (name: string): Promise<Address[]> =>
+    Promise.reject(Object.assign(new Error(`query ${name} photos.example`), { code: name }));
+  const fetching = (resolve: () => Promise<Address[]>) =>
+    fetchImage('http://photos.example/', options(listing(), { timeoutMs: 100, resolve }));
+  for (const name of ['EAI_AGAIN', 'ESERVFAIL', 'ETIMEOUT', 'ECONNREFUSED']) {
+    await expect(fetching(() => failing(name))).rejects.toMatchObject({
+      code: 'image_url_unavailable',
+      message: expect.stringMatching(/^The connection to the image's host failed\./),
+    });
+  }
+  for (const name of ['ENOTFOUND', 'ENODATA', 'EREFUSED']) {
+    await expect(fetching(() => failing(name))).rejects.toThrow(code('url_not_allowed'));
+  }
+  await expect(fetching(() => new Promise(() => {}))).rejects.toThrow(
+    code('image_url_unavailable'),
+  );
 });
 
 test('stops when told to', async () => {

@@ -4,7 +4,7 @@ import { constants, tmpdir } from 'node:os';
 import path from 'node:path';
 import { getSystemErrorName } from 'node:util';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { orUnavailable } from '../../../src/jobs/redis.ts';
+import { orUnavailable } from '../../../src/jobs/redis-faults.ts';
 import { FolderStore } from '../../../src/storage/folder-store.ts';
 
 vi.mock('node:fs/promises', async (original) => {

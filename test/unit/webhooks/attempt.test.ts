@@ -4,7 +4,7 @@ import { Socket } from 'node:net';
 import tls, { type ConnectionOptions } from 'node:tls';
 import { afterEach, expect, test, vi } from 'vitest';
 import { AddressPolicy } from '../../../src/net/address-policy.ts';
-import type { Address } from '../../../src/net/resolve.ts';
+import type { Address, Resolve } from '../../../src/net/resolve.ts';
 import { attemptDelivery } from '../../../src/webhooks/attempt.ts';
 
 afterEach(() => vi.restoreAllMocks());
@@ -26,7 +26,7 @@ function connectionsRefused(): ConnectionOptions[] {
 }
 
 /** An attempt on a host whose name, port and scheme are above suspicion, with an empty allow-list. */
-const attemptAt = (...addresses: Address[]) =>
+const attempt = (resolve: Resolve) =>
   attemptDelivery(
     'https://hooks.example/upscale',
     { id: 'job-1', body: '{}' },
@@ -34,9 +34,10 @@ const attemptAt = (...addresses: Address[]) =>
       keys: [randomBytes(32)],
       policy: new AddressPolicy([]),
       timeoutMs: 20_000,
-      resolve: async () => addresses,
+      resolve,
     },
   );
+const attemptAt = (...addresses: Address[]) => attempt(async () => addresses);
 
 test.each([
   ['loopback', [v4('127.0.0.1')]],
@@ -69,4 +70,14 @@ test('the same name at a public address is connected to, there and nowhere else'
     );
   });
   expect(found).toEqual([publicAddress]);
+});
+
+test('a look-up that failed for now is no refusal of the URL', async () => {
+  const connections = connectionsRefused();
+  const away = Object.assign(new Error('queryA ETIMEOUT'), { code: 'ETIMEOUT' });
+  expect(await attempt(() => Promise.reject(away))).toMatchObject({
+    outcome: 'unreachable',
+    fault: 'The connection failed.',
+  });
+  expect(connections).toEqual([]);
 });

@@ -7,7 +7,9 @@ import { clientSecrets, signingKeys } from '../../../src/webhooks/signing-keys.t
 
 const newSecret = (): string => `whsec_${randomBytes(32).toString('base64')}`;
 const [secret, former] = [newSecret(), newSecret()];
-const settings = {
+type Settings = Parameters<typeof signingKeys>[0];
+
+const settings: Settings = {
   API_KEYS_FILE: 'keys.json',
   WEBHOOK_SECRET: [secret, former],
   WEBHOOK_SIGN_WITH: 'client',
@@ -51,7 +53,7 @@ test('without API keys events are signed with WEBHOOK_SECRET itself', () => {
 });
 
 test('while receivers change over, both verify', () => {
-  const config = { ...settings, WEBHOOK_SIGN_WITH: 'both' };
+  const config: Settings = { ...settings, WEBHOOK_SIGN_WITH: 'both' };
   for (const one of [...clientSecrets(settings, 'shop'), secret, former]) {
     expect(verifies(one, 'shop', config)).toBe(true);
   }

@@ -1,13 +1,16 @@
 import { EventEmitter } from 'node:events';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { type Device, HandBack } from '../../../src/worker/device.ts';
+import type { Device } from '../../../src/worker/device.ts';
 import { DevicePool, type Lease } from '../../../src/worker/device-pool.ts';
+import { HandBack } from '../../../src/worker/hand-back.ts';
 
 /** A device without a process: only what the pool looks at. */
 class FakeDevice extends EventEmitter {
   status = 'ready';
   accepting = true;
   jobs = 0;
+  models: { name: string }[] = [];
+  unopened = new Set<string>();
   readonly name: string;
 
   constructor(name: string) {
@@ -149,4 +152,17 @@ describe('a pool of two devices with two slots each', () => {
     await expect(waiting).rejects.toBeInstanceOf(HandBack);
     await expect(acquire()).rejects.toBeInstanceOf(HandBack);
   });
+});
+
+test('a pool offers what one of its devices may open, of those that know their models', () => {
+  const [one, two] = devices as [FakeDevice, FakeDevice];
+  const offered = () => [pool.models.map(({ name }) => name), pool.unopened];
+  expect(offered()).toEqual([[], []]);
+  one.models = [{ name: 'tiny' }, { name: 'large' }];
+  one.unopened.add('large');
+  expect(offered()).toEqual([['tiny'], ['large']]);
+  two.models = one.models;
+  expect(offered()).toEqual([['tiny', 'large'], []]);
+  two.unopened.add('large');
+  expect(offered()).toEqual([['tiny'], ['large']]);
 });

@@ -6,8 +6,9 @@ import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { AppError } from '../../../src/errors.ts';
 import type { UpscaleJobData } from '../../../src/jobs/job.ts';
 import { metrics } from '../../../src/metrics.ts';
-import { Device, type DeviceLimits, HandBack } from '../../../src/worker/device.ts';
+import { Device, type DeviceLimits } from '../../../src/worker/device.ts';
 import { DeviceChild } from '../../../src/worker/device-child.ts';
+import { HandBack } from '../../../src/worker/hand-back.ts';
 import type { DeviceSettings } from '../../../src/worker/protocol.ts';
 import { RestartDelay } from '../../../src/worker/restart-delay.ts';
 import { deviceLimits } from '../../../src/worker/start-worker.ts';
@@ -48,7 +49,17 @@ async function start(
 
 /** @param does see test/support/fake-device.mjs */
 function run(
-  does: 'busy' | 'deaf' | 'ending' | 'large' | 'starved' | 'broken' | 'doomed' | 'breaking',
+  does:
+    | 'busy'
+    | 'deaf'
+    | 'ending'
+    | 'large'
+    | 'starved'
+    | 'broken'
+    | 'doomed'
+    | 'breaking'
+    | 'damaged'
+    | 'mended',
   more: Partial<UpscaleJobData> = {},
 ) {
   const abort = new AbortController();
@@ -225,6 +236,17 @@ test('a CPU keeps its process: its allocator is that of the process', async () =
   await start();
   await expect(run('starved').result).rejects.toMatchObject({ code: 'out_of_device_memory' });
   expect(device.accepting).toBe(true);
+});
+
+test('a model that did not open is told of before its job fails, and again when it opens', async () => {
+  await start();
+  const told: boolean[] = [];
+  device.on('models', () => told.push(device.unopened.has('identity')));
+  await expect(run('damaged').result).rejects.toMatchObject({ code: 'model_failed' });
+  expect(told).toEqual([true]);
+  await run('mended').result;
+  expect(told).toEqual([true, false]);
+  expect(errors).toMatchObject([{ model: 'identity', detail: 'Damaged.' }]);
 });
 
 describe('a process that SIGKILL does not end', () => {

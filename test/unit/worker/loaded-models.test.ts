@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 
 import type { Manifest } from '../../../src/pipeline/manifest.ts';
 import { GraphSession } from '../../../src/pipeline/session.ts';
 import { executionProviderOf, openModels } from '../../../src/worker/loaded-models.ts';
-import type { ModelChange } from '../../../src/worker/protocol.ts';
+import type { ModelChange, UnopenedModel } from '../../../src/worker/protocol.ts';
 
 const modelsDir = path.resolve(import.meta.dirname, '../../fixtures/bundles');
 const settings = { device: 'cpu', threads: 1, modelsDir, modelBudgetBytes: 1e9 };
@@ -58,6 +58,29 @@ test('a model that cannot be warmed up leaves no session open', async () => {
   const models = await openModels(settings, (change) => changes.push(change));
   await expect(models.use('identity', undefined, () => {})).rejects.toThrow('no memory');
   expect([release.mock.calls.length, changes]).toEqual([3, []]);
+});
+
+test('tells of a bundle that cannot be opened as it is, and not of one that fails otherwise', async () => {
+  const unopened: UnopenedModel[] = [];
+  const small = { ...settings, modelBudgetBytes: 1 };
+  const models = await openModels(
+    small,
+    () => {},
+    (one) => unopened.push(one),
+  );
+  await expect(models.use('identity', undefined, () => {})).rejects.toMatchObject({
+    code: 'model_too_large',
+  });
+  await expect(models.use('pisa-huge', undefined, () => {})).rejects.toMatchObject({
+    code: 'unknown_model',
+  });
+  expect(unopened).toEqual([
+    {
+      model: 'identity',
+      stamp: expect.stringContaining('unet.onnx'),
+      detail: expect.stringContaining('MODEL_MEMORY_MEGABYTES'),
+    },
+  ]);
 });
 
 describe('a memory budget', () => {
