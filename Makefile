@@ -8,7 +8,7 @@ BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-keda test-images check bench bench-fresh bench-tools faults fuzz soak api-memory webhooks merged capacity rolling scaling tools openapi docs playground-picture test-models train evaluate convert full-size strips-memory clean
+.PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-keda test-images test-browsers check bench bench-fresh bench-tools faults fuzz soak api-memory webhooks merged scales capacity rolling scaling tools openapi docs playground-picture test-models train evaluate convert full-size strips-memory clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,11 @@ test-images: $(BUILD_STAMP) ## Build the CPU image without Docker and serve phot
 	@scripts/setup.sh containers
 	@export IMAGE_TOOLS; IMAGE_TOOLS=$$(scripts/image-tools.sh) && test/images/run.sh
 
+test-browsers: $(BUILD_STAMP) ## Test the playground in Firefox too (Debian's firefox-esr)
+	@scripts/setup.sh redis always
+	@scripts/setup.sh firefox
+	@PLAYGROUND_BROWSER=firefox-esr npx --no-install vitest run --project service test/e2e/playground.test.ts
+
 check: $(NODE_STAMP) ## Types, lint, import rules, dead code
 	@npx --no-install tsc -p tsconfig.json --noEmit
 	@npx --no-install tsc -p tsconfig.web.json
@@ -93,6 +98,9 @@ webhooks: bench-tools ## Every kind of bad webhook receiver; one is down for MIN
 
 merged: bench-tools ## Jobs with the merged UNets of pisa-tiny against its gated one
 	@node .bench/bench/merged.js
+
+scales: bench-tools ## Sharp photos at scales below the model's: worked on at its scale, against at the output's
+	@node .bench/bench/scales.js
 
 capacity: bench-tools ## Workers, waits and cost by simulation, checked against the real service
 	@node .bench/bench/capacity.js
