@@ -42,6 +42,8 @@ export interface WorkerReport {
   id: string;
   devices: DeviceReport[];
   models: ModelSummary[];
+  /** Names of the bundles that it has, and that none of its devices could open. Absent before 0.8.0. */
+  unopened?: string[];
   /** Jobs that the worker runs at the same time when all its devices are ready. */
   slots: number;
 }
@@ -100,16 +102,17 @@ export async function findModel(redis: Redis, name: string): Promise<ModelSummar
 /**
  * Where a model is to be had.
  * @returns `available`: a live worker with a device that is up has it; `listed`: a live worker has it, which may warm up;
- *   `seenAt`: when one with a device that is up last said so or, before that, one first made it known, epoch ms, 0 for never
+ *   `unopened`: one has it, and could not open it; `seenAt`: when one with a device that is up last said so or, before that, one first made it known, epoch ms, 0 for never
  */
 export async function locateModel(
   redis: Redis,
   name: string,
-): Promise<{ available: boolean; listed: boolean; seenAt: number }> {
+): Promise<{ available: boolean; listed: boolean; unopened: boolean; seenAt: number }> {
   const [workers, text] = await Promise.all([listWorkers(redis), redis.hget(modelsKey, name)]);
   const owners = workers.filter(({ models }) => models.some((model) => model.name === name));
   const seenAt = text === null ? 0 : (JSON.parse(text) as { seenAt: number }).seenAt;
-  return { available: owners.some(isReady), listed: owners.length > 0, seenAt };
+  const unopened = workers.some((worker) => worker.unopened?.includes(name));
+  return { available: owners.some(isReady), listed: owners.length > 0, unopened, seenAt };
 }
 
 /** Every model known, by name, and whether a live worker has it. */

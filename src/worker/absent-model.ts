@@ -1,6 +1,6 @@
 /**
- * Jobs whose model this worker does not have, or could not open. All workers share one queue, and while a roll-out changes the model some
- * have the old one and others the new one: such a job goes back, for a worker that has it.
+ * Jobs whose model this worker does not have, or could not open. All workers share one queue, and while a roll-out changes
+ * the model some have the old one and others the new one: such a job goes back, for a worker that has it.
  */
 import type { Redis } from 'ioredis';
 import type { Config } from '../config.ts';
@@ -63,11 +63,13 @@ export async function requireModel(
   const { model } = data.params;
   const names = models.map(({ name }) => name);
   if (names.includes(model)) return;
-  const { available, listed, seenAt } = await locateModel(redis, model);
-  if (available) throw new ModelAbsent(elsewhereDelayMs);
+  const location = await locateModel(redis, model);
+  if (location.available) throw new ModelAbsent(elsewhereDelayMs);
   if (unopened.includes(model)) return;
-  const isExpected = data.isDefaultModel || listed;
-  const expectedSince = Math.max(seenAt, isExpected ? timestamp : 0);
+  // Whoever could not open it tries again.
+  if (location.unopened) throw new ModelAbsent(elsewhereDelayMs);
+  const isExpected = data.isDefaultModel || location.listed;
+  const expectedSince = Math.max(location.seenAt, isExpected ? timestamp : 0);
   if (Date.now() - expectedSince > arrivalMs) throw unknownModel(model, names);
   throw new ModelAbsent(nowhereDelayMs);
 }

@@ -9,6 +9,7 @@ export interface Lease {
 }
 
 interface Waiter {
+  model: string;
   slots: number;
   resolve: (lease: Lease) => void;
   reject: (error: Error) => void;
@@ -60,12 +61,13 @@ export class DevicePool {
 
   /**
    * Waits, first come first served, for a slot.
+   * @param model of the job: devices that could not open it come last
    * @param alone true: the job gets a device for itself. Jobs that lost their device run so (runs-alone.ts), because one
    *   of those that ran together may have been the reason: it shall not take the others with it again.
    * @throws HandBack when no device takes jobs
    * @throws the signal's reason
    */
-  acquire(alone: boolean, signal: AbortSignal): Promise<Lease> {
+  acquire(model: string, alone: boolean, signal: AbortSignal): Promise<Lease> {
     if (signal.aborted) return Promise.reject(signal.reason);
     return new Promise<Lease>((resolve, reject) => {
       const onAbort = () => {
@@ -75,6 +77,7 @@ export class DevicePool {
         this.#assign();
       };
       const waiter: Waiter = {
+        model,
         slots: alone ? this.#jobsPerDevice : 1,
         resolve: (lease) => {
           signal.removeEventListener('abort', onAbort);
@@ -99,15 +102,18 @@ export class DevicePool {
       return;
     }
     for (let next = this.#waiters[0]; next; next = this.#waiters[0]) {
-      const device = this.#leastBusy(next.slots);
+      const device = this.#leastBusy(next);
       if (!device) return;
       this.#waiters.shift();
       next.resolve(this.#lease(device, next.slots));
     }
   }
 
-  #leastBusy(slots: number): Device | undefined {
-    return this.#accepting()
+  /** Of the devices that may have the model: where all have failed to open it, any of them tries again. */
+  #leastBusy({ model, slots }: Waiter): Device | undefined {
+    const accepting = this.#accepting();
+    const able = accepting.filter(({ unopened }) => !unopened.has(model));
+    return (able.length > 0 ? able : accepting)
       .filter((device) => this.#freeOf(device) >= slots)
       .sort((a, b) => this.#freeOf(b) - this.#freeOf(a))[0];
   }

@@ -16,7 +16,7 @@ export async function runOnDevice(
   signal: AbortSignal,
   { pool, logger }: { pool: DevicePool; logger: Logger },
 ): Promise<UpscaleJobResult> {
-  const lease = await pool.acquire(runsAlone(job), signal);
+  const lease = await pool.acquire(job.data.params.model, runsAlone(job), signal);
   let over = Promise.resolve();
   try {
     const { device } = lease;

@@ -86,6 +86,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     id,
     devices: devices.map(({ name, status, jobs }) => ({ name, status, jobs })),
     models: pool.models,
+    unopened: pool.unopened,
     slots: devices.length * config.JOBS_PER_DEVICE,
   });
   const reporter = startReporter(async () => {

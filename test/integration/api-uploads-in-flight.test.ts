@@ -151,7 +151,7 @@ describe('uploads beyond UPLOADS_IN_FLIGHT_MEGABYTES', () => {
     const cut = fetched('/stays');
     await holds(800_000);
     await host.stop();
-    expect((await cut).status).toBe(422);
+    expect((await cut).status).toBe(424);
     await holds(500_000);
   });
 

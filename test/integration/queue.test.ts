@@ -5,6 +5,7 @@ import { Worker } from 'bullmq';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { AppError } from '../../src/errors.ts';
 import { inputKey, outputKey, upscaleQueueName } from '../../src/jobs/job.ts';
+import type { UpscaleJob } from '../../src/jobs/job-snapshot.ts';
 import { UpscaleQueue } from '../../src/jobs/queue.ts';
 import { connectRedis, redisOptions } from '../../src/jobs/redis.ts';
 import {
@@ -16,6 +17,7 @@ import {
 } from '../../src/jobs/worker-registry.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
 import { openStore } from '../../src/storage/open-store.ts';
+import { ModelAbsent, requireModel } from '../../src/worker/absent-model.ts';
 import { writeFinishedJob } from '../support/finished-job.ts';
 import { limitFileSize } from '../support/processes.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
@@ -504,6 +506,16 @@ describe('the worker registry', () => {
     expect(await locateModel(redis.client, 'tiny')).toEqual({ ...up, available: false });
   });
 
+  test('a job whose model only one worker has, which could not open it, is left to that one', async () => {
+    await reportWorker(redis.client, { ...report, models: [], unopened: ['tiny'] });
+    const job = { data: { params: { model: 'tiny' } }, timestamp: 1 } as UpscaleJob;
+    const search = { redis: redis.client, models: [], unopened: [], arrivalMs: 1 };
+    await expect(requireModel(job, search)).rejects.toBeInstanceOf(ModelAbsent);
+    await expect(requireModel(job, { ...search, unopened: ['tiny'] })).resolves.toBeUndefined();
+    await redis.client.del('pisa:worker:one');
+    await expect(requireModel(job, search)).rejects.toMatchObject({ code: 'unknown_model' });
+  });
+
   test('knows the models of a worker that warms up, and for how long they were waited for', async () => {
     const [model] = report.models;
     const before = Date.now();
@@ -511,7 +523,7 @@ describe('the worker registry', () => {
     await reportWorker(redis.client, { ...report, devices: [starting] });
     expect(await queue.models()).toEqual([{ ...model, available: true }]);
     const first = await locateModel(redis.client, 'tiny');
-    expect(first).toEqual({ available: false, listed: true, seenAt: expect.any(Number) });
+    expect(first).toMatchObject({ available: false, listed: true, unopened: false });
     expect(first.seenAt).toBeGreaterThanOrEqual(before);
     // It changes nothing of what is known, however often it starts, until it has a device that is ready.
     const seenLongAgo = JSON.stringify({ ...model, seenAt: 1 });

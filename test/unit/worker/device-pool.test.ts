@@ -41,7 +41,8 @@ beforeEach(() => {
   pool = new DevicePool(devices as unknown as Device[], 2);
 });
 
-const acquire = (alone = false, signal = never) => pool.acquire(alone, signal);
+const acquire = (alone = false, signal = never, model = 'tiny') =>
+  pool.acquire(model, alone, signal);
 const nameOf = (lease: Lease) => lease.device.name;
 
 /** What a lease became by the time all that is due has run. */
@@ -55,6 +56,19 @@ describe('a pool of two devices with two slots each', () => {
     const leases = await Promise.all([acquire(), acquire(), acquire(), acquire()]);
     expect(leases.map(nameOf).sort()).toEqual(['cuda:0', 'cuda:0', 'cuda:1', 'cuda:1']);
     expect(leases.slice(0, 2).map(nameOf).sort()).toEqual(['cuda:0', 'cuda:1']);
+  });
+
+  test('asks no device again that could not open the model, while another may', async () => {
+    devices[0]?.unopened.add('large');
+    const large = () => acquire(false, never, 'large');
+    const leases = await Promise.all([large(), large()]);
+    expect(leases.map(nameOf)).toEqual(['cuda:1', 'cuda:1']);
+    const third = large();
+    expect(await outcome(third)).toBe('waits');
+    leases[0]?.release();
+    expect(await outcome(third)).toBe('cuda:1');
+    devices[1]?.unopened.add('large');
+    expect(nameOf(await large())).toBe('cuda:0');
   });
 
   test('lets the fifth wait until one is done', async () => {
