@@ -20,6 +20,11 @@ export interface Geometry {
   readonly paddedPixels: number;
 }
 
+/** To reduce a wider picture takes libvips minutes, which nothing can stop; at this width it is below a second. */
+const maxReducedSide = 65_536;
+/** Reduced by less than this, a picture would be soft and sharp in turns. */
+const leastReduction = 1.1;
+
 type SizedModel = Pick<Model, 'manifest' | 'tilePolicy'>;
 
 /** Padding may cost this many times the pixels of the largest output: more than any usual image needs. */
@@ -43,7 +48,7 @@ function planAt(output: PixelSize, restored: PixelSize, model: SizedModel): Geom
 /**
  * @param input upright, in pixels
  * @param maxPixels of what is restored: a photo that is too large for the model's scale is restored at the largest one
- *   that fits, and at `scale` where none above that does
+ *   that fits, and at `scale` where none well above that does
  */
 export function planGeometry(
   input: PixelSize,
@@ -54,9 +59,10 @@ export function planGeometry(
   const output = outputSize(input, scale);
   const fitting = Math.sqrt(maxPixels / (input.width * input.height));
   const trained = Math.min(model.manifest.scale, fitting);
-  if (trained > scale) {
+  if (trained >= leastReduction * scale) {
     const planned = planAt(output, outputSize(input, trained), model);
-    if (fitsPadded(planned, model, maxPixels)) return planned;
+    const side = Math.max(planned.restored.width, planned.restored.height);
+    if (side <= maxReducedSide && fitsPadded(planned, model, maxPixels)) return planned;
   }
   return planAt(output, output, model);
 }

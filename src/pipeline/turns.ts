@@ -6,7 +6,7 @@
 import { Fifo } from '../fifo.ts';
 import type { PixelSize } from '../jobs/output-size.ts';
 
-/** From this output size on (2048²) an image is large: about 50 MB per float copy, and more in latents. */
+/** From this size on (2048²) an image is large: about 50 MB per float copy, and more in latents. */
 const largePixels = 4_194_304;
 
 export class Turns {
@@ -14,7 +14,7 @@ export class Turns {
 
   /**
    * Runs `work` when no other large image is in work; a small one never waits.
-   * @param output the size of the image
+   * @param output what the model works on
    * @throws the reason of the signal, when it aborts in the queue; or whatever `work` throws
    */
   async take<T>(

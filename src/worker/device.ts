@@ -347,6 +347,6 @@ const refused = (reason: unknown): DeviceRun => ({
 function timeoutError(timeoutMs: number): AppError {
   return new AppError(
     'job_timeout',
-    `The job did not finish within ${timeoutMs / 1000} s on its device, where it may have waited for its model to load or for other large images. A smaller image or scale takes less time.`,
+    `The job did not finish within ${timeoutMs / 1000} s on its device, where it may have waited for its model to load or for other large images. A smaller image takes less time.`,
   );
 }
