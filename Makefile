@@ -8,18 +8,27 @@ BUILD_STAMP := dist/.built
 TOOLS_STAMP := .venv-tools/.installed
 SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 
-.PHONY: help setup build serve test test-s3 test-observability test-kubernetes test-keda test-images test-browsers check bench bench-fresh bench-tools faults fuzz soak api-memory webhooks merged scales capacity rolling scaling tools openapi docs playground-picture test-models train evaluate convert full-size strips-memory clean
+.PHONY: help node node-for-tests setup build serve test test-s3 test-observability test-kubernetes test-keda test-images test-browsers check bench bench-fresh bench-tools faults fuzz soak api-memory webhooks merged scales capacity rolling scaling tools openapi docs playground-picture test-models train evaluate convert full-size strips-memory clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(NODE_STAMP): package.json package-lock.json .npmrc
+# The Node.js of the PATH may be another one than that of the last run, so these look every time. After a bar (|), for
+# what has no file would have everything made again.
+node:
 	@scripts/setup.sh node
+
+node-for-tests:
+	@scripts/setup.sh node tests
+
+test test-s3 test-observability test-kubernetes test-keda test-images test-browsers check openapi docs playground-picture: | node-for-tests
+
+$(NODE_STAMP): package.json package-lock.json .npmrc | node
 	@echo "Installing npm packages …"
 	@npm ci --no-progress --loglevel=error
 	@touch $@
 
-$(BUILD_STAMP): $(NODE_STAMP) $(SOURCES) tsconfig.json tsconfig.build.json
+$(BUILD_STAMP): $(NODE_STAMP) $(SOURCES) tsconfig.json tsconfig.build.json | node
 	@rm -rf dist
 	@npx --no-install tsc -p tsconfig.build.json
 	@chmod +x dist/cli.js
@@ -68,11 +77,12 @@ test-browsers: $(BUILD_STAMP) ## Test the playground in Firefox too (Debian's fi
 	@scripts/setup.sh firefox
 	@PLAYGROUND_BROWSER=firefox-esr npx --no-install vitest run --project service test/e2e/playground.test.ts
 
-check: $(NODE_STAMP) ## Types, lint, import rules, dead code
+check: $(NODE_STAMP) ## Types, lint, import rules, dead code, packages for this Node.js
 	@npx --no-install tsc -p tsconfig.json --noEmit
 	@npx --no-install tsc -p tsconfig.web.json
 	@npx --no-install biome check --error-on-warnings .
 	@npx --no-install knip
+	@npm ci --dry-run --offline --engine-strict --loglevel=error >/dev/null
 
 bench: bench-tools ## Measure, print a table, write bench/results/
 	@node .bench/bench/run.js $(BENCH_FLAGS)

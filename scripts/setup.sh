@@ -1,21 +1,33 @@
 #!/usr/bin/env bash
 # Everything that `make serve` and `make test` need besides npm packages.
-# Usage: scripts/setup.sh node | redis [always] | curl | python | webgpu | browser | firefox | prometheus | containers
+# Usage: scripts/setup.sh node [tests] | redis [always] | curl | python | webgpu | browser | firefox | prometheus | containers
 # Installs Debian packages where it may (root with apt-get); else says in one sentence what to install.
 set -euo pipefail
 
 # What tells Debian's packages whether they may start a service (a test has one of its own).
 policy=${POLICY_RC_D:-/usr/sbin/policy-rc.d}
 
+# Prints nothing and succeeds when this Node.js has the version that an expression over a, b and c (a.b.c) wants.
+node_is() {
+  node -e "const [a, b, c] = process.versions.node.split('.').map(Number); process.exit($1 ? 0 : 1)"
+}
+
 need_node() {
   if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
     echo "Node.js 20.19.2 or newer and npm are needed: install them from https://nodejs.org or your distribution, then run make again." >&2
     exit 1
   fi
-  if ! node -e 'const [a, b, c] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && (b > 19 || (b === 19 && c >= 2))) ? 0 : 1)'; then
+  if ! node_is 'a > 20 || (a === 20 && (b > 19 || (b === 19 && c >= 2)))'; then
     echo "Node.js 20.19.2 or newer is needed, but this is $(node --version): install a newer one, then run make again." >&2
     exit 1
   fi
+}
+
+# What knip and vitest, with what they bring, name in their `engines`; npm only warns of it, and that is switched off.
+need_node_for_tests() {
+  node_is 'a === 20 || (a === 22 && b >= 12) || a >= 24' && return
+  echo "The checks and tests need Node.js 20 (from 20.19.2), 22 (from 22.12), 24 or newer, but this is $(node --version): install another one, then run make again. The service itself runs on this one (make serve)." >&2
+  exit 1
 }
 
 # Not in the PATH of every user. And grep reads to the end (no -q): what writes to a closed pipe fails under pipefail.
@@ -52,6 +64,7 @@ apt_install() {
 case "${1:-}" in
   node)
     need_node
+    [ "${2:-}" != tests ] || need_node_for_tests
     ;;
   redis)
     [ -n "${REDIS_URL:-}" ] && [ "${2:-}" != always ] && exit 0
@@ -140,7 +153,7 @@ case "${1:-}" in
     done
     ;;
   *)
-    echo "Usage: scripts/setup.sh node | redis [always] | curl | python | webgpu | browser | firefox | prometheus | containers" >&2
+    echo "Usage: scripts/setup.sh node [tests] | redis [always] | curl | python | webgpu | browser | firefox | prometheus | containers" >&2
     exit 2
     ;;
 esac

@@ -43,10 +43,11 @@ export async function startPrivateRedis(dataDir: string, logger: Logger): Promis
   makeFolder(folder);
   const socket = redisSocketPath(folder);
   requireRedisServer();
-  if (await answers(socket)) {
+  const other = await processBehind(socket);
+  if (other !== undefined) {
     throw new AppError(
       'not_ready',
-      `Another pisa-serve runs on the data folder ${dataDir}. Stop it, or set DATA_DIR to another folder.`,
+      `Another pisa-serve runs on the data folder ${dataDir}. Stop it, or set DATA_DIR to another folder. If there is none, one has left its redis-server behind: end that, process ${other}.`,
     );
   }
 
@@ -113,8 +114,23 @@ async function untilReady(redis: RedisProcess, socket: string): Promise<void> {
   );
 }
 
-/** True when a Redis that has loaded its data answers on the socket. */
-async function answers(socket: string): Promise<boolean> {
+const answers = async (socket: string): Promise<boolean> =>
+  (await ask(socket, (client) => client.ping())) === 'PONG';
+
+/** @returns the process id of the Redis on the socket; undefined when there is none */
+async function processBehind(socket: string): Promise<string | undefined> {
+  const info = await ask(socket, (client) => client.info('server'));
+  return info === undefined ? undefined : (/process_id:(\d+)/.exec(info)?.[1] ?? '(unknown)');
+}
+
+/**
+ * Asks a Redis, once it has loaded its data.
+ * @returns undefined when nobody listens on the socket, or the answer is an error
+ */
+async function ask<T>(
+  socket: string,
+  question: (client: Redis) => Promise<T>,
+): Promise<T | undefined> {
   const client = new Redis({
     path: socket,
     lazyConnect: true,
@@ -125,9 +141,9 @@ async function answers(socket: string): Promise<boolean> {
   client.on('error', () => {});
   try {
     await client.connect();
-    return (await client.ping()) === 'PONG';
+    return await question(client);
   } catch {
-    return false;
+    return undefined;
   } finally {
     client.disconnect();
   }

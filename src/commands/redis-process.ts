@@ -1,9 +1,10 @@
 /** A `redis-server` child: how it is started, what it says, and how it ended. */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import type { Logger } from 'pino';
 import { within } from '../waits.ts';
+import { endWithUs } from './end-with-us.ts';
 
 /** How it ended; `err`: it could not be started. */
 type RedisEnd = { code: number | null; signal: NodeJS.Signals | null } | { err: unknown };
@@ -32,33 +33,39 @@ const banter =
 
 /**
  * The child has a process group of its own, so that Ctrl-C reaches the service first and jobs can still be
- * handed back. `setpriv --pdeathsig` (util-linux) ends it even when the service is killed outright.
+ * handed back. It ends with this process, even one that is killed outright.
  */
 export function startRedisProcess(folder: string, socket: string, logger: Logger): RedisProcess {
-  const redis = [
-    'redis-server',
+  const args = [
     ...['--port', '0', '--unixsocket', socket, '--unixsocketperm', '700', '--dir', folder],
     ...['--appendonly', 'yes', '--appendfsync', 'everysec', '--save', ''],
     ...['--maxmemory-policy', 'noeviction', '--daemonize', 'no', '--loglevel', 'warning'],
   ];
-  const tied = spawnSync('setpriv', ['--pdeathsig', 'keep', 'true']).status === 0;
-  const [command = '', ...args] = tied ? ['setpriv', '--pdeathsig', 'TERM', ...redis] : redis;
   const startedAtMs = Date.now();
   try {
-    const child = spawn(command, args, { detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
-    return { child, startedAtMs, ended: endOf(child), lastLines: readLines(child, logger) };
+    const child = spawn('redis-server', args, {
+      detached: true,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    return {
+      child,
+      startedAtMs,
+      ended: endOf(child, endWithUs(child)),
+      lastLines: readLines(child, logger),
+    };
   } catch (err) {
     // Without memory or file handles for another process.
     return { startedAtMs, ended: Promise.resolve({ err }), lastLines: [] };
   }
 }
 
-async function endOf(child: ChildProcess): Promise<RedisEnd> {
+async function endOf(child: ChildProcess, endWatch: () => Promise<void>): Promise<RedisEnd> {
   const closed = once(child, 'close').catch(() => {});
   const end = await new Promise<RedisEnd>((resolve) => {
     child.on('error', (err) => resolve({ err }));
     child.once('exit', (code, signal) => resolve({ code, signal }));
   });
+  await endWatch();
   await within(closed, lastWordsLimitMs);
   return end;
 }

@@ -17,6 +17,7 @@ import { within } from '../waits.ts';
 import { Deliverer } from '../webhooks/deliverer.ts';
 import { startPodDeletionCost } from '../worker/pod-deletion-cost.ts';
 import { startWorker } from '../worker/start-worker.ts';
+import { fileField, shellQuoted } from './curl-line.ts';
 import { startHealthServer } from './health-server.ts';
 import { startPrivateRedis } from './private-redis.ts';
 import { closeAll, untilSignal } from './until-signal.ts';
@@ -209,7 +210,7 @@ function announce(url: string, config: Config): void {
 ${software} is ready: ${url} (model ${config.MODEL}, ${config.DEVICES.join(', ')}). API: ${url}/docs
 
 Open it in a browser, or try in another terminal:
-  curl -f ${header}-F 'image=@${photo}' -H 'Accept: image/png' '${url}/upscale?pix=1&sem=1' -o cat-512.png
+  curl -f ${header}-F ${shellQuoted(fileField('image', photo))} -H 'Accept: image/png' '${url}/upscale?pix=1&sem=1' -o cat-512.png
 ${origin}
 Ctrl-C ends it; jobs that run get up to ${config.SHUTDOWN_GRACE_SECONDS} s to finish. A second Ctrl-C ends it at once.
 `);

@@ -24,10 +24,11 @@ const run = promisify(execFile);
 
 /** Run by .ci/run itself or by a test of its own (api and worker: test/e2e/split.test.ts). */
 const runElsewhere = [
-  /^make (serve|test|test-models|test-observability|check|bench( BENCH_FLAGS=--huge)?|train|evaluate|docs|openapi)$/,
+  /^make (build|serve|test|test-models|test-observability|check|bench( BENCH_FLAGS=--huge)?|train|evaluate|docs|openapi)$/,
   /^node dist\/cli\.js models (add|remove) /, // test/e2e/models-add.test.ts
   /^WEBHOOK_SECRET=whsec_… API_KEYS_FILE=\S+ node dist\/cli\.js keys webhook-secret /, // test/e2e/webhooks.test.ts
   /^MODEL=pisa-sr DEVICE_MAX_RSS_MEGABYTES=\d+ node dist\/cli\.js serve$/, // with other bundles: test/integration/models.test.ts
+  /^(npm pack|ONNXRUNTIME_NODE_INSTALL=skip npm install --global )/, // without npm's registry: test/e2e/package.test.ts
   /^make convert BASE=/, // with small random weights: python/tests/test_convert.py
   /^(python\/)?\.venv\/bin\/python -m pisa_models\.\w+( |$)/, // python/tests
   /^docker (build|compose|run) /, // CI has no container engine, and the pages say what was run

@@ -181,7 +181,7 @@ test('a device that is not there is a clear start-up error, never a fall-back', 
   expect(text).toMatch(/docs\/devices\.md|DEVICES=cpu/);
 });
 
-test.each(['SIGINT', 'SIGTERM'] as const)(
+test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)(
   '%s ends everything, with a job running',
   async (signal) => {
     const own = await startService();
@@ -195,11 +195,10 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
     });
     expect(accepted.status).toBe(202);
     const exited = once(own.process, 'exit');
-    // As a terminal does it: the whole foreground group hears Ctrl-C, so the device process hears it too.
-    for (const pid of [own.pid, ...children]) {
-      if (signal === 'SIGINT' && !isRedis(pid)) process.kill(pid, signal);
-    }
-    if (signal === 'SIGTERM') own.process.kill(signal);
+    // A terminal's reach the whole foreground group, so the device process hears them too.
+    const ofTerminal = children.filter((pid) => groupOf(pid) === groupOf(own.pid));
+    for (const pid of signal === 'SIGTERM' ? [] : ofTerminal) process.kill(pid, signal);
+    own.process.kill(signal);
     const [code] = await exited;
     expect(code).toBe(0);
     expect(children.filter(isAlive)).toEqual([]);
@@ -220,12 +219,22 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
   },
 );
 
-test('a service killed outright leaves no orphan process', async () => {
+test.each([
+  ['killed outright', 'SIGKILL', [null, 'SIGKILL']],
+  ['ended by a second Ctrl-C', 'SIGINT', [1, null]],
+] as const)('a service %s leaves no orphan process', async (_name, signal, end) => {
   const own = await startService();
   const children = descendants(own.pid);
   const exited = once(own.process, 'exit');
-  own.process.kill('SIGKILL');
-  await exited;
+  // Stands still, so that the end in order does not come before the second signal.
+  for (const pid of children.filter(isRedis)) process.kill(pid, 'SIGSTOP');
+  if (signal === 'SIGINT') {
+    own.process.kill(signal);
+    await expect.poll(() => own.stderr()).toContain('shutting down');
+  }
+  own.process.kill(signal);
+  expect(await exited).toEqual(end);
+  for (const pid of children.filter(isRedis)) process.kill(pid, 'SIGCONT');
   await expect.poll(() => children.filter(isAlive)).toEqual([]);
   await own.stop();
 });
@@ -233,6 +242,21 @@ test('a service killed outright leaves no orphan process', async () => {
 function isRedis(pid: number): boolean {
   return procFile(pid, 'cmdline').includes('redis-server');
 }
+
+/** Its process group: the third number behind the name, which is in parentheses. */
+function groupOf(pid: number): string | undefined {
+  return procFile(pid, 'stat')
+    .replace(/^.*\) /s, '')
+    .split(' ')[2];
+}
+
+test('a Node.js that is too old is one clear sentence', () => {
+  const old = `Object.defineProperty(process, 'versions', { value: { node: '20.19.1' } });`;
+  const pretend = ['--import', `data:text/javascript,${encodeURIComponent(old)}`];
+  const started = spawnSync(process.execPath, [...pretend, cli, '--help'], { encoding: 'utf8' });
+  expect(started).toMatchObject({ status: 1, stdout: '' });
+  expect(started.stderr).toMatch(/^pisa-serve: Node\.js \S+ or newer is needed, .*\n$/);
+});
 
 test('help reads well', async () => {
   const { stdout } = await run(process.execPath, [cli, '--help']);

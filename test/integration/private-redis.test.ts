@@ -61,9 +61,10 @@ function client({ url }: PrivateRedis): Redis {
   return redis;
 }
 
+const pidOf = async (redis: Redis): Promise<number> =>
+  Number(/process_id:(\d+)/.exec(await redis.info('server'))?.[1]);
 const kill = async (redis: Redis): Promise<void> => {
-  const pid = Number(/process_id:(\d+)/.exec(await redis.info('server'))?.[1]);
-  process.kill(pid, 'SIGKILL');
+  process.kill(await pidOf(redis), 'SIGKILL');
 };
 const ends = (): LogLine[] => log.filter(({ msg }) => msg.includes('redis-server ended'));
 
@@ -74,6 +75,19 @@ test('a data folder that cannot be made is named, with its setting', async () =>
     code: 'not_ready',
     message: expect.stringMatching(/Cannot make the folder .*ENOTDIR.*DATA_DIR/),
   });
+});
+
+test('one that is there already is left alone, and its process named', async () => {
+  const redis = client(await start());
+  const pid = await pidOf(redis);
+  await expect(startPrivateRedis(folder, pino({ level: 'silent' }))).rejects.toMatchObject({
+    code: 'not_ready',
+    message: expect.stringMatching(
+      `^Another pisa-serve runs on the data folder ${folder}\\..* process ${pid}\\.$`,
+    ),
+  });
+  expect(await pidOf(redis)).toBe(pid);
+  redis.disconnect();
 });
 
 test('one that ends is started again, with what it said last in the log', async () => {

@@ -6,7 +6,7 @@ import { parse } from 'yaml';
 
 const read = (file: string) =>
   readFileSync(path.resolve(import.meta.dirname, '../..', file), 'utf8');
-const { version } = JSON.parse(read('package.json'));
+const { version, engines } = JSON.parse(read('package.json'));
 
 test('chart, lock file, OpenAPI document, images and changelog are of the version of package.json', () => {
   expect(parse(read('helm/pisa-serve/Chart.yaml'))).toMatchObject({ version, appVersion: version });
@@ -16,6 +16,17 @@ test('chart, lock file, OpenAPI document, images and changelog are of the versio
     expect(read(file), file).toContain(`ARG VERSION=${version}\n`);
   }
   expect(/^## (\S+)$/m.exec(read('CHANGELOG.md'))?.[1]).toBe(version);
+});
+
+test('the oldest Node.js is the same wherever it is asked for', () => {
+  const oldest = engines.node.replace('>=', '');
+  expect(JSON.parse(read('package-lock.json')).packages[''].engines).toEqual(engines);
+  expect(read('src/cli.ts')).toContain(`const oldest = '${oldest}';`);
+  expect(read('README.md')).toContain(`Node.js ${oldest} or newer`);
+  expect(read('scripts/setup.sh').match(/Node\.js \d+\.\d+\.\d+ or newer/g)).toEqual([
+    `Node.js ${oldest} or newer`,
+    `Node.js ${oldest} or newer`,
+  ]);
 });
 
 test('the images of docs/kubernetes.md are those that the chart asks for', () => {

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { closeAll, untilSignal } from '../../../src/commands/until-signal.ts';
 
 const silent = pino({ level: 'silent' });
-const signals = ['SIGINT', 'SIGTERM'] as const;
+const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 const exit = vi.fn();
 
 beforeEach(() => {
@@ -36,20 +36,19 @@ function listening(): { send(signal: NodeJS.Signals): void; stop(): void } {
   };
 }
 
-test.each(signals)(
-  '%s ends it in order; a second one, or the other one, at once',
-  async (first) => {
-    const process = listening();
-    const ended = untilSignal(silent, 60);
-    process.send(first);
-    expect(await ended).toBe('signal');
-    expect(exit).not.toHaveBeenCalled();
-    process.send('SIGINT');
-    process.send('SIGTERM');
-    expect(exit.mock.calls).toEqual([[1], [1]]);
-    process.stop();
-  },
-);
+test.each(signals)('%s ends it in order; a Ctrl-C or SIGTERM after it, at once', async (first) => {
+  const process = listening();
+  const ended = untilSignal(silent, 60);
+  process.send(first);
+  expect(await ended).toBe('signal');
+  // A closed terminal's comes twice: of the shell and of the kernel.
+  process.send('SIGHUP');
+  expect(exit).not.toHaveBeenCalled();
+  process.send('SIGINT');
+  process.send('SIGTERM');
+  expect(exit.mock.calls).toEqual([[1], [1]]);
+  process.stop();
+});
 
 test('closing that takes longer than its limit and a margin ends by force', async () => {
   const process = listening();

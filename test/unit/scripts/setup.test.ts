@@ -121,6 +121,39 @@ test.each([
   expect(existsSync(path.join(folder, 'asked'))).toBe(false);
 });
 
+/** A Node.js that says it is of this version. */
+const nodeOf = (version: string): void => {
+  const versions = `Object.defineProperty(process, "versions", { value: { node: "${version}" } });`;
+  program('npm', '');
+  program(
+    'node',
+    `[ "$1" = -e ] || { echo v${version}; exit; }\nexec ${process.execPath} -e '${versions}'"$2"`,
+  );
+};
+
+test.each([
+  ['20.19.1', 1, 1],
+  ['20.19.2', 0, 0],
+  ['21.7.3', 0, 1],
+  ['22.11.0', 0, 1],
+  ['22.12.0', 0, 0],
+  ['23.11.1', 0, 1],
+  ['24.0.0', 0, 0],
+])('Node.js %s: for the service %i, for the tests %i', (version, service, tests) => {
+  nodeOf(version);
+  const needed = new RegExp(
+    `^.*Node\\.js 20.* but this is v${version}: install .* run make again\\.`,
+  );
+  for (const [args, status] of [
+    [['node'], service],
+    [['node', 'tests'], tests],
+  ] as const) {
+    const ended = setup(...args);
+    expect(ended).toMatchObject({ status, stdout: '' });
+    expect(ended.stderr).toMatch(status === 0 ? /^$/ : needed);
+  }
+});
+
 test('what is there is not installed again', () => {
   asRoot();
   aptGet('');
