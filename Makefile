@@ -24,8 +24,7 @@ node-for-tests:
 test test-s3 test-observability test-kubernetes test-keda test-images test-browsers check openapi docs playground-picture: | node-for-tests
 
 $(NODE_STAMP): package.json package-lock.json .npmrc | node
-	@echo "Installing npm packages …"
-	@npm ci --no-progress --loglevel=error
+	@scripts/setup.sh packages
 	@touch $@
 
 $(BUILD_STAMP): $(NODE_STAMP) $(SOURCES) tsconfig.json tsconfig.build.json | node

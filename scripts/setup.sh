@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that `make serve` and `make test` need besides npm packages.
-# Usage: scripts/setup.sh node [tests] | redis [always] | curl | python | webgpu | browser | firefox | prometheus | containers
+# Everything that `make serve` and `make test` need.
+# Usage: scripts/setup.sh node [tests] | packages | redis [always] | curl | python | webgpu | browser | firefox | prometheus | containers
 # Installs Debian packages where it may (root with apt-get); else says in one sentence what to install.
 set -euo pipefail
 
@@ -65,6 +65,17 @@ case "${1:-}" in
   node)
     need_node
     [ "${2:-}" != tests ] || need_node_for_tests
+    ;;
+  packages)
+    echo "Installing npm packages …"
+    # npm's cache lies in the home folder, where not everyone may write. Then it is one for this time.
+    cache=$(npm config get cache)
+    if ! { mkdir -p "$cache" && [ -w "$cache" ]; } 2>/dev/null; then
+      npm_config_cache=$(mktemp -d)
+      export npm_config_cache
+      trap 'rm -rf "$npm_config_cache"' EXIT
+    fi
+    npm ci --no-progress --loglevel=error
     ;;
   redis)
     [ -n "${REDIS_URL:-}" ] && [ "${2:-}" != always ] && exit 0
@@ -153,7 +164,7 @@ case "${1:-}" in
     done
     ;;
   *)
-    echo "Usage: scripts/setup.sh node [tests] | redis [always] | curl | python | webgpu | browser | firefox | prometheus | containers" >&2
+    echo "Usage: scripts/setup.sh node [tests] | packages | redis [always] | curl | python | webgpu | browser | firefox | prometheus | containers" >&2
     exit 2
     ;;
 esac

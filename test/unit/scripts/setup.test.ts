@@ -154,6 +154,22 @@ test.each([
   }
 });
 
+test.each([
+  ['where npm keeps it', 'cache', 'cache'],
+  ['in a folder for this time where npm may not write', 'file/cache', 'tmp/'],
+])('the cache of npm packages is %s', (_name, wanted, used) => {
+  writeFileSync(path.join(folder, 'file'), '');
+  symlinkSync('/bin/mkdir', path.join(folder, 'bin/mkdir'));
+  const cache = path.join(folder, wanted);
+  program(
+    'npm',
+    `[ "$1" = ci ] || { echo ${cache}; exit; }\necho \${npm_config_cache:-${cache}} >${folder}/asked`,
+  );
+  expect(setup('packages')).toMatchObject({ status: 0, stderr: '' });
+  expect(asked()).toContain(path.join(folder, used));
+  expect(leftovers()).toEqual([]);
+});
+
 test('what is there is not installed again', () => {
   asRoot();
   aptGet('');
