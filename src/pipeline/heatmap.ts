@@ -5,7 +5,7 @@ import type { Lambda } from './combine.ts';
 import { encodeSamples } from './encode-image.ts';
 import { putHeatColors } from './heat-colors.ts';
 import { Planar } from './planar.ts';
-import { reduce } from './reduce.ts';
+import { isReduced, reduce } from './reduce.ts';
 import { Resampled } from './resample.ts';
 import { keptLatents, keptResiduals, type Residuals } from './residuals.ts';
 import {
@@ -121,9 +121,7 @@ async function paint(
     putHeatColors(band, most, samples.data.subarray(3 * y * width));
     await control.breathe();
   }
-  if (restored.width === output.width && restored.height === output.height) {
-    return { samples, most };
-  }
+  if (!isReduced(restored, output)) return { samples, most };
   const reduced = new Samples(output);
   await reduce(samples, reduced, { x: 0, y: 0, ...output }, control);
   return { samples: reduced, most };

@@ -15,6 +15,9 @@ export interface Reduction {
   finish(): Promise<void>;
 }
 
+export const isReduced = (restored: PixelSize, output: PixelSize): boolean =>
+  restored.width !== output.width || restored.height !== output.height;
+
 /**
  * Where there is nothing to reduce, the pixels go to their place at once.
  * @param place the rectangle of `target` that the picture fills
@@ -26,9 +29,7 @@ export function prepareReduction(
   restored: PixelSize,
   control: RunControl,
 ): Reduction {
-  if (restored.width === place.width && restored.height === place.height) {
-    return { restored: target.part(place), finish: async () => {} };
-  }
+  if (!isReduced(restored, place)) return { restored: target.part(place), finish: async () => {} };
   const picture = new Samples(restored);
   return { restored: picture, finish: () => reduce(picture, target, place, control) };
 }

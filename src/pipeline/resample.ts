@@ -1,7 +1,7 @@
 /**
- * Stage 2: bicubic resampling to the output size, on demand. The model restores at the target size, so
- * its input is `scale` times the photo; held whole it would be the largest array of a job, so a
- * `Resampled` computes the rectangles that are asked for from the small decoded image.
+ * Stage 2: bicubic resampling to the size that the model works at (geometry.ts), on demand. Held whole, the model's input
+ * would be the largest array of a job, so a `Resampled` computes the rectangles that are asked for from the small decoded
+ * image.
  *
  * The convolution is Pillow's `Image.resize(BICUBIC)` (src/libImaging/Resample.c), which the model was
  * trained on: a = −0.5, widened when shrinking, weights renormalised at the edges, horizontal pass first.

@@ -14,15 +14,15 @@ export class Turns {
 
   /**
    * Runs `work` when no other large image is in work; a small one never waits.
-   * @param output what the model works on
+   * @param size of what the model works on
    * @throws the reason of the signal, when it aborts in the queue; or whatever `work` throws
    */
   async take<T>(
-    output: PixelSize,
+    size: PixelSize,
     signal: AbortSignal | undefined,
     work: () => Promise<T>,
   ): Promise<T> {
-    if (output.width * output.height < largePixels) return work();
+    if (size.width * size.height < largePixels) return work();
     return this.#large.take(signal, work);
   }
 }

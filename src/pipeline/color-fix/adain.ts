@@ -41,14 +41,17 @@ export async function adain(
   const create = () => Array.from({ length: channels }, () => new ChannelStatistics());
   const [own, wanted] = [create(), create()];
   let buffer = new Float32Array(0);
-  const mask = new Float32Array(width).fill(1);
+  let mask = new Float32Array(0);
   for (const { y, height: rows } of bandsOf(target)) {
     const length = channels * rows * width;
-    if (buffer.length !== length) buffer = new Float32Array(length);
+    if (buffer.length !== length) {
+      buffer = new Float32Array(length);
+      mask = new Float32Array(rows * width).fill(1);
+    }
+    alpha?.read({ y, x: 0, height: rows, width }, mask);
     reference.readClipped({ y, x: 0, height: rows, width }, buffer);
     for (let row = 0; row < rows; row++) {
-      alpha?.read({ y: y + row, x: 0, height: 1, width }, mask);
-      for (const [from, to] of visibleSpans(mask)) {
+      for (const [from, to] of visibleSpans(mask.subarray(row * width, (row + 1) * width))) {
         for (let c = 0; c < channels; c++) {
           wanted[c]?.addRow(buffer, (c * rows + row) * width + from, to - from);
           own[c]?.addRow(target.data, (c * height + y + row) * width + from, to - from);

@@ -28,12 +28,13 @@ export function prepareColorFix(
 ): ColorFixing {
   if (colorfix === 'none' && !input.isGrey) return { decoded: output, finish: async () => {} };
   const planes = new Planar(3, output.height, output.width);
-  const alpha = input.alpha && new Resampled(input.alpha, output);
   return {
     decoded: planeSink(planes),
     async finish() {
-      if (colorfix === 'adain') await adain(planes, reference, control, alpha);
-      else if (colorfix === 'wavelet') await wavelet(planes, reference, control);
+      if (colorfix === 'adain') {
+        const alpha = input.alpha && new Resampled(input.alpha, output);
+        await adain(planes, reference, control, alpha);
+      } else if (colorfix === 'wavelet') await wavelet(planes, reference, control);
       if (input.isGrey) await makeGrey(planes, control);
       await putPlanes(planes, output, control);
       planes.release();

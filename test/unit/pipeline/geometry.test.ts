@@ -34,8 +34,8 @@ it('a scale just below is not resampled by next to nothing', () => {
 });
 
 it('an image too wide to be reduced in time is restored at its own scale', () => {
-  expect(plan(16_384, 10, 1).restored.width).toBe(65_536);
-  const wide = plan(200_000, 1, 1);
+  expect(plan(8192, 10, 1).restored.width).toBe(32_768);
+  const wide = plan(8200, 10, 1);
   expect(wide.restored).toEqual(wide.output);
 });
 
