@@ -21,7 +21,11 @@ const params = {
 for (let run = 0; run < repeat; run++) {
   const startedAt = performance.now();
   const cpuBefore = process.cpuUsage();
-  const limits = { maxInputPixels: maxPixels, maxOutputPixels: maxPixels };
+  const limits = {
+    maxInputPixels: maxPixels,
+    maxOutputPixels: maxPixels,
+    maxRestoredPixels: maxPixels,
+  };
   const { image, timingsMs } = await upscale(await readFile(input), params, { model, limits });
   await writeFile(output, image);
   const seconds = (performance.now() - startedAt) / 1000;

@@ -21,7 +21,7 @@ const sizes = [
   { side: 128, runs: 9 },
   { side: 512, runs: 3 },
 ];
-const limits = { maxInputPixels: 1e9, maxOutputPixels: 1e9 };
+const limits = { maxInputPixels: 1e9, maxOutputPixels: 1e9, maxRestoredPixels: 1e9 };
 
 /** A copy of the bundle whose manifest knows no merged graphs. */
 async function gatedBundle(folder: string): Promise<string> {

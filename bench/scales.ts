@@ -1,6 +1,6 @@
 /**
  * `make scales`: what becomes of a sharp photo at a `scale` below the one that the embedded model was trained for, worked on at
- * that scale (as the service does) and at the size of the output (as it must where the photo is too large). The
+ * that scale (as the service does) and at the size of the output (which it comes near where a photo is too large). The
  * repository's photos are reduced by `scale` and brought back; PSNR against bicubic. Writes bench/results/scales.md.
  */
 import { readFile } from 'node:fs/promises';
@@ -100,7 +100,7 @@ async function gain(
       ...resolveParams({ ...at, scale }, model.manifest.name),
       format: 'png' as const,
     };
-    const limits = { maxInputPixels: anySize, maxOutputPixels };
+    const limits = { maxInputPixels: anySize, maxOutputPixels, maxRestoredPixels: maxOutputPixels };
     const { image } = await upscale(await pngOf(low), params, { model, limits });
     sum += psnr(await planesOf(image), original) - psnr(resized(low, original), original);
   }

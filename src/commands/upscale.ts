@@ -133,6 +133,7 @@ async function upscaleFile(
       limits: {
         maxInputPixels: config.MAX_INPUT_PIXELS,
         maxOutputPixels: config.MAX_OUTPUT_PIXELS,
+        maxRestoredPixels: config.MAX_RESTORED_PIXELS,
       },
       onProgress,
     },

@@ -221,6 +221,12 @@ export const settings = {
     67_108_864,
     'Largest accepted output, width × height.',
   ),
+  MAX_RESTORED_PIXELS: integer(
+    1,
+    4_294_967_296,
+    201_326_592,
+    'What the model may work on for one photo whose `scale` is below that of its model, width × height: 16 for each pixel of the photo (scale 4), so photos of 12.5 megapixels. Larger ones are worked on at the largest scale that fits (docs/pipeline.md). Less than MAX_OUTPUT_PIXELS counts as that.',
+  ),
   MAX_QUEUE_LENGTH: integer(1, 1_000_000, 1000, 'Waiting jobs above which new ones get 429.'),
   MAX_WAIT_SECONDS: integer(
     1,

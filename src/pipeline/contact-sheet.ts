@@ -16,6 +16,7 @@ import { prepareReduction } from './reduce.ts';
 import { Resampled } from './resample.ts';
 import { combineResiduals, keptLatents, keptResiduals } from './residuals.ts';
 import {
+  partOf,
   prepareRun,
   type Run,
   recipeOf,
@@ -26,10 +27,19 @@ import {
 } from './run.ts';
 import type { RunControl } from './run-control.ts';
 import { Samples } from './samples.ts';
+import type { Section } from './sections.ts';
 import { largeImages } from './turns.ts';
 
-/** What all cells share. */
-interface Cells {
+/** A pair of dials, and where its picture begins on the sheet. */
+interface Cell {
+  readonly pix: number;
+  readonly sem: number;
+  readonly x: number;
+  readonly y: number;
+}
+
+/** What all cells share of a section. */
+interface Shared {
   readonly latents: Planar;
   /** By the entry of an evaluation plan that each stands for. */
   readonly residuals: ReadonlyMap<number, Planar>;
@@ -70,61 +80,91 @@ async function paintSheet(
   layout: SheetLayout,
 ): Promise<{ sheet: Samples; evaluations: Evaluations }> {
   const { input, geometry, control } = run;
-  const resampled = new Resampled(input.rgb, geometry.restored);
-  const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
-  const pairs = sweep.sem.flatMap((sem, row) =>
-    sweep.pix.map((pix, column) => ({ pix, sem, row, column })),
+  const sheet = new Samples(layout);
+  sheet.data.fill(255);
+  drawLabels(sheet, sweep, layout, geometry.output.height);
+  const cells = sweep.sem.flatMap((sem, row) =>
+    sweep.pix.map((pix, column) => ({ pix, sem, ...layout.cell(column, row) })),
   );
+  const { sections } = geometry;
+  let evaluations: Evaluations = 0;
+  for (const [index, section] of sections.entries()) {
+    control.beginSection({ index, count: sections.length });
+    evaluations = await paintSection(sheet, cells, section, partOf(run, section));
+  }
+  if (!input.alpha) return { sheet, evaluations };
+  for (const { x, y } of cells) {
+    await layOnWhite(sheet, { x, y, ...geometry.output }, input.alpha, control);
+  }
+  return { sheet, evaluations };
+}
+
+function drawLabels(
+  sheet: Samples,
+  sweep: Sweep,
+  { dot, cell }: SheetLayout,
+  height: number,
+): void {
+  for (const [column, pix] of sweep.pix.entries()) {
+    drawLabel(sheet, `pix ${pix}`, { x: cell(column, 0).x, y: 4 * dot }, dot);
+  }
+  for (const [row, sem] of sweep.sem.entries()) {
+    const middle = cell(0, row).y + Math.floor(height / 2);
+    drawLabel(sheet, `sem ${sem}`, { x: 4 * dot, y: middle }, dot);
+  }
+}
+
+/**
+ * Fills one section of all cells.
+ * @param run of the section
+ * @returns how many evaluations the UNet had to run
+ */
+async function paintSection(
+  sheet: Samples,
+  cells: readonly Cell[],
+  section: Section,
+  run: Run,
+): Promise<Evaluations> {
+  const { input, geometry, control } = run;
+  const resampled = new Resampled(input.rgb, geometry.restored, section.window);
+  const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
   const semantic = [
-    ...new Set(pairs.flatMap(({ pix, sem }) => planEvaluations(pix, sem).semantic)),
+    ...new Set(cells.flatMap(({ pix, sem }) => planEvaluations(pix, sem).semantic)),
   ];
   const { tensors, evaluations } = await control.stage('predict_residual', () =>
     keptResiduals(latents, semantic, run),
   );
   const residuals = new Map(semantic.map((which, i) => [which, tensors[i] as Planar]));
-  const { dot } = layout;
-  const sheet = new Samples(layout);
-  sheet.data.fill(255);
-  for (const [column, pix] of sweep.pix.entries()) {
-    drawLabel(sheet, `pix ${pix}`, { x: layout.cell(column, 0).x, y: 4 * dot }, dot);
-  }
-  for (const [row, sem] of sweep.sem.entries()) {
-    const { y } = layout.cell(0, row);
-    drawLabel(
-      sheet,
-      `sem ${sem}`,
-      { x: 4 * dot, y: y + Math.floor(geometry.output.height / 2) },
-      dot,
-    );
-  }
   const weights = stageWeights(geometry, evaluations);
-  control.setWeights({ ...weights, decode_latents: pairs.length * weights.decode_latents });
-  const cells = { latents, residuals, resampled };
-  for (const [index, { pix, sem, row, column }] of pairs.entries()) {
-    const part = { index, count: pairs.length };
+  control.setWeights({ ...weights, decode_latents: cells.length * weights.decode_latents });
+  for (const [index, cell] of cells.entries()) {
+    const part = { index, count: cells.length };
     // One stage for all of a cell, colour fix included, so that progress is that of the sheet.
     await control.stage(
       'decode_latents',
-      () => {
-        const place = { ...layout.cell(column, row), ...geometry.output };
-        return restoreCell(sheet, place, pix, sem, run, cells);
-      },
+      () => restoreCell(sheet, cell, section, run, { latents, residuals, resampled }),
       part,
     );
   }
-  return { sheet, evaluations };
+  return evaluations;
 }
 
-/** Fills the cell of one pair of dials. */
+const moved = (region: Region, { x, y }: { x: number; y: number }): Region => ({
+  ...region,
+  x: x + region.x,
+  y: y + region.y,
+});
+
+/** Fills a section of the cell of one pair of dials. */
 async function restoreCell(
   sheet: Samples,
-  place: Region,
-  pix: number,
-  sem: number,
+  cell: Cell,
+  section: Section,
   run: Run,
-  { latents, residuals, resampled }: Cells,
+  { latents, residuals, resampled }: Shared,
 ): Promise<void> {
-  const { model, input, geometry, control } = run;
+  const { model, control } = run;
+  const { pix, sem } = cell;
   const plan = planEvaluations(pix, sem);
   const { channels, height, width } = latents;
   const restored = new Planar(channels, height, width);
@@ -136,12 +176,13 @@ async function restoreCell(
     await combineResiduals(tensors, epsilon, { plan, dials, control });
     await subtractResidual(restored, epsilon, control);
   }
-  const reduction = prepareReduction(sheet, place, geometry.restored, control);
+  const { window, visible, reduced, place } = section;
+  const cut = { visible, reduced: moved(reduced, cell), place: moved(place, cell) };
+  const reduction = prepareReduction(sheet, window, cut, control);
   const colors = prepareColorFix(reduction.restored, resampled, run);
   await decodeLatents(restored, colors.decoded, model, control);
   await colors.finish();
   await reduction.finish();
-  if (input.alpha) await layOnWhite(sheet, place, input.alpha, control);
 }
 
 /** As a JPEG of the same result is: the colours of what is transparent are made up. */

@@ -1,14 +1,16 @@
 /** Where detail was invented: |λ_sem (ε_PiSA − ε_pix)|, the size of the semantic term of Eq. 8, as a picture. */
+import type { Evaluations } from '../jobs/job.ts';
 import type { UpscaleParams } from '../jobs/params.ts';
 import { bandsOf } from './bands.ts';
 import type { Lambda } from './combine.ts';
 import { encodeSamples } from './encode-image.ts';
 import { putHeatColors } from './heat-colors.ts';
-import { Planar } from './planar.ts';
-import { isReduced, reduce } from './reduce.ts';
+import { Planar, type Region, writeRegion } from './planar.ts';
+import { isReduced, reduce, wholeCut } from './reduce.ts';
 import { Resampled } from './resample.ts';
 import { keptLatents, keptResiduals, type Residuals } from './residuals.ts';
 import {
+  partOf,
   prepareRun,
   type Run,
   recipeOf,
@@ -36,10 +38,9 @@ export async function heatmap(
     restored,
     context.signal,
     async () => {
-      const residuals = await bothResiduals(run);
-      const size = await semanticSize(residuals, run.dials.lambdaSem, run);
+      const { size, evaluations } = await semanticSizes(run);
       await hideTransparent(size, run);
-      return { ...(await paint(size, run)), evaluations: residuals.evaluations };
+      return { ...(await paint(size, run)), evaluations };
     },
   );
   const recipe = recipeOf(params, run, context);
@@ -51,10 +52,34 @@ export async function heatmap(
   return toResult(image, output, params, run, evaluations);
 }
 
-/** ε_pix and ε_PiSA, [C,h,w] each. */
-async function bothResiduals(run: Run): Promise<Residuals> {
+/** @returns [1,h,w] of all sections together, and how many evaluations of the UNet they took */
+async function semanticSizes(run: Run): Promise<{ size: Planar; evaluations: Evaluations }> {
+  const { model, geometry, control } = run;
+  const { downscale } = model.manifest.latents;
+  const { sections } = geometry;
+  const size = new Planar(1, geometry.latents.height, geometry.latents.width);
+  let evaluations: Evaluations = 0;
+  for (const [index, section] of sections.entries()) {
+    control.beginSection({ index, count: sections.length });
+    const { window, visible, latents } = section;
+    const part = partOf(run, section);
+    const residuals = await bothResiduals(window, part);
+    const partial = await semanticSize(residuals, part.dials.lambdaSem, part);
+    // With its margins behind it, where the sections that follow put theirs; before it lie those that are done.
+    const y = Math.floor(visible.y / downscale);
+    const x = Math.floor(visible.x / downscale);
+    const from = { y, x, height: latents.height - y, width: latents.width - x };
+    const at = { y: window.y / downscale + y, x: window.x / downscale + x };
+    writeRegion(size, at, partial.data, latents, from);
+    evaluations = residuals.evaluations;
+  }
+  return { size, evaluations };
+}
+
+/** ε_pix and ε_PiSA of a section, [C,h,w] each. */
+async function bothResiduals(window: Region, run: Run): Promise<Residuals> {
   const { input, geometry, control } = run;
-  const resampled = new Resampled(input.rgb, geometry.restored);
+  const resampled = new Resampled(input.rgb, geometry.restored, window);
   const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
   return control.stage('predict_residual', () => keptResiduals(latents, [0, 1], run));
 }
@@ -108,21 +133,26 @@ async function paint(
   size: Planar,
   { model, geometry, control }: Run,
 ): Promise<{ samples: Samples; most: number }> {
-  const { output, restored } = geometry;
-  const { width, height } = restored;
+  const { output, restored, sections } = geometry;
   const { downscale } = model.manifest.latents;
   const padded = { width: size.width * downscale, height: size.height * downscale };
-  const resampled = new Resampled(size, padded);
-  const most = mostInside(size, Math.ceil(width / downscale), Math.ceil(height / downscale));
-  const samples = new Samples(restored);
-  for (const { y, height: rows } of bandsOf(restored)) {
-    const band = new Float32Array(rows * width);
-    resampled.read({ y, x: 0, height: rows, width }, band);
-    putHeatColors(band, most, samples.data.subarray(3 * y * width));
-    await control.breathe();
+  const cells = (pixels: number) => Math.ceil(pixels / downscale);
+  const most = mostInside(size, cells(restored.width), cells(restored.height));
+  const samples = new Samples(output);
+  for (const { window, visible, reduced, place } of sections) {
+    const { height, width } = visible;
+    const region = { y: window.y + visible.y, x: window.x + visible.x, height, width };
+    const resampled = new Resampled(size, padded, region);
+    const isOutput = !isReduced(visible, place);
+    const part = isOutput ? samples : new Samples(visible);
+    for (const { y, height: rows } of bandsOf(visible)) {
+      const band = new Float32Array(rows * width);
+      resampled.read({ y, x: 0, height: rows, width }, band);
+      putHeatColors(band, most, part.data.subarray(3 * y * width));
+      await control.breathe();
+    }
+    if (isOutput) continue;
+    await reduce(part, samples, { ...wholeCut(visible, reduced), place }, control);
   }
-  if (!isReduced(restored, output)) return { samples, most };
-  const reduced = new Samples(output);
-  await reduce(samples, reduced, { x: 0, y: 0, ...output }, control);
-  return { samples: reduced, most };
+  return { samples, most };
 }

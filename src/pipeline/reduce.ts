@@ -7,6 +7,21 @@ import type { Region } from './planar.ts';
 import type { RunControl } from './run-control.ts';
 import { Samples } from './samples.ts';
 
+/** What a restored picture is to become. */
+export interface Cut {
+  /** The rectangle of the picture that is reduced. */
+  readonly visible: Region;
+  /** Where it would come to lie in the target. */
+  readonly reduced: Region;
+  /** The part of `reduced` that is put there. */
+  readonly place: Region;
+}
+
+/** All of a picture, reduced to fill a place. */
+export function wholeCut({ width, height }: PixelSize, place: Region): Cut {
+  return { visible: { y: 0, x: 0, height, width }, reduced: place, place };
+}
+
 /** What lies between the restored picture and its place in the output. */
 export interface Reduction {
   /** Of the restored size: gets sRGB in about [0,1]. */
@@ -20,19 +35,22 @@ export const isReduced = (restored: PixelSize, output: PixelSize): boolean =>
 
 /**
  * Where there is nothing to reduce, the pixels go to their place at once.
- * @param place the rectangle of `target` that the picture fills
  * @param restored size of the picture as the model restores it
  */
 export function prepareReduction(
   target: Samples,
-  place: Region,
   restored: PixelSize,
+  cut: Cut,
   control: RunControl,
 ): Reduction {
-  if (!isReduced(restored, place)) return { restored: target.part(place), finish: async () => {} };
+  if (!isReduced(restored, cut.place)) {
+    return { restored: target.part(cut.place), finish: async () => {} };
+  }
   const picture = new Samples(restored);
-  return { restored: picture, finish: () => reduce(picture, target, place, control) };
+  return { restored: picture, finish: () => reduce(picture, target, cut, control) };
 }
+
+const rectangleOf = ({ x, y, width, height }: Region) => ({ left: x, top: y, width, height });
 
 /**
  * Bicubic, widened by the factor, so that nothing aliases.
@@ -41,13 +59,16 @@ export function prepareReduction(
 export async function reduce(
   picture: Samples,
   target: Samples,
-  place: Region,
+  { visible, reduced, place }: Cut,
   control: RunControl,
 ): Promise<void> {
   const { width, height, channels } = picture;
   const raw = { width, height, channels } as const;
+  const wanted = { ...place, x: place.x - reduced.x, y: place.y - reduced.y };
   const pixels = await sharp(picture.data, { raw, limitInputPixels: false })
-    .resize({ width: place.width, height: place.height, fit: 'fill', kernel: 'cubic' })
+    .extract(rectangleOf(visible))
+    .resize({ width: reduced.width, height: reduced.height, fit: 'fill', kernel: 'cubic' })
+    .extract(rectangleOf(wanted))
     .raw()
     .toBuffer();
   for (const band of bandsOf(place)) {

@@ -32,28 +32,34 @@ interface AxisWeights {
   readonly taps: number;
 }
 
-function axisWeights(inputLength: number, outputLength: number): AxisWeights {
+/** Of `length` outputs from `start` on, of an axis that has `outputLength` in all. */
+function axisWeights(
+  inputLength: number,
+  outputLength: number,
+  start = 0,
+  length = outputLength,
+): AxisWeights {
   const scale = inputLength / outputLength;
   const filterScale = Math.max(scale, 1);
   const support = cubicSupport * filterScale;
   const taps = Math.ceil(support) * 2 + 1;
-  const starts = new Int32Array(outputLength);
-  const counts = new Int32Array(outputLength);
-  const weights = new Float64Array(outputLength * taps);
-  for (let i = 0; i < outputLength; i++) {
-    const center = (i + 0.5) * scale;
-    const start = Math.max(0, Math.trunc(center - support + 0.5));
-    const count = Math.min(inputLength, Math.trunc(center + support + 0.5)) - start;
+  const starts = new Int32Array(length);
+  const counts = new Int32Array(length);
+  const weights = new Float64Array(length * taps);
+  for (let i = 0; i < length; i++) {
+    const center = (start + i + 0.5) * scale;
+    const first = Math.max(0, Math.trunc(center - support + 0.5));
+    const count = Math.min(inputLength, Math.trunc(center + support + 0.5)) - first;
     let sum = 0;
     for (let k = 0; k < count; k++) {
-      const weight = cubic((start + k - center + 0.5) / filterScale);
+      const weight = cubic((first + k - center + 0.5) / filterScale);
       weights[i * taps + k] = weight;
       sum += weight;
     }
     for (let k = 0; k < count; k++) {
       weights[i * taps + k] = (weights[i * taps + k] as number) / sum;
     }
-    starts[i] = start;
+    starts[i] = first;
     counts[i] = count;
   }
   return { starts, counts, weights, taps };
@@ -70,14 +76,21 @@ export class Resampled {
   readonly #columns: AxisWeights;
   #scratch = new Float32Array(0);
 
-  /** @param input [C,H,W], any range */
-  constructor(input: Planar, output: PixelSize) {
+  /**
+   * @param input [C,H,W], any range
+   * @param window a rectangle of the output, for regions that are counted from its corner; absent: all of it
+   */
+  constructor(
+    input: Planar,
+    output: PixelSize,
+    window: Region = { y: 0, x: 0, width: output.width, height: output.height },
+  ) {
     this.#input = input;
     this.channels = input.channels;
-    this.width = output.width;
-    this.height = output.height;
-    this.#rows = axisWeights(input.height, output.height);
-    this.#columns = axisWeights(input.width, output.width);
+    this.width = window.width;
+    this.height = window.height;
+    this.#rows = axisWeights(input.height, output.height, window.y, window.height);
+    this.#columns = axisWeights(input.width, output.width, window.x, window.width);
   }
 
   /**

@@ -16,7 +16,18 @@ export interface StagePart {
 /** A pixel loop blocks for at most about this long. */
 const sliceMs = 25;
 
+/** The stages that each section of a photo goes through (sections.ts). */
+const sectionStages: ReadonlySet<Stage> = new Set([
+  'encode_latents',
+  'predict_residual',
+  'decode_latents',
+  'color_fix',
+]);
+
 export type StageWeights = Readonly<Record<Stage, number>>;
+
+const sumOf = (weights: StageWeights, of: readonly Stage[]): number =>
+  of.reduce((sum, stage) => sum + weights[stage], 0);
 
 export class RunControl {
   readonly timingsMs: StageTimings = Object.fromEntries(
@@ -28,6 +39,7 @@ export class RunControl {
   #stage: Stage = stages[0];
   #part: StagePart = { index: 0, count: 1 };
   #doneOfStage = 0;
+  #section: StagePart = { index: 0, count: 1 };
   #fraction = 0;
   #turnStartedAt = performance.now();
 
@@ -42,6 +54,11 @@ export class RunControl {
   /** How much work each stage is, in any one unit. Until it is known, progress stays at 0. */
   setWeights(weights: StageWeights): void {
     this.#weights = weights;
+  }
+
+  /** Which section of the photo the next stages work on. */
+  beginSection(section: StagePart): void {
+    this.#section = section;
   }
 
   /**
@@ -90,10 +107,19 @@ export class RunControl {
   #report(): void {
     const weights = this.#weights;
     if (weights) {
-      const total = stages.reduce((sum, stage) => sum + weights[stage], 0);
+      const total = sumOf(weights, stages);
       const before = stages.slice(0, stages.indexOf(this.#stage));
-      const done = before.reduce((sum, stage) => sum + weights[stage], 0);
-      const fraction = (done + weights[this.#stage] * this.#doneOfStage) / total;
+      let done = sumOf(weights, before) + weights[this.#stage] * this.#doneOfStage;
+      if (sectionStages.has(this.#stage)) {
+        const { index, count } = this.#section;
+        const ahead = sumOf(
+          weights,
+          before.filter((stage) => !sectionStages.has(stage)),
+        );
+        const all = sumOf(weights, [...sectionStages]);
+        done = ahead + (index * all + done - ahead) / count;
+      }
+      const fraction = done / total;
       this.#fraction = Math.max(this.#fraction, Math.min(fraction, 1));
     }
     this.#onProgress?.({ stage: this.#stage, fraction: this.#fraction });

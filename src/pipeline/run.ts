@@ -9,13 +9,15 @@ import {
   type UpscaleParams,
 } from '../jobs/params.ts';
 import { software } from '../package-info.ts';
-import { type Dials, type EvaluationPlan, planEvaluations } from './combine.ts';
+import { type Dials, type EvaluationPlan, type Lambda, planEvaluations } from './combine.ts';
 import { type DecodedPhoto, decodePhoto } from './decode-photo.ts';
-import { fitsPadded, type Geometry, planGeometry } from './geometry.ts';
+import { fitsPadded, type Geometry, type PixelLimits, planGeometry } from './geometry.ts';
 import { type KeptTensors, keptBytes, TensorKeeper } from './kept-tensors.ts';
 import type { Model } from './model.ts';
+import type { Region } from './planar.ts';
 import type { Recipe } from './recipe.ts';
 import { RunControl, type StageWeights } from './run-control.ts';
+import type { Section } from './sections.ts';
 import { readStrengthMap } from './strength-map.ts';
 
 export interface StrengthMaps {
@@ -25,7 +27,7 @@ export interface StrengthMaps {
 
 export interface UpscaleContext {
   model: Model;
-  limits: { maxInputPixels: number; maxOutputPixels: number };
+  limits: PixelLimits;
   /** Aborting it ends the run between tiles, with the signal's reason. */
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
@@ -72,11 +74,14 @@ export async function prepareRun(
   context: UpscaleContext,
 ): Promise<Run> {
   const { model, limits, maps, kept } = context;
+  const colorfix = params.colorfix ?? model.manifest.colorFix;
   const control = new RunControl(context.signal, context.onProgress);
   return control.stage('decode_image', async () => {
     const imageLimits = { maxPixels: limits.maxInputPixels };
+    // The statistics of `adain` are of the whole picture.
+    const maxInSections = colorfix === 'adain' ? 0 : limits.maxRestoredPixels;
     const plan = (size: PixelSize) =>
-      planGeometry(size, params.scale, model, limits.maxOutputPixels);
+      planGeometry(size, params.scale, model, limits.maxOutputPixels, maxInSections);
     const admitSize = (size: PixelSize): void => {
       checkOutput(size, params, limits.maxOutputPixels);
       checkPadding(plan(size), model, limits.maxOutputPixels);
@@ -91,12 +96,38 @@ export async function prepareRun(
       lambdaSem: await dial(params.sem, maps?.sem),
     };
     const evaluationPlan = planEvaluations(dials.lambdaPix, dials.lambdaSem);
-    const fits = kept !== undefined && keptBytes(geometry, model) <= kept.maxBytes;
+    const fits =
+      kept !== undefined &&
+      geometry.sections.length === 1 &&
+      keptBytes(geometry, model) <= kept.maxBytes;
     const keeper = new TensorKeeper(fits ? kept : undefined, geometry, model, control);
     control.setWeights(stageWeights(geometry, evaluationPlan.evaluations));
-    const colorfix = params.colorfix ?? model.manifest.colorFix;
     return { model, input, geometry, dials, plan: evaluationPlan, colorfix, keeper, control };
   });
+}
+
+/** The run of one section: its latents are those of the section, and so are its dials. */
+export function partOf(run: Run, { window, latents }: Section): Run {
+  const { model, geometry, dials } = run;
+  const { downscale } = model.manifest.latents;
+  const cells = { ...latents, y: window.y / downscale, x: window.x / downscale };
+  const part = (dial: Lambda) =>
+    typeof dial === 'number' ? dial : readCells(dial, geometry.latents, cells);
+  return {
+    ...run,
+    geometry: { ...geometry, latents },
+    dials: { lambdaPix: part(dials.lambdaPix), lambdaSem: part(dials.lambdaSem) },
+  };
+}
+
+/** @param map [size.height, size.width] */
+function readCells(map: Float32Array, { width }: PixelSize, cells: Region): Float32Array {
+  const part = new Float32Array(cells.height * cells.width);
+  for (let row = 0; row < cells.height; row++) {
+    const from = (cells.y + row) * width + cells.x;
+    part.set(map.subarray(from, from + cells.width), row * cells.width);
+  }
+  return part;
 }
 
 /** @throws too_many_pixels */

@@ -13,6 +13,7 @@ import { prepareReduction } from './reduce.ts';
 import { Resampled } from './resample.ts';
 import { combineResiduals, keptLatents, keptResiduals } from './residuals.ts';
 import {
+  partOf,
   prepareRun,
   type Run,
   recipeOf,
@@ -21,6 +22,7 @@ import {
   type UpscaleResult,
 } from './run.ts';
 import { Samples } from './samples.ts';
+import type { Section } from './sections.ts';
 import { largeImages } from './turns.ts';
 
 /**
@@ -45,19 +47,42 @@ export async function upscale(
 }
 
 /**
- * The stages between decoding and encoding the file. Image-sized buffers are released as soon as they are dead.
+ * The stages between decoding and encoding the file, for one section of the photo after the other: mostly there is one.
  * @returns sRGB of the output's size, with room for the input's alpha
  */
 async function restore(run: Run): Promise<{ superRes: Samples; evaluations: Evaluations }> {
+  const { input, geometry, control } = run;
+  const { sections } = geometry;
+  const superRes = new Samples(geometry.output, input.alpha ? 4 : 3);
+  let evaluations: Evaluations = 0;
+  for (const [index, section] of sections.entries()) {
+    control.beginSection({ index, count: sections.length });
+    const isLast = index === sections.length - 1;
+    evaluations = await restoreSection(superRes, section, isLast, partOf(run, section));
+  }
+  input.rgb.release();
+  return { superRes, evaluations };
+}
+
+/**
+ * Image-sized buffers are released as soon as they are dead.
+ * @param isLast of those that need the input
+ * @param run of the section
+ * @returns how many evaluations the UNet had to run
+ */
+async function restoreSection(
+  superRes: Samples,
+  section: Section,
+  isLast: boolean,
+  run: Run,
+): Promise<Evaluations> {
   const { model, input, geometry, control } = run;
   // Lazy: its rows are computed where they are read, so its time is part of the stages that read it.
-  const resampled = new Resampled(input.rgb, geometry.restored);
+  const resampled = new Resampled(input.rgb, geometry.restored, section.window);
   const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
-  if (run.colorfix === 'none') input.rgb.release();
+  if (isLast && run.colorfix === 'none') input.rgb.release();
   const evaluations = await control.stage('predict_residual', () => restoreLatents(latents, run));
-  const superRes = new Samples(geometry.output, input.alpha ? 4 : 3);
-  const place = { x: 0, y: 0, ...geometry.output };
-  const reduction = prepareReduction(superRes, place, geometry.restored, control);
+  const reduction = prepareReduction(superRes, section.window, section, control);
   const colors = prepareColorFix(reduction.restored, resampled, run);
   await control.stage('decode_latents', () =>
     decodeLatents(latents, colors.decoded, model, control),
@@ -67,8 +92,7 @@ async function restore(run: Run): Promise<{ superRes: Samples; evaluations: Eval
     await colors.finish();
     await reduction.finish();
   });
-  input.rgb.release();
-  return { superRes, evaluations };
+  return evaluations;
 }
 
 /**

@@ -2,6 +2,7 @@
 import type { Failure } from '../errors.ts';
 import type { Progress, UpscaleJobData, UpscaleJobResult } from '../jobs/job.ts';
 import type { ModelSummary } from '../jobs/worker-registry.ts';
+import type { PixelLimits } from '../pipeline/geometry.ts';
 import type { StoreLocation } from '../storage/open-store.ts';
 
 /** All that a device process knows of the configuration: it never reads the environment. */
@@ -20,7 +21,7 @@ export interface DeviceSettings {
   /** What loaded models may take together. */
   modelBudgetBytes: number;
   store: StoreLocation;
-  limits: { maxInputPixels: number; maxOutputPixels: number };
+  limits: PixelLimits;
   /** Bytes of latents and residuals that one image may keep, see src/jobs/kept-objects.ts. 0: nothing is kept. */
   keepMaxBytes: number;
 }

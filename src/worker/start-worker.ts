@@ -155,6 +155,7 @@ async function createDevice(
       limits: {
         maxInputPixels: config.MAX_INPUT_PIXELS,
         maxOutputPixels: config.MAX_OUTPUT_PIXELS,
+        maxRestoredPixels: config.MAX_RESTORED_PIXELS,
       },
       keepMaxBytes: 1_000_000 * Math.min(config.KEEP_MAX_JOB_MEGABYTES, config.KEEP_MAX_MEGABYTES),
     },

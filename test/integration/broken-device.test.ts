@@ -40,7 +40,7 @@ test('the job that broke it, though its neighbour hears of it and ends before it
       preload: [],
       modelBudgetBytes: 1e9,
       store,
-      limits: { maxInputPixels: 1e6, maxOutputPixels: 1e7 },
+      limits: { maxInputPixels: 1e6, maxOutputPixels: 1e7, maxRestoredPixels: 1e7 },
       keepMaxBytes: 1e6,
     },
     logger: pino({ level: 'silent' }),

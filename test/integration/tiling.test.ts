@@ -9,6 +9,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sharp } from '../../src/images/sharp-policy.ts';
+import { planGeometry } from '../../src/pipeline/geometry.ts';
 import type { Manifest } from '../../src/pipeline/manifest.ts';
 import { loadModel, type Model } from '../../src/pipeline/model.ts';
 import { planTiles } from '../../src/pipeline/tiles.ts';
@@ -40,14 +41,21 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-async function pixelsOf(model: Model, pix: number, sem: number): Promise<Buffer> {
+const atOnce = { maxInputPixels: 2 ** 24, maxOutputPixels: 2 ** 26, maxRestoredPixels: 0 };
+
+async function pixelsOf(
+  model: Model,
+  pix: number,
+  sem: number,
+  scale = 4,
+  limits = atOnce,
+): Promise<Buffer> {
   const lowRes = await sharp(readFileSync(photo))
     .resize(side, side, { fit: 'fill', kernel: 'lanczos3' })
     .png()
     .toBuffer();
-  const limits = { maxInputPixels: 2 ** 24, maxOutputPixels: 2 ** 26 };
   const format = { format: 'png', quality: 90, metadata: 'none', colorfix: 'none' } as const;
-  const params = { pix, sem, scale: 4, model: model.manifest.name, ...format };
+  const params = { pix, sem, scale, model: model.manifest.name, ...format };
   const { image } = await upscale(lowRes, params, { model, limits });
   return sharp(image, { limitInputPixels: false }).raw().toBuffer();
 }
@@ -55,10 +63,10 @@ async function pixelsOf(model: Model, pix: number, sem: number): Promise<Buffer>
 type Axis = 'columns' | 'rows';
 
 /** Mean of |a step onto the given lines of an axis| of an RGB image, in levels. */
-function meanStep(pixels: Buffer, axis: Axis, lines: readonly number[]): number {
-  const [along, across] = axis === 'columns' ? [3 * outputSide, 3] : [3, 3 * outputSide];
+function meanStep(pixels: Buffer, axis: Axis, lines: readonly number[], side = outputSide): number {
+  const [along, across] = axis === 'columns' ? [3 * side, 3] : [3, 3 * side];
   let sum = 0;
-  for (let i = 0; i < outputSide; i++) {
+  for (let i = 0; i < side; i++) {
     for (const line of lines) {
       for (let c = 0; c < 3; c++) {
         const at = i * along + line * across + c;
@@ -66,7 +74,7 @@ function meanStep(pixels: Buffer, axis: Axis, lines: readonly number[]): number 
       }
     }
   }
-  return sum / (3 * outputSide * lines.length);
+  return sum / (3 * side * lines.length);
 }
 
 function compare(a: Buffer, b: Buffer): { max: number; psnr: number } {
@@ -104,8 +112,8 @@ describe('tiled against untiled', () => {
   it(
     'with the UNet: within 50 dB, and no step across a tile border',
     async () => {
-      const [inTiles, atOnce] = [await pixelsOf(tiled, 1, 1), await pixelsOf(whole, 1, 1)];
-      const { max, psnr } = compare(inTiles, atOnce);
+      const [inTiles, untiled] = [await pixelsOf(tiled, 1, 1), await pixelsOf(whole, 1, 1)];
+      const { max, psnr } = compare(inTiles, untiled);
       report(`with the UNet ${psnr.toFixed(1)} dB, at most ${max}/255`);
       expect(psnr).toBeGreaterThan(50);
       for (const graph of ['unet', 'decoder'] as const) {
@@ -115,7 +123,7 @@ describe('tiled against untiled', () => {
         expect(axes.length, `${graph}: axes that are cut`).toBeGreaterThan(0);
         for (const axis of axes) {
           const borders = tileBorders(graph, axis);
-          const ratio = meanStep(inTiles, axis, borders) / meanStep(atOnce, axis, borders);
+          const ratio = meanStep(inTiles, axis, borders) / meanStep(untiled, axis, borders);
           report(`steps across the ${graph}'s ${axis}: ${ratio.toFixed(4)} of the untiled ones`);
           expect(Math.abs(ratio - 1)).toBeLessThan(0.02);
         }
@@ -124,3 +132,36 @@ describe('tiled against untiled', () => {
     timeoutMs,
   );
 });
+
+it(
+  'in sections: within 50 dB of the whole, and no step across a cut',
+  async () => {
+    const scale = 2;
+    const limits = { ...atOnce, maxOutputPixels: outputSide ** 2 - 1, maxRestoredPixels: 2 ** 26 };
+    const { maxOutputPixels, maxRestoredPixels } = limits;
+    const size = { width: side, height: side };
+    const { sections } = planGeometry(size, scale, tiled, maxOutputPixels, maxRestoredPixels);
+    const [cut, uncut] = [
+      await pixelsOf(tiled, 1, 1, scale, limits),
+      await pixelsOf(tiled, 1, 1, scale),
+    ];
+    const { max, psnr } = compare(cut, uncut);
+    report(
+      `scale ${scale} in ${sections.length} sections: ${psnr.toFixed(1)} dB, at most ${max}/255`,
+    );
+    expect(psnr).toBeGreaterThan(50);
+    const cuts = {
+      columns: [...new Set(sections.map(({ place }) => place.x))].filter((x) => x > 0),
+      rows: [...new Set(sections.map(({ place }) => place.y))].filter((y) => y > 0),
+    };
+    expect(cuts.columns.length + cuts.rows.length).toBeGreaterThan(0);
+    for (const axis of ['columns', 'rows'] as const) {
+      if (cuts[axis].length === 0) continue;
+      const step = (pixels: Buffer) => meanStep(pixels, axis, cuts[axis], scale * side);
+      const ratio = step(cut) / step(uncut);
+      report(`steps across the sections' ${axis}: ${ratio.toFixed(4)} of those of the whole`);
+      expect(Math.abs(ratio - 1)).toBeLessThan(0.05);
+    }
+  },
+  timeoutMs,
+);

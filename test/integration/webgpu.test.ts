@@ -130,7 +130,7 @@ describe.skipIf(!isInstalled)('WebGPU in software', () => {
       metadata: 'none',
       model: 'blur',
     } as const;
-    const limits = { maxInputPixels: 10_000, maxOutputPixels: 100_000 };
+    const limits = { maxInputPixels: 10_000, maxOutputPixels: 100_000, maxRestoredPixels: 100_000 };
     const pixelsOn = async (model: Model) => {
       const { image } = await upscale(lowRes, params, { model, limits });
       return sharp(image).raw().toBuffer();

@@ -112,7 +112,7 @@ describe('of a grey photo', () => {
     const adjusted = await run(photo, model, { ...params, pix: 0.5 }, { kept });
     expect(colorfulness(await pixelsOf(adjusted.image))).toBe(0);
     const sweep = { pix: [0.5, 1], sem: [1] };
-    const limits = { maxInputPixels: 1e6, maxOutputPixels: 1e7 };
+    const limits = { maxInputPixels: 1e6, maxOutputPixels: 1e7, maxRestoredPixels: 1e7 };
     const sheet = await contactSheet(photo, params, sweep, { model, limits, kept });
     expect(colorfulness(await pixelsOf(sheet.image))).toBe(0);
   });

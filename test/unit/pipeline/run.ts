@@ -11,7 +11,11 @@ import type { UpscaleContext, UpscaleResult } from '../../../src/pipeline/run.ts
 import { upscale } from '../../../src/pipeline/upscale.ts';
 import { bundlePath } from './fixtures.ts';
 
-const limits = { maxInputPixels: 4_194_304, maxOutputPixels: 67_108_864 };
+const limits = {
+  maxInputPixels: 4_194_304,
+  maxOutputPixels: 67_108_864,
+  maxRestoredPixels: 67_108_864,
+};
 
 export const loadOnCpu = (bundleDir: string): Promise<Model> =>
   loadModel(bundleDir, { executionProvider: 'cpu', threads: 1 });

@@ -26,7 +26,10 @@ const params: UpscaleParams = {
 beforeAll(async () => {
   model = await loadOnCpu(bundlePath('identity'));
   photo = await picture(40, 30);
-  context = { model, limits: { maxInputPixels: 1e6, maxOutputPixels: 1e7 } };
+  context = {
+    model,
+    limits: { maxInputPixels: 1e6, maxOutputPixels: 1e7, maxRestoredPixels: 1e7 },
+  };
 });
 afterAll(() => model.dispose());
 

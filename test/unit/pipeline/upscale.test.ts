@@ -134,7 +134,7 @@ describe('sizes', () => {
   );
 
   it('refuses an output beyond the pixel limit before any graph runs', async () => {
-    const limits = { maxInputPixels: 10_000, maxOutputPixels: 159_999 };
+    const limits = { maxInputPixels: 10_000, maxOutputPixels: 159_999, maxRestoredPixels: 159_999 };
     const refused = run(await picture(100, 100), identity, {}, { limits });
     await expect(refused).rejects.toMatchObject({ code: 'too_many_pixels' });
     await expect(refused).rejects.toThrow(
@@ -143,7 +143,7 @@ describe('sizes', () => {
   });
 
   it('refuses such an output before it decodes the input', async () => {
-    const limits = { maxInputPixels: 10_000, maxOutputPixels: 20_000 };
+    const limits = { maxInputPixels: 10_000, maxOutputPixels: 20_000, maxRestoredPixels: 20_000 };
     const cut = (whole: Buffer) => whole.subarray(0, whole.length / 2);
     const wide = run(cut(await picture(100, 100)), identity, {}, { limits });
     await expect(wide).rejects.toMatchObject({ code: 'too_many_pixels' });
@@ -154,7 +154,7 @@ describe('sizes', () => {
   });
 
   it('refuses an image so narrow that its padding would be the most of it', async () => {
-    const limits = { maxInputPixels: 10_000, maxOutputPixels: 20_000 };
+    const limits = { maxInputPixels: 10_000, maxOutputPixels: 20_000, maxRestoredPixels: 20_000 };
     const refused = run(await picture(1, 3000), identity, { scale: 2 }, { limits });
     await expect(refused).rejects.toMatchObject({ code: 'too_many_pixels' });
     await expect(refused).rejects.toThrow('padded to 48000 pixels');
@@ -162,7 +162,7 @@ describe('sizes', () => {
       await picture(1, 1),
       identity,
       {},
-      { limits: { maxInputPixels: 1, maxOutputPixels: 16 } },
+      { limits: { maxInputPixels: 1, maxOutputPixels: 16, maxRestoredPixels: 16 } },
     );
     expect(result.width).toBe(4);
   });

@@ -101,7 +101,7 @@ function start() {
     },
     settings: {
       device: 'cpu',
-      limits: { maxInputPixels: 1e6, maxOutputPixels: 1e7 },
+      limits: { maxInputPixels: 1e6, maxOutputPixels: 1e7, maxRestoredPixels: 1e7 },
       keepMaxBytes: 1e6,
     },
     signal: abort.signal,
