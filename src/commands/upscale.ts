@@ -11,7 +11,7 @@ import { loadModel, type Model } from '../pipeline/model.ts';
 import { asStartFault } from '../pipeline/session.ts';
 import { upscale } from '../pipeline/upscale.ts';
 import { deviceMemory } from '../worker/device-memory.ts';
-import { executionProviderOf } from '../worker/loaded-models.ts';
+import { executionProviderOf } from '../worker/device-process/loaded-models.ts';
 import { type Existing, type FilePair, pairFiles, partialOf } from './file-pairs.ts';
 
 export interface UpscaleFlags extends UpscaleQuery {

@@ -10,6 +10,14 @@ export interface PixelSize {
   readonly height: number;
 }
 
+/** What a worker may do for one job, in pixels. */
+export interface PixelLimits {
+  readonly maxInputPixels: number;
+  readonly maxOutputPixels: number;
+  /** Of what is restored in sections for one photo (src/pipeline/sections.ts). */
+  readonly maxRestoredPixels: number;
+}
+
 /** The exact size of the output: round(scale × upright input), in pixels, at least 1. */
 export function outputSize(input: PixelSize, scale: number): { width: number; height: number } {
   return {

@@ -23,13 +23,6 @@ export interface Geometry {
   readonly sections: readonly Section[];
 }
 
-export interface PixelLimits {
-  maxInputPixels: number;
-  maxOutputPixels: number;
-  /** Of what is restored for one photo, where that is done in sections. */
-  maxRestoredPixels: number;
-}
-
 /**
  * The wider a picture, the longer libvips takes for each of its pixels, and nothing stops it: on two busy cores 2 s for
  * 32,768 × 2,048, 4 s for 65,536 × 1,024, 33 s for 800,000 × 4.

@@ -1,7 +1,7 @@
 /** What every kind of run begins with: the photo decoded, sizes planned and checked, dials read; and what it ends in. */
 import { AppError } from '../errors.ts';
 import type { Evaluations, Progress, StageTimings } from '../jobs/job.ts';
-import { checkOutput, type PixelSize } from '../jobs/output-size.ts';
+import { checkOutput, type PixelLimits, type PixelSize } from '../jobs/output-size.ts';
 import {
   type ColorFix,
   contentTypeOf,
@@ -11,7 +11,7 @@ import {
 import { software } from '../package-info.ts';
 import { type Dials, type EvaluationPlan, type Lambda, planEvaluations } from './combine.ts';
 import { type DecodedPhoto, decodePhoto } from './decode-photo.ts';
-import { fitsPadded, type Geometry, type PixelLimits, planGeometry } from './geometry.ts';
+import { fitsPadded, type Geometry, planGeometry } from './geometry.ts';
 import { type KeptTensors, keptBytes, TensorKeeper } from './kept-tensors.ts';
 import type { Model } from './model.ts';
 import type { Region } from './planar.ts';

@@ -1,8 +1,8 @@
 /** The messages between the supervisor and a device process (Node's IPC, `serialization: 'advanced'`). */
 import type { Failure } from '../errors.ts';
 import type { Progress, UpscaleJobData, UpscaleJobResult } from '../jobs/job.ts';
+import type { PixelLimits } from '../jobs/output-size.ts';
 import type { ModelSummary } from '../jobs/worker-registry.ts';
-import type { PixelLimits } from '../pipeline/geometry.ts';
 import type { StoreLocation } from '../storage/open-store.ts';
 
 /** All that a device process knows of the configuration: it never reads the environment. */

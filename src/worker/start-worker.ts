@@ -27,7 +27,7 @@ export interface WorkerOptions {
   logger: Logger;
   /** Times that are right for production and too long for a test. */
   times?: Partial<WorkerTimes>;
-  /** Compiled `device-main.js`. Default: the one beside this file. */
+  /** Compiled `device-main.js`. Default: that of `device-process`. */
   deviceProgram?: string;
 }
 
@@ -141,7 +141,9 @@ async function createDevice(
     );
   }
   return new Device({
-    program: options.deviceProgram ?? fileURLToPath(new URL('./device-main.js', import.meta.url)),
+    program:
+      options.deviceProgram ??
+      fileURLToPath(new URL('./device-process/device-main.js', import.meta.url)),
     logger,
     settings: {
       device: name,

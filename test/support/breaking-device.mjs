@@ -37,7 +37,7 @@ ort.InferenceSession.prototype.run = async function (feeds, ...rest) {
   throw new Error('CUDA failure 700: an illegal memory access was encountered');
 };
 
-await import(path.join(build, 'worker/device-main.js'));
+await import(path.join(build, 'worker/device-process/device-main.js'));
 // Not before: a message that came meanwhile would have been heard by this alone.
 process.on('message', ({ type }) => {
   hasJobs ||= type === 'run';

@@ -16,7 +16,7 @@ export interface Build {
 export async function buildService(): Promise<Build> {
   // Inside node_modules, so that the packages are found from there; its own folder, so that test files do not meet.
   const folder = path.join(root, 'node_modules/.cache/pisa-serve-tests', randomUUID());
-  const deviceProgram = path.join(folder, 'worker/device-main.js');
+  const deviceProgram = path.join(folder, 'worker/device-process/device-main.js');
   const args = ['-p', path.join(root, 'tsconfig.build.json'), '--outDir', folder];
   // Type errors are the business of `make check`; here it counts that the program is there.
   const output = await new Promise<string>((resolve) => {

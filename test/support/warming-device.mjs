@@ -4,4 +4,4 @@ import ort from 'onnxruntime-node';
 
 ort.InferenceSession.prototype.run = () => new Promise(() => {});
 
-await import(path.join(process.env.TEST_BUILD, 'worker/device-main.js'));
+await import(path.join(process.env.TEST_BUILD, 'worker/device-process/device-main.js'));

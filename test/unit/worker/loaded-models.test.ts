@@ -4,7 +4,10 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import type { Manifest } from '../../../src/pipeline/manifest.ts';
 import { GraphSession } from '../../../src/pipeline/session.ts';
-import { executionProviderOf, openModels } from '../../../src/worker/loaded-models.ts';
+import {
+  executionProviderOf,
+  openModels,
+} from '../../../src/worker/device-process/loaded-models.ts';
 import type { ModelChange, UnopenedModel } from '../../../src/worker/protocol.ts';
 
 const modelsDir = path.resolve(import.meta.dirname, '../../fixtures/bundles');

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ModelCache } from '../../../src/worker/model-cache.ts';
+import { ModelCache } from '../../../src/worker/device-process/model-cache.ts';
 
 const sizes: Record<string, number> = { a: 60, b: 60, c: 30, d: 10 };
 

@@ -1,7 +1,7 @@
 import { expect, test, vi } from 'vitest';
 import type { ObjectStore } from '../../../src/storage/object-store.ts';
-import { ObjectKeeper } from '../../../src/worker/object-keeper.ts';
-import type { JobStore } from '../../../src/worker/run-store.ts';
+import { ObjectKeeper } from '../../../src/worker/device-process/object-keeper.ts';
+import type { JobStore } from '../../../src/worker/device-process/run-store.ts';
 
 const bytes = Buffer.from('half-precision numbers');
 

@@ -10,8 +10,8 @@ import {
 } from '../../../src/jobs/job.ts';
 import { resolveParams } from '../../../src/jobs/params.ts';
 import type { Model } from '../../../src/pipeline/model.ts';
-import { ModelCache } from '../../../src/worker/model-cache.ts';
-import { startRun } from '../../../src/worker/stoppable-run.ts';
+import { ModelCache } from '../../../src/worker/device-process/model-cache.ts';
+import { startRun } from '../../../src/worker/device-process/stoppable-run.ts';
 import { bundlePath } from '../pipeline/fixtures.ts';
 import { loadOnCpu, picture } from '../pipeline/run.ts';
 

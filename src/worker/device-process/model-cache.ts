@@ -2,8 +2,8 @@
  * Which models are in memory: as many as fit into a budget, loaded on first use. When the next one would not
  * fit, those that nobody uses go, the least recently used first; one in use stays until its jobs are done.
  */
-import { Fifo } from '../fifo.ts';
-import { unlessAborted } from '../waits.ts';
+import { Fifo } from '../../fifo.ts';
+import { unlessAborted } from '../../waits.ts';
 
 export interface ModelLoader<M> {
   /**

@@ -1,6 +1,6 @@
 /** Where the pipeline keeps its tensors: in the object store, under keys of the job that had the upload. */
-import { inputKey, type KeptObject, tensorKeys } from '../jobs/job.ts';
-import type { KeptTensors, TensorName } from '../pipeline/kept-tensors.ts';
+import { inputKey, type KeptObject, tensorKeys } from '../../jobs/job.ts';
+import type { KeptTensors, TensorName } from '../../pipeline/kept-tensors.ts';
 import type { JobStore } from './run-store.ts';
 
 export interface ObjectKeeperOptions {

@@ -1,19 +1,19 @@
 /** One job in the device process, whole: read the input, run the pipeline, write the result. */
-import { AppError } from '../errors.ts';
+import { AppError } from '../../errors.ts';
 import {
   type KeptObject,
   outputKey,
   type Progress,
   type UpscaleJobData,
   type UpscaleJobResult,
-} from '../jobs/job.ts';
-import { contactSheet } from '../pipeline/contact-sheet.ts';
-import { heatmap } from '../pipeline/heatmap.ts';
-import type { StrengthMaps, UpscaleContext, UpscaleResult } from '../pipeline/run.ts';
-import { upscale } from '../pipeline/upscale.ts';
+} from '../../jobs/job.ts';
+import { contactSheet } from '../../pipeline/contact-sheet.ts';
+import { heatmap } from '../../pipeline/heatmap.ts';
+import type { StrengthMaps, UpscaleContext, UpscaleResult } from '../../pipeline/run.ts';
+import { upscale } from '../../pipeline/upscale.ts';
+import type { DeviceSettings } from '../protocol.ts';
 import type { LoadedModels } from './loaded-models.ts';
 import { ObjectKeeper } from './object-keeper.ts';
-import type { DeviceSettings } from './protocol.ts';
 import type { JobStore } from './run-store.ts';
 
 export interface JobTools {

@@ -5,17 +5,17 @@
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { format } from 'node:util';
-import { AppError, toAppError, toFailure, toldInFull } from '../errors.ts';
-import { asStartFault, whenDeviceBreaks } from '../pipeline/session.ts';
-import { openStore } from '../storage/open-store.ts';
-import { jobFacts } from './job-facts.ts';
-import { executionProviderOf, type LoadedModels, openModels } from './loaded-models.ts';
+import { AppError, toAppError, toFailure, toldInFull } from '../../errors.ts';
+import { asStartFault, whenDeviceBreaks } from '../../pipeline/session.ts';
+import { openStore } from '../../storage/open-store.ts';
+import { jobFacts } from '../job-facts.ts';
 import {
   type DeviceSettings,
   type FromDevice,
   heartbeatIntervalMs,
   type ToDevice,
-} from './protocol.ts';
+} from '../protocol.ts';
+import { executionProviderOf, type LoadedModels, openModels } from './loaded-models.ts';
 import type { JobTools } from './run-job.ts';
 import { type StoppableRun, startRun } from './stoppable-run.ts';
 

@@ -3,8 +3,8 @@
  * that is decoded or encoded, the store. None of these can be broken off, so they go on, unheard, until they are done;
  * a model that was loaded so is there for the next job.
  */
-import type { UpscaleJobData, UpscaleJobResult } from '../jobs/job.ts';
-import { unlessAborted } from '../waits.ts';
+import type { UpscaleJobData, UpscaleJobResult } from '../../jobs/job.ts';
+import { unlessAborted } from '../../waits.ts';
 import { type JobTools, runJob } from './run-job.ts';
 import { RunStore } from './run-store.ts';
 

@@ -1,14 +1,14 @@
 /** The models of a device process: each loaded and warmed up on first use, and kept while there is room. */
 import path from 'node:path';
-import { AppError, type ErrorCode } from '../errors.ts';
-import type { ModelSummary } from '../jobs/worker-registry.ts';
-import { expectedBytes, fitTiles } from '../pipeline/bundle-memory.ts';
-import { bundleSha256, listBundles, type Manifest } from '../pipeline/manifest.ts';
-import { type LoadOptions, loadModel, type Model } from '../pipeline/model.ts';
-import { unknownModel } from './absent-model.ts';
-import { bundleStamp } from './bundle-stamp.ts';
+import { AppError, type ErrorCode } from '../../errors.ts';
+import type { ModelSummary } from '../../jobs/worker-registry.ts';
+import { expectedBytes, fitTiles } from '../../pipeline/bundle-memory.ts';
+import { bundleSha256, listBundles, type Manifest } from '../../pipeline/manifest.ts';
+import { type LoadOptions, loadModel, type Model } from '../../pipeline/model.ts';
+import { unknownModel } from '../absent-model.ts';
+import { bundleStamp } from '../bundle-stamp.ts';
+import type { DeviceSettings, ModelChange, UnopenedModel } from '../protocol.ts';
 import { ModelCache } from './model-cache.ts';
-import type { DeviceSettings, ModelChange, UnopenedModel } from './protocol.ts';
 
 export interface LoadedModels {
   readonly summaries: ModelSummary[];

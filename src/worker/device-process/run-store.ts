@@ -2,7 +2,7 @@
  * The object store as one run uses it. Once the run is told to stop it begins no write, and what it is writing then can
  * be waited for: nothing of a job appears after its end, when whoever hears of it has tidied up.
  */
-import type { ObjectStore } from '../storage/object-store.ts';
+import type { ObjectStore } from '../../storage/object-store.ts';
 
 /** What a run does with the store. */
 export type JobStore = Pick<ObjectStore, 'put' | 'expire' | 'get' | 'has'>;
