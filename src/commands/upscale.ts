@@ -6,6 +6,7 @@ import { settings } from '../config/settings.ts';
 import type { Config } from '../config.ts';
 import { AppError, expected, toAppError } from '../errors.ts';
 import type { Progress } from '../jobs/job.ts';
+import { pixelLimits } from '../jobs/output-size.ts';
 import { resolveParams, type UpscaleQuery } from '../jobs/params.ts';
 import { loadModel, type Model } from '../pipeline/model.ts';
 import { asStartFault } from '../pipeline/session.ts';
@@ -130,11 +131,7 @@ async function upscaleFile(
     {
       model,
       signal,
-      limits: {
-        maxInputPixels: config.MAX_INPUT_PIXELS,
-        maxOutputPixels: config.MAX_OUTPUT_PIXELS,
-        maxRestoredPixels: config.MAX_RESTORED_PIXELS,
-      },
+      limits: pixelLimits(config),
       onProgress,
     },
   );

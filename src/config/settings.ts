@@ -222,10 +222,11 @@ export const settings = {
     'Largest accepted output, width × height.',
   ),
   MAX_RESTORED_PIXELS: integer(
-    1,
+    0,
     4_294_967_296,
-    201_326_592,
-    'What the model may work on for one photo whose `scale` is below that of its model, width × height: 16 for each pixel of the photo (scale 4), so photos of 12.5 megapixels. Larger ones are worked on at the largest scale that fits (docs/pipeline.md). Less than MAX_OUTPUT_PIXELS counts as that.',
+    0,
+    'What the model may work on for one photo whose `scale` is below that of its model, width × height: 16 for each pixel of the photo (scale 4), so that the default is enough for 12.5 megapixels. Larger photos are worked on at the largest scale that fits (docs/pipeline.md). Less than MAX_OUTPUT_PIXELS counts as that.',
+    'three times MAX_OUTPUT_PIXELS',
   ),
   MAX_QUEUE_LENGTH: integer(1, 1_000_000, 1000, 'Waiting jobs above which new ones get 429.'),
   MAX_WAIT_SECONDS: integer(
@@ -255,7 +256,7 @@ export const settings = {
   JOB_TIMEOUT_SECONDS: integer(
     1,
     86_400,
-    900,
+    1800,
     'Time limit of one attempt of a job. A request may ask for less (`timeout`).',
   ),
   RESULT_TTL_SECONDS: integer(
@@ -280,7 +281,7 @@ export const settings = {
     0,
     1_048_576,
     64,
-    'Largest latents and residuals (together) that one image keeps. Of a larger one only the upload is kept, and they are computed again.',
+    'Largest latents and residuals (together) that one image keeps. Of a larger one, and of one that is restored in sections, only the upload is kept, and they are computed again.',
   ),
   RESULT_CACHE: choice(
     ['on', 'off'],

@@ -18,6 +18,29 @@ export interface PixelLimits {
   readonly maxRestoredPixels: number;
 }
 
+/** Of the configuration. */
+interface PixelSettings {
+  readonly MAX_INPUT_PIXELS: number;
+  readonly MAX_OUTPUT_PIXELS: number;
+  /** 0: not set. */
+  readonly MAX_RESTORED_PIXELS: number;
+}
+
+/** A photo of 12 megapixels, four times enlarged, is about as much work as three of the largest outputs by default. */
+const outputsRestored = 3;
+
+export function pixelLimits(config: PixelSettings): PixelLimits {
+  const { MAX_INPUT_PIXELS, MAX_OUTPUT_PIXELS, MAX_RESTORED_PIXELS } = config;
+  return {
+    maxInputPixels: MAX_INPUT_PIXELS,
+    maxOutputPixels: MAX_OUTPUT_PIXELS,
+    maxRestoredPixels:
+      MAX_RESTORED_PIXELS === 0
+        ? outputsRestored * MAX_OUTPUT_PIXELS
+        : Math.max(MAX_RESTORED_PIXELS, MAX_OUTPUT_PIXELS),
+  };
+}
+
 /** The exact size of the output: round(scale × upright input), in pixels, at least 1. */
 export function outputSize(input: PixelSize, scale: number): { width: number; height: number } {
   return {

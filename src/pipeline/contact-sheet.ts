@@ -126,7 +126,7 @@ async function paintSection(
   run: Run,
 ): Promise<Evaluations> {
   const { input, geometry, control } = run;
-  const resampled = new Resampled(input.rgb, geometry.restored, section.window);
+  const resampled = new Resampled(input.rgb, geometry.extent, section.window);
   const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
   const semantic = [
     ...new Set(cells.flatMap(({ pix, sem }) => planEvaluations(pix, sem).semantic)),
@@ -146,6 +146,7 @@ async function paintSection(
       part,
     );
   }
+  for (const planes of [latents, ...tensors]) planes.release();
   return evaluations;
 }
 
@@ -175,12 +176,14 @@ async function restoreCell(
     const dials = { lambdaPix: pix, lambdaSem: sem };
     await combineResiduals(tensors, epsilon, { plan, dials, control });
     await subtractResidual(restored, epsilon, control);
+    epsilon.release();
   }
   const { window, visible, reduced, place } = section;
   const cut = { visible, reduced: moved(reduced, cell), place: moved(place, cell) };
   const reduction = prepareReduction(sheet, window, cut, control);
   const colors = prepareColorFix(reduction.restored, resampled, run);
   await decodeLatents(restored, colors.decoded, model, control);
+  restored.release();
   await colors.finish();
   await reduction.finish();
 }

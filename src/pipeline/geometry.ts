@@ -1,7 +1,7 @@
 /** Sizes: of the output, of what the model restores, and of the padded image that the graphs see. */
 import { outputSize, type PixelSize } from '../jobs/output-size.ts';
 import { wholeCut } from './reduce.ts';
-import { planSections, type Section, type SizedModel } from './sections.ts';
+import { leastReduction, planSections, type Section, type SizedModel } from './sections.ts';
 import { roundUp } from './tiles.ts';
 
 export interface Geometry {
@@ -12,13 +12,13 @@ export interface Geometry {
    * was trained for. Where it sees less blur than that leaves, it sharpens what is sharp already.
    */
   readonly restored: PixelSize;
+  /** Where the photo ends in restored pixels: in sections perhaps within the last of them, else the same. */
+  readonly extent: PixelSize;
   /**
    * `restored` padded at its right and bottom, in latent cells: to a multiple of the step and no further, since
    * a graph with normalisation or attention gives every pixel another value where it sees more padding.
    */
   readonly latents: PixelSize;
-  /** Of what the graphs see at once. */
-  readonly paddedPixels: number;
   /** What is restored at once: all of it, or one rectangle after the other. */
   readonly sections: readonly Section[];
 }
@@ -28,20 +28,21 @@ export interface Geometry {
  * 32,768 × 2,048, 4 s for 65,536 × 1,024, 33 s for 800,000 × 4.
  */
 const maxReducedSide = 32_768;
-/** Reduced by less than this, a picture would be soft and sharp in turns. */
-const leastReduction = 1.1;
 /** Beside a section the output is held, so that both together take what a large output does. */
 const sectionsHeld = 2;
 
 /** Padding may cost this many times the pixels of the largest output: more than any usual image needs. */
 const paddingFactor = 2;
 
+/** What the graphs see at once. */
+export function paddedPixelsOf({ sections }: Geometry, { manifest }: SizedModel): number {
+  const cells = sections.map(({ latents }) => latents.width * latents.height);
+  return Math.max(...cells) * manifest.latents.downscale ** 2;
+}
+
 /** False for an image of 4,000,000 × 1 pixels, say, which has few pixels, but 16 times as many once it is padded. */
-export function fitsPadded(
-  { paddedPixels }: Geometry,
-  model: SizedModel,
-  maxPixels: number,
-): boolean {
+export function fitsPadded(geometry: Geometry, model: SizedModel, maxPixels: number): boolean {
+  const paddedPixels = paddedPixelsOf(geometry, model);
   const leastPixels = (model.tilePolicy.step * model.manifest.latents.downscale) ** 2;
   return paddedPixels <= Math.max(paddingFactor * maxPixels, leastPixels);
 }
@@ -51,10 +52,9 @@ function planAt(output: PixelSize, restored: PixelSize, model: SizedModel): Geom
   const { step } = model.tilePolicy;
   const cells = (pixels: number) => roundUp(Math.ceil(pixels / downscale), step);
   const latents = { width: cells(restored.width), height: cells(restored.height) };
-  const paddedPixels = latents.width * latents.height * downscale ** 2;
   const window = { y: 0, x: 0, ...restored };
   const whole = { window, latents, ...wholeCut(restored, { y: 0, x: 0, ...output }) };
-  return { output, restored, latents, paddedPixels, sections: [whole] };
+  return { output, extent: restored, restored, latents, sections: [whole] };
 }
 
 /** The model sees the photo whole or in parts alike: no part of a graph but the UNet, which is tiled as it is, sees all of it. */
@@ -87,16 +87,12 @@ export function planGeometry(
     fitsPadded(planned, model, maxPixels);
   if (fits && whole === trained && whole >= leastReduction * scale) return planned;
   const inSections = within(maxInSections);
-  const isWorthIt = (inSections > whole || !fits) && inSections >= leastReduction * scale;
-  if (isWorthIt && takesSections(model)) {
+  if ((inSections > whole || !fits) && takesSections(model)) {
     const limits = { maxPixels: maxPixels / sectionsHeld, maxSide: maxReducedSide };
     const parts = planSections(output, inSections / scale, model, limits);
-    if (parts) {
-      const planned = planAt(output, parts.restored, model);
-      const { downscale } = model.manifest.latents;
-      const padded = parts.sections.map(({ latents }) => latents.width * latents.height);
-      const paddedPixels = Math.max(...padded) * downscale ** 2;
-      return { ...planned, paddedPixels, sections: parts.sections };
+    // Sections come in steps of the scale, which may be below what fits as it is.
+    if (parts && !(fits && parts.restored.width <= planned.restored.width)) {
+      return { ...planAt(output, parts.restored, model), ...parts };
     }
   }
   return fits && whole >= leastReduction * scale ? planned : planAt(output, output, model);

@@ -65,6 +65,7 @@ async function semanticSizes(run: Run): Promise<{ size: Planar; evaluations: Eva
     const part = partOf(run, section);
     const residuals = await bothResiduals(window, part);
     const partial = await semanticSize(residuals, part.dials.lambdaSem, part);
+    for (const tensor of residuals.tensors) tensor.release();
     // With its margins behind it, where the sections that follow put theirs; before it lie those that are done.
     const y = Math.floor(visible.y / downscale);
     const x = Math.floor(visible.x / downscale);
@@ -79,9 +80,13 @@ async function semanticSizes(run: Run): Promise<{ size: Planar; evaluations: Eva
 /** ε_pix and ε_PiSA of a section, [C,h,w] each. */
 async function bothResiduals(window: Region, run: Run): Promise<Residuals> {
   const { input, geometry, control } = run;
-  const resampled = new Resampled(input.rgb, geometry.restored, window);
+  const resampled = new Resampled(input.rgb, geometry.extent, window);
   const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
-  return control.stage('predict_residual', () => keptResiduals(latents, [0, 1], run));
+  const residuals = await control.stage('predict_residual', () =>
+    keptResiduals(latents, [0, 1], run),
+  );
+  latents.release();
+  return residuals;
 }
 
 /** @returns [1,h,w], the mean over channels of |λ_sem (ε_PiSA − ε_pix)| */
@@ -141,8 +146,15 @@ async function paint(
   const samples = new Samples(output);
   for (const { window, visible, reduced, place } of sections) {
     const { height, width } = visible;
-    const region = { y: window.y + visible.y, x: window.x + visible.x, height, width };
-    const resampled = new Resampled(size, padded, region);
+    const y0 = window.y + visible.y;
+    const x0 = window.x + visible.x;
+    // It repeats its edges where `visible` reaches beyond the picture.
+    const resampled = new Resampled(size, padded, {
+      y: y0,
+      x: x0,
+      height: Math.min(height, restored.height - y0),
+      width: Math.min(width, restored.width - x0),
+    });
     const isOutput = !isReduced(visible, place);
     const part = isOutput ? samples : new Samples(visible);
     for (const { y, height: rows } of bandsOf(visible)) {

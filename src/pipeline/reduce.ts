@@ -9,7 +9,7 @@ import { Samples } from './samples.ts';
 
 /** What a restored picture is to become. */
 export interface Cut {
-  /** The rectangle of the picture that is reduced. */
+  /** The rectangle of the picture that is reduced; it may reach beyond its right and bottom, where the edge is repeated. */
   readonly visible: Region;
   /** Where it would come to lie in the target. */
   readonly reduced: Region;
@@ -46,8 +46,18 @@ export function prepareReduction(
   if (!isReduced(restored, cut.place)) {
     return { restored: target.part(cut.place), finish: async () => {} };
   }
-  const picture = new Samples(restored);
-  return { restored: picture, finish: () => reduce(picture, target, cut, control) };
+  const { visible } = cut;
+  const picture = new Samples({
+    width: Math.max(restored.width, visible.x + visible.width),
+    height: Math.max(restored.height, visible.y + visible.height),
+  });
+  return {
+    restored: picture.part({ y: 0, x: 0, width: restored.width, height: restored.height }),
+    async finish() {
+      picture.repeatEdges(restored);
+      await reduce(picture, target, cut, control);
+    },
+  };
 }
 
 const rectangleOf = ({ x, y, width, height }: Region) => ({ left: x, top: y, width, height });

@@ -78,6 +78,7 @@ export class Resampled {
 
   /**
    * @param input [C,H,W], any range
+   * @param output its size, which need not be whole where a window is given
    * @param window a rectangle of the output, for regions that are counted from its corner; absent: all of it
    */
   constructor(

@@ -11,7 +11,7 @@ import {
 import { software } from '../package-info.ts';
 import { type Dials, type EvaluationPlan, type Lambda, planEvaluations } from './combine.ts';
 import { type DecodedPhoto, decodePhoto } from './decode-photo.ts';
-import { fitsPadded, type Geometry, planGeometry } from './geometry.ts';
+import { fitsPadded, type Geometry, paddedPixelsOf, planGeometry } from './geometry.ts';
 import { type KeptTensors, keptBytes, TensorKeeper } from './kept-tensors.ts';
 import type { Model } from './model.ts';
 import type { Region } from './planar.ts';
@@ -133,7 +133,8 @@ function readCells(map: Float32Array, { width }: PixelSize, cells: Region): Floa
 /** @throws too_many_pixels */
 function checkPadding(geometry: Geometry, model: Model, maxPixels: number): void {
   if (fitsPadded(geometry, model, maxPixels)) return;
-  const { output, paddedPixels } = geometry;
+  const { output } = geometry;
+  const paddedPixels = paddedPixelsOf(geometry, model);
   throw new AppError(
     'too_many_pixels',
     `The output would have ${output.width} × ${output.height} pixels; so narrow an image is padded to ${paddedPixels} pixels for the model, which is too many. Send a smaller image or ask for a smaller scale.`,

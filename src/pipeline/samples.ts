@@ -68,6 +68,19 @@ export class Samples implements PixelSink {
     }
   }
 
+  /** Fills what lies right of and below a picture in its top left corner with the pixels of that picture's edges. */
+  repeatEdges({ width, height }: PixelSize): void {
+    const { data, channels } = this;
+    const stride = channels * this.width;
+    for (let y = 0; y < height && width < this.width; y++) {
+      const end = y * stride + channels * width;
+      for (let at = end; at < (y + 1) * stride; at++) data[at] = data[at - channels] as number;
+    }
+    for (let y = height; y < this.height; y++) {
+      data.copyWithin(y * stride, (height - 1) * stride, height * stride);
+    }
+  }
+
   /** A rectangle of it, for pixels that are counted from its own corner. */
   part({ y, x, width, height }: Region): PixelSink {
     return { width, height, put: (row, column, run) => this.put(y + row, x + column, run) };

@@ -16,7 +16,8 @@ export interface Section extends Cut {
 }
 
 export interface Sections {
-  /** Of the whole picture. */
+  /** As `Geometry` says. */
+  readonly extent: PixelSize;
   readonly restored: PixelSize;
   readonly sections: readonly Section[];
 }
@@ -32,8 +33,8 @@ type AxisSection = Readonly<Record<'window' | 'visible' | 'reduced' | 'place', S
 
 /**
  * Cuts are multiples of so many pixels of the output, and the picture is restored at a multiple of 1/12 of its size: then a
- * restored pixel begins at every cut, and each section is reduced in the phase of the whole. 4/3, 2, 8/3 and 4, the
- * reductions of the usual scales, are such multiples; the scale that the model works at is 7 % less than wanted at most.
+ * restored pixel begins at every cut, and each section is reduced by the same factor, in the phase of the whole. 4/3, 2, 8/3
+ * and 4, the reductions of the usual scales, are such multiples; others are up to 1/12 less than wanted.
  */
 const phase = 12;
 /** Pixels of the output beyond a cut that are reduced and thrown away: the cubic filter reaches two. */
@@ -43,6 +44,9 @@ const colorFixReach = 31;
 const mostSectionsOnAxis = 64;
 /** With margins and padding the work may be this many times that of the picture. */
 const workFactor = 2;
+
+/** Reduced by less than this, a picture would be soft and sharp in turns. */
+export const leastReduction = 1.1;
 
 export type SizedModel = Pick<Model, 'manifest' | 'tilePolicy'>;
 
@@ -72,15 +76,13 @@ function cutAxis(
   const restored = Math.ceil((output * twelfths) / phase);
   const cut = (index: number) =>
     index === count ? output : phase * Math.round((index * output) / (count * phase));
-  const inRestored = (pixel: number) => Math.min(restored, (pixel / phase) * twelfths);
+  const inRestored = (pixel: number) => (pixel / phase) * twelfths;
   return Array.from({ length: count }, (_, index) => {
     const place = { start: cut(index), end: cut(index + 1) };
     const start = Math.max(0, place.start - filterMargin);
-    const end = Math.min(output, place.end + filterMargin);
-    const visible = {
-      start: inRestored(start),
-      end: end === output ? restored : inRestored(end),
-    };
+    // Beyond the picture where it ends in the middle of a phase.
+    const end = Math.min(roundUp(output, phase), roundUp(place.end, phase) + filterMargin);
+    const visible = { start: inRestored(start), end: inRestored(end) };
     const window = {
       start: step * Math.floor(Math.max(0, visible.start - margin) / step),
       end: Math.min(restored, roundUp(visible.end + margin, step)),
@@ -113,7 +115,7 @@ function sectionOf(rows: AxisSection, columns: AxisSection, model: SizedModel): 
 /**
  * The sections that are the least work among those whose windows have at most `maxPixels` and no side above `maxSide`.
  * @param scale restored size / output size, at the most
- * @returns undefined where every such cut would be mostly margins and padding
+ * @returns undefined where every such cut would be mostly margins and padding, or reduced by less than `leastReduction`
  */
 export function planSections(
   output: PixelSize,
@@ -122,9 +124,13 @@ export function planSections(
   { maxPixels, maxSide }: { maxPixels: number; maxSide: number },
 ): Sections | undefined {
   const twelfths = Math.floor(phase * scale);
-  const side = (pixels: number) => Math.ceil((pixels * twelfths) / phase);
+  if (twelfths < leastReduction * phase) return undefined;
+  const extent = {
+    width: (output.width * twelfths) / phase,
+    height: (output.height * twelfths) / phase,
+  };
+  const restored = { width: Math.ceil(extent.width), height: Math.ceil(extent.height) };
   const step = model.tilePolicy.step * model.manifest.latents.downscale;
-  const restored = { width: side(output.width), height: side(output.height) };
   const axes = (length: number) =>
     Array.from({ length: mostSectionsOnAxis }, (_, i) => {
       const parts = cutAxis(length, twelfths, i + 1, model);
@@ -141,6 +147,7 @@ export function planSections(
     if (!columns || rows.total * columns.total >= least) continue;
     least = rows.total * columns.total;
     best = {
+      extent,
       restored,
       sections: rows.parts.flatMap((y) => columns.parts.map((x) => sectionOf(y, x, model))),
     };

@@ -78,7 +78,7 @@ async function restoreSection(
 ): Promise<Evaluations> {
   const { model, input, geometry, control } = run;
   // Lazy: its rows are computed where they are read, so its time is part of the stages that read it.
-  const resampled = new Resampled(input.rgb, geometry.restored, section.window);
+  const resampled = new Resampled(input.rgb, geometry.extent, section.window);
   const latents = await control.stage('encode_latents', () => keptLatents(resampled, run));
   if (isLast && run.colorfix === 'none') input.rgb.release();
   const evaluations = await control.stage('predict_residual', () => restoreLatents(latents, run));

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
+import { pixelLimits } from '../jobs/output-size.ts';
 import { connectRedis } from '../jobs/redis.ts';
 import { checkRedis } from '../jobs/redis-check.ts';
 import {
@@ -154,11 +155,7 @@ async function createDevice(
       memoryBytes,
       modelBudgetBytes: modelBudget(memoryBytes, config),
       store: options.store,
-      limits: {
-        maxInputPixels: config.MAX_INPUT_PIXELS,
-        maxOutputPixels: config.MAX_OUTPUT_PIXELS,
-        maxRestoredPixels: config.MAX_RESTORED_PIXELS,
-      },
+      limits: pixelLimits(config),
       keepMaxBytes: 1_000_000 * Math.min(config.KEEP_MAX_JOB_MEGABYTES, config.KEEP_MAX_MEGABYTES),
     },
     limits: deviceLimits(config, times),

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { checkOutput, outputSize } from '../../../src/jobs/output-size.ts';
+import { checkOutput, outputSize, pixelLimits } from '../../../src/jobs/output-size.ts';
 import type { OutputFormat } from '../../../src/jobs/params.ts';
 import { checkSheet, planSheet } from '../../../src/jobs/sheet.ts';
 
@@ -19,6 +19,13 @@ test('the pixel limit holds to the pixel, and the advice fits it', () => {
   });
   expect(() => checkOutput({ width: 10, height: 10 }, params(3.94), 1599)).not.toThrow();
   expect(() => checkOutput({ width: 100, height: 100 }, params(1), 1599)).toThrow(/smaller image/);
+});
+
+test('what may be restored follows the largest output, unless it is set to more', () => {
+  const settings = { MAX_INPUT_PIXELS: 25, MAX_OUTPUT_PIXELS: 60 };
+  const restored = (MAX_RESTORED_PIXELS: number) =>
+    pixelLimits({ ...settings, MAX_RESTORED_PIXELS }).maxRestoredPixels;
+  expect([0, 1, 70, 400].map(restored)).toEqual([180, 60, 70, 400]);
 });
 
 test.each([
