@@ -74,9 +74,18 @@ async function readSamples(file: Uint8Array, limits: ImageLimits): Promise<Decod
 const alignedBuffer = (data: Buffer): ArrayBuffer =>
   Uint8Array.prototype.slice.call(data).buffer as ArrayBuffer;
 
-/** What `metadata=keep` will need. A profile into which RGB cannot be brought is dropped: of CMYK, of grey, of some scanners, of linear light. */
-function metadataToKeep({ exif, xmp }: Metadata, profile: Buffer | undefined): InputMetadata {
-  return { profile: profile && isRgbOutputProfile(profile) ? profile : undefined, exif, xmp };
+/**
+ * What `metadata=keep` will need. A profile into which RGB cannot be brought is dropped: of CMYK, of grey, of some scanners,
+ * of linear light. So is the density of a TIFF without unit, which libvips takes for pixels per millimetre.
+ */
+function metadataToKeep(metadata: Metadata, profile: Buffer | undefined): InputMetadata {
+  const { exif, xmp, format, density, resolutionUnit } = metadata;
+  return {
+    profile: profile && isRgbOutputProfile(profile) ? profile : undefined,
+    exif,
+    xmp,
+    density: format === 'tiff' && resolutionUnit === undefined ? undefined : density,
+  };
 }
 
 /** Pixels per slice of the loop below. */

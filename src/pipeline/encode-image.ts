@@ -4,7 +4,7 @@ import { sharp } from '../images/sharp-policy.ts';
 import type { OutputFormat, UpscaleParams } from '../jobs/params.ts';
 import { bandsOf } from './bands.ts';
 import type { DecodedImage } from './decode-image.ts';
-import { keepMetadata } from './keep-metadata.ts';
+import { keepMetadata, unknownDensity } from './keep-metadata.ts';
 import type { Planar } from './planar.ts';
 import { withChunks, xmpChunk } from './png-chunks.ts';
 import type { Recipe } from './recipe.ts';
@@ -78,7 +78,9 @@ const toSharp = ({ data, width, height, channels }: Samples): Sharp =>
   sharp(data, { raw: { width, height, channels }, limitInputPixels: false });
 
 const withRecipe = (image: Sharp, { software, description }: Recipe): Sharp =>
-  image.withExif({ IFD0: { Software: software, ImageDescription: description } });
+  image
+    .withDensity(unknownDensity)
+    .withExif({ IFD0: { Software: software, ImageDescription: description } });
 
 const encode = (
   image: Sharp,

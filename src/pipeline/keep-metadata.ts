@@ -1,5 +1,5 @@
 /**
- * `metadata=keep`: gives the output the colour profile, EXIF and XMP of the input. sharp can only carry
+ * `metadata=keep`: gives the output the colour profile, EXIF, XMP and density of the input. sharp can only carry
  * metadata from an input image to its output, so the pixels travel in a PNG, stored without compression,
  * into which the blocks are written.
  */
@@ -21,7 +21,15 @@ export interface InputMetadata {
   readonly profile?: Buffer | undefined;
   readonly exif?: Buffer | undefined;
   readonly xmp?: Buffer | undefined;
+  /** Whole pixels per inch along the width; absent where the file names none, or libvips does not find it (`carry`). */
+  readonly density?: number | undefined;
 }
+
+/**
+ * Pixels per inch of an output where nothing is known: what EXIF designates for that (EXIF 2.3, 4.6.4, XResolution), and every
+ * block of EXIF has to name one. libvips would say 25.4, its own default of a pixel per millimetre.
+ */
+export const unknownDensity = 72;
 
 /**
  * Bytes of XMP in a JPEG: libvips leaves out a longer packet without a word, and in one segment there is room for hardly
@@ -53,20 +61,24 @@ const inProfile = (image: Sharp, profile: Buffer): Promise<Buffer> =>
 const toPng = (image: Sharp): Promise<Buffer> =>
   image.png({ compressionLevel: 0, adaptiveFiltering: false }).toBuffer();
 
-/** The image, with the blocks and the texts that are to be written into its EXIF. */
-function carry(
+/** The image, with the blocks, the density and the texts that are to be written into its EXIF. */
+async function carry(
   png: Buffer,
-  { profile, exif, xmp }: InputMetadata,
+  { profile, exif, xmp, density }: InputMetadata,
   texts: PlacedRecipe['exif'],
   { width, height }: PixelSize,
-): Sharp {
+): Promise<Sharp> {
   const file = withChunks(png, [
     ...(profile ? [profileChunk(profile)] : []),
     ...(exif ? [exifChunk(outputExif(exif))] : []),
     ...(xmp ? [xmpChunk(xmp)] : []),
   ]);
-  return sharp(file, { limitInputPixels: false, unlimited: true })
+  const image = sharp(file, { limitInputPixels: false, unlimited: true });
+  // Of WebP and AVIF, whose only density is in their EXIF, libvips does not read it; of a PNG it does.
+  const known = density ?? (await image.metadata()).density ?? unknownDensity;
+  return image
     .keepMetadata()
+    .withDensity(known)
     .withExifMerge({
       IFD0: texts,
       IFD2: { PixelXDimension: String(width), PixelYDimension: String(height) },
@@ -84,7 +96,8 @@ async function jpegMetadata(metadata: InputMetadata, recipe: Recipe): Promise<In
   const png = await toPng(sharp({ create: dot }));
   for (const block of [exif, withoutMakerNote(exif)]) {
     const { placed } = outputTexts({ ...others, exif: block }, recipe, 'jpeg');
-    const file = await carry(png, { exif: block }, placed.exif, dot).jpeg().toBuffer();
+    const image = await carry(png, { exif: block }, placed.exif, dot);
+    const file = await image.jpeg().toBuffer();
     if ((await sharp(file).metadata()).exif) return { ...others, exif: block };
   }
   return others;
@@ -130,6 +143,6 @@ export async function keepMetadata(
   const { placed, xmp } = outputTexts(fitting, recipe, format);
   const isPng = format === 'png';
   const blocks = { ...fitting, xmp: isPng ? undefined : xmp };
-  const carried = carry(await toPng(source), blocks, placed.exif, size);
+  const carried = await carry(await toPng(source), blocks, placed.exif, size);
   return { image: carried, pngXmp: isPng ? xmp : undefined };
 }

@@ -74,6 +74,7 @@ describe('a contact sheet', () => {
     const sides = sweep.sem.map((_, row) => ink(cut(sheet, 0, layout.cell(0, row).y, x, 60)));
     expect(Math.min(...sides)).toBeGreaterThan(30);
     expect(await descriptionOf(result.image)).toMatchObject({ ...sweep, model: 'identity' });
+    expect((await sharp(result.image).metadata()).density).toBe(72);
   });
 
   it('is white where the picture is transparent, as a JPEG of it is', async () => {
@@ -166,6 +167,7 @@ describe('a heat map', () => {
     expect(mean(cut(pixels, 50, 0, 30, 60))).toBeGreaterThan(200);
     const { brightest } = await descriptionOf(result.image);
     expect(brightest).toBeGreaterThan(0.15);
+    expect((await sharp(result.image).metadata()).density).toBe(72);
     const doubled = await heatmap(await halves(), { ...params, sem: 2 }, context);
     expect((await descriptionOf(doubled.image)).brightest).toBeCloseTo(2 * Number(brightest), 4);
   });
