@@ -46,6 +46,9 @@ export function planAnswer(
   };
 }
 
+/** A type with a parameter is accepted by its name alone, but one that Accept names with a parameter needs it offered. */
+const jsonAsSent = 'application/json; charset=utf-8';
+
 function acceptedAnswer(
   request: Pick<FastifyRequest, 'headers' | 'accepts'>,
   { format, usual }: AskedFormat,
@@ -53,7 +56,7 @@ function acceptedAnswer(
   // First what `*/*` means, then what `image/*` means, then whatever else Accept may single out.
   const formats = format === undefined ? [...new Set([usual, ...outputFormats])] : [format];
   const offered = ['application/json', ...formats.map((name) => contentTypeOf[name])];
-  const chosen = request.accepts().type(offered);
+  const chosen = request.accepts().type([...offered, jsonAsSent]);
   if (typeof chosen !== 'string') {
     throw new AppError(
       'not_acceptable',

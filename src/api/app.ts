@@ -12,6 +12,7 @@ import { ApiKeys } from './clients/api-keys.ts';
 import { ClientShare, streamsOf } from './clients/client-share.ts';
 import { registerClients } from './clients/register-clients.ts';
 import { registerDocs } from './docs.ts';
+import { registerJobIds } from './find-job.ts';
 import { ImageFetches } from './image-fetches.ts';
 import { registerOpenapi } from './openapi.ts';
 import { registerPlayground } from './playground.ts';
@@ -31,7 +32,7 @@ import { metricsRoute } from './routes/metrics.ts';
 import { readyz } from './routes/readyz.ts';
 import { sweepUpscale } from './routes/sweep-upscale.ts';
 import type { App, Services } from './services.ts';
-import { registerUnreadBodies } from './unread-body.ts';
+import { announcesBody, registerUnreadBodies } from './unread-body.ts';
 import { UploadBudget } from './upload-budget.ts';
 import { registerValidation } from './validation.ts';
 
@@ -113,6 +114,7 @@ export async function buildApp({
   };
   registerUnreadBodies(app);
   registerRequestChecks(app);
+  registerJobIds(app);
   registerClients(app, services, keys);
   app.addHook('onClose', async () => keys?.close());
   await app.register(accepts);
@@ -145,6 +147,9 @@ function registerRequestChecks(app: App): void {
     if (request.raw.httpVersion === '1.1' && request.headers.host === undefined) {
       throw new AppError('malformed_request', 'An HTTP/1.1 request needs a Host header.');
     }
+    // Some clients write the header without a body to name the type of, where Fastify takes it for a wrong type.
+    const { headers } = request.raw;
+    if (headers['content-type'] === '' && !announcesBody(headers)) delete headers['content-type'];
   });
   // `upload.ts` says "continue" when everything that can be checked before the upload has been.
   app.server.on('checkContinue', (request, response) =>

@@ -5,17 +5,26 @@ import { AppError } from '../errors.ts';
 import type { JobSnapshot } from '../jobs/job-snapshot.ts';
 import type { UpscaleQueue } from '../jobs/queue.ts';
 import { type FinishedJob, isSucceeded } from './result-headers.ts';
+import type { App } from './services.ts';
 
 /** An id of another form is no job's: 404, like any id that we do not know. */
 export const jobParamsSchema = Type.Object(
   {
     id: Type.String({
-      pattern: '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$',
+      pattern: '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$',
       description: 'The id of a job.',
     }),
   },
   { additionalProperties: false },
 );
+
+/** Ids are kept in lower case, and a UUID is the same in upper case (RFC 9562, section 4). */
+export function registerJobIds(app: App): void {
+  app.addHook('preValidation', async ({ params }) => {
+    const named = params as { id?: string } | undefined;
+    if (named?.id !== undefined) named.id = named.id.toLowerCase();
+  });
+}
 
 /** For routes that take no parameter in the query. */
 export const noQuerySchema = Type.Object({}, { additionalProperties: false });

@@ -6,8 +6,6 @@ import { type JobSnapshot, jobStatuses } from '../jobs/job-snapshot.ts';
 import { colorFixes, oneOf, outputFormats } from '../jobs/params.ts';
 import { type DeliveryState, deliveryStatuses } from '../jobs/webhook.ts';
 
-const strict = { additionalProperties: false };
-
 const orNull = <T extends Type.TSchema>(schema: T, description: string) =>
   Type.Unsafe<Type.Static<T> | null>({ anyOf: [schema, { type: 'null' }], description });
 
@@ -26,7 +24,10 @@ const stageTimings = Object.fromEntries(
   stages.map((stage) => [stage, milliseconds('Time of this stage.')]),
 ) as Record<Stage, ReturnType<typeof milliseconds>>;
 
-/** Every field is always there; what is not known yet, or does not apply, is null. */
+/**
+ * Every field is always there; what is not known yet, or does not apply, is null. No answer is closed by
+ * `additionalProperties: false`: a client generated from this release has to take the fields of a later one.
+ */
 export const jobSchema = Type.Object(
   {
     id: Type.Unsafe<string>({ type: 'string', format: 'uuid' }),
@@ -45,7 +46,7 @@ export const jobSchema = Type.Object(
       'The job whose upload this one uses; null when it has its own.',
     ),
     sweep: orNull(
-      Type.Object({ pix: Type.Array(Type.Number()), sem: Type.Array(Type.Number()) }, strict),
+      Type.Object({ pix: Type.Array(Type.Number()), sem: Type.Array(Type.Number()) }),
       'The columns and rows of a contact sheet; present when `kind` is sweep.',
     ),
     params: Type.Object(
@@ -64,9 +65,9 @@ export const jobSchema = Type.Object(
         metadata: oneOf(['none', 'keep'] as const),
         model: Type.String(),
       },
-      { ...strict, description: 'As the job runs: defaults filled in.' },
+      { description: 'As the job runs: defaults filled in.' },
     ),
-    input: Type.Object(imageFacts, strict),
+    input: Type.Object(imageFacts),
     reused: Type.Boolean({
       description: 'True: answered from the stored result of an equal request before it.',
     }),
@@ -74,24 +75,18 @@ export const jobSchema = Type.Object(
     ttl_seconds: Type.Integer({ minimum: 1, description: 'Life of the result once finished.' }),
     timeout_seconds: Type.Number({ description: 'Time limit of one attempt.' }),
     output: orNull(
-      Type.Object(
-        {
-          ...imageFacts,
-          url: url('Where the image is, until `expires_at`.'),
-          expires_at: time(),
-        },
-        strict,
-      ),
+      Type.Object({
+        ...imageFacts,
+        url: url('Where the image is, until `expires_at`.'),
+        expires_at: time(),
+      }),
       'Present once the job has succeeded.',
     ),
     progress: orNull(
-      Type.Object(
-        {
-          stage: oneOf(stages),
-          fraction: Type.Number({ minimum: 0, maximum: 1, description: 'Of the whole job.' }),
-        },
-        strict,
-      ),
+      Type.Object({
+        stage: oneOf(stages),
+        fraction: Type.Number({ minimum: 0, maximum: 1, description: 'Of the whole job.' }),
+      }),
       'Present while the job is processing and has reported any.',
     ),
     queue_position: orNull(
@@ -99,14 +94,11 @@ export const jobSchema = Type.Object(
       'How many jobs are ahead; present while the job is queued.',
     ),
     timings_ms: orNull(
-      Type.Object(
-        {
-          queue: milliseconds('From acceptance to the start of the attempt that succeeded.'),
-          ...stageTimings,
-          total: milliseconds('From acceptance to the end.'),
-        },
-        strict,
-      ),
+      Type.Object({
+        queue: milliseconds('From acceptance to the start of the attempt that succeeded.'),
+        ...stageTimings,
+        total: milliseconds('From acceptance to the end.'),
+      }),
       'Present once the job has succeeded, unless it was answered from a stored result.',
     ),
     error: orNull(
@@ -114,42 +106,34 @@ export const jobSchema = Type.Object(
       'Why the job failed or was canceled.',
     ),
     webhook: orNull(
-      Type.Object(
-        {
-          url: Type.String(),
-          status: oneOf(deliveryStatuses, {
-            description:
-              'pending until the receiver has answered 2xx, or all attempts are used up.',
-          }),
-          attempts: Type.Integer({ minimum: 0, description: 'Attempts so far.' }),
-          last_attempt_at: orNull(time(), 'When the last attempt began.'),
-          last_status: orNull(
-            Type.Integer({ minimum: 100, maximum: 999 }),
-            'HTTP status of the last attempt; null when it got none.',
-          ),
-          last_fault: orNull(Type.String(), 'Why the last attempt failed.'),
-          next_attempt_at: orNull(time(), 'When it is tried again.'),
-        },
-        strict,
-      ),
+      Type.Object({
+        url: Type.String(),
+        status: oneOf(deliveryStatuses, {
+          description: 'pending until the receiver has answered 2xx, or all attempts are used up.',
+        }),
+        attempts: Type.Integer({ minimum: 0, description: 'Attempts so far.' }),
+        last_attempt_at: orNull(time(), 'When the last attempt began.'),
+        last_status: orNull(
+          Type.Integer({ minimum: 100, maximum: 999 }),
+          'HTTP status of the last attempt; null when it got none.',
+        ),
+        last_fault: orNull(Type.String(), 'Why the last attempt failed.'),
+        next_attempt_at: orNull(time(), 'When it is tried again.'),
+      }),
       'Delivery of the webhook that the request asked for; null when it asked for none, and in webhooks themselves.',
     ),
-    urls: Type.Object(
-      {
-        self: url('This object.'),
-        result: url('The image, once the job has succeeded.'),
-        events: url('Its changes, as server-sent events.'),
-        adjust: url('POST to it for the same image at other dials.'),
-        sweep: url('POST to it for a sheet of the same image at many dials.'),
-        heatmap: url('Where detail was invented, as a PNG.'),
-        cancel: url('DELETE it to cancel the job, or to delete it once it has ended.'),
-      },
-      strict,
-    ),
+    urls: Type.Object({
+      self: url('This object.'),
+      result: url('The image, once the job has succeeded.'),
+      events: url('Its changes, as server-sent events.'),
+      adjust: url('POST to it for the same image at other dials.'),
+      sweep: url('POST to it for a sheet of the same image at many dials.'),
+      heatmap: url('Where detail was invented, as a PNG.'),
+      cancel: url('DELETE it to cancel the job, or to delete it once it has ended.'),
+    }),
   },
   {
     $id: 'Job',
-    ...strict,
     description:
       'An upscale job. URLs begin with `/upscale/` and are relative to this service; in webhooks they are absolute where PUBLIC_URL is set.',
   },

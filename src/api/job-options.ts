@@ -27,6 +27,7 @@ export const jobOptions = {
   ),
   webhook: Type.Optional(
     Type.String({
+      format: 'uri',
       description:
         'https URL that gets a signed POST when the job has ended (docs/webhooks.md). At a public address, or at a host of WEBHOOK_ALLOWED_HOSTS, which may take plain http too.',
     }),

@@ -19,7 +19,7 @@ export async function registerOpenapi(app: App): Promise<void> {
         description: [
           description,
           '',
-          'Every fault is answered as an RFC 9457 problem object with a stable `code`. A path that does not exist answers `404 not_found`; a method that a path does not take, `405 method_not_allowed` with `Allow`. Parameters that are not documented are refused, not ignored, but by `/healthz` and `/metrics`.',
+          'Every fault is answered as an RFC 9457 problem object with a stable `code`. A path that does not exist answers `404 not_found`; a method that a path does not take, `405 method_not_allowed` with `Allow`. Parameters that are not documented are refused, not ignored, but by `/healthz` and `/metrics`. Fields may be added to answers and webhooks.',
           '',
           'Every answer carries `X-Request-Id`: the one of the request, or a new one. The logs of api and worker carry it too.',
         ].join('\n'),
@@ -38,6 +38,7 @@ export async function registerOpenapi(app: App): Promise<void> {
       tags: [
         { name: 'upscale', description: 'Upscale images.' },
         { name: 'service', description: 'About the service itself.' },
+        { name: 'webhooks', description: 'What the service sends.' },
       ],
     },
     // The plugin holds every body to be required; an adjust without maps has none.

@@ -33,6 +33,10 @@ export function sendProblem(reply: FastifyReply, error: AppError): FastifyReply 
     .send(JSON.stringify(toProblem(error)));
 }
 
+/** A fault that Fastify itself finds in a request. */
+const isClientFault = ({ code, statusCode = 500 }: FastifyError): boolean =>
+  code?.startsWith('FST_ERR_') && statusCode < 500;
+
 /** A fault that Fastify itself reports, in the words of our catalogue. */
 function fromFastify(error: FastifyError): AppError {
   if (error.code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') {
@@ -40,7 +44,7 @@ function fromFastify(error: FastifyError): AppError {
       cause: error,
     });
   }
-  if (error.code?.startsWith('FST_ERR_') && (error.statusCode ?? 500) < 500) {
+  if (isClientFault(error)) {
     return new AppError('malformed_request', shorten(error.message), { cause: error });
   }
   return toAppError(error);
@@ -103,20 +107,27 @@ export function registerProblems(app: App): void {
   app.addHook('onRoute', ({ url, method }) => {
     if (!url.includes('*')) routes.add(url, [method].flat());
   });
-  app.setErrorHandler(answerFault);
-  app.setNotFoundHandler((request, reply) => {
+  const noRoute = (request: FastifyRequest, reply: FastifyReply): AppError => {
     const methods = routes.methodsOf(request.url);
     if (methods.length === 0) {
-      throw new AppError(
+      return new AppError(
         'not_found',
         `There is no ${request.method} ${shorten(request.url)}. GET /docs lists all routes.`,
       );
     }
     reply.header('allow', methods.join(', '));
-    throw new AppError(
+    return new AppError(
       'method_not_allowed',
       `Expected ${methods.join(' or ')} but received ${request.method}.`,
     );
+  };
+  app.setErrorHandler<FastifyError | AppError>((error, request, reply) => {
+    // Fastify looks at the body, and asks QUERY for one, before it says that there is no such route.
+    const isBeforeRoute = request.is404 && !(error instanceof AppError) && isClientFault(error);
+    answerFault(isBeforeRoute ? noRoute(request, reply) : error, request, reply);
+  });
+  app.setNotFoundHandler((request, reply) => {
+    throw noRoute(request, reply);
   });
 }
 

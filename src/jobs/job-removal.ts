@@ -50,6 +50,12 @@ export class JobRemoval {
 
   /** @returns undefined when there is no such job */
   async remove(id: string): Promise<RemoveOutcome | undefined> {
+    const removed = await this.#remove(id);
+    if (removed?.outcome !== 'canceled') return removed;
+    return { ...removed, job: await this.#options.lookup.withWebhook(removed.job) };
+  }
+
+  async #remove(id: string): Promise<RemoveOutcome | undefined> {
     const known = await this.#options.lookup.read(id);
     const [record, , state, job] = known;
     const found = snapshotOf(id, known);

@@ -88,6 +88,27 @@ test('a job made from another has no defaults of its own, and an adjust needs no
   expect(withDefault.map(({ name }) => name)).toEqual(['pix', 'sem']);
 });
 
+test('what clients receive may have fields and codes of later releases, what they send may not', () => {
+  const operations = Object.values(contract.paths).flatMap((item) => Object.values(item));
+  const isClosed = (part: unknown) => JSON.stringify(part).includes('"additionalProperties":false');
+  const { components, webhooks } = contract;
+  expect(isClosed([components, webhooks, operations.map(({ responses }) => responses)])).toBe(
+    false,
+  );
+  expect(isClosed(contract.paths['/upscale']?.post?.requestBody)).toBe(true);
+  expect(components.schemas.Problem?.properties).toMatchObject({ code: { type: 'string' } });
+  expect(components.schemas.Problem?.properties).not.toHaveProperty('code.enum');
+});
+
+test('webhooks share their tag with no operation: generators write one class for each', () => {
+  const tagsOf = (items: typeof contract.paths) =>
+    Object.values(items).flatMap((item) => Object.values(item).flatMap(({ tags }) => tags));
+  const ofPaths = new Set(tagsOf(contract.paths));
+  const ofWebhooks = new Set(tagsOf(contract.webhooks));
+  expect([...ofWebhooks].filter((tag) => ofPaths.has(tag))).toEqual([]);
+  expect(contract.tags.map(({ name }) => name)).toEqual([...ofPaths, ...ofWebhooks]);
+});
+
 test('openapi.yaml and the router hold the same routes', async () => {
   const { config, queue, store } = api;
   const app = await buildApp({ config, queue, store, logger: api.logger });

@@ -293,7 +293,7 @@ describe('pictures about a job', () => {
   test('a sweep is one sheet, from what the job has kept', async () => {
     const { bench, upscale, sweep, result, evaluations } = service;
     const first = await upscale(image, '?pix=1&sem=0.5&scale=2&format=webp');
-    const sheet = json<JobObject>(await sweep(first.id, '?pix=0,1.5,2&sem=0.5,1'));
+    const sheet = json<JobObject>(await sweep(first.id, '?pix=0,1.5,2.000&sem=0.5,1'));
     expect(sheet).toMatchObject({
       status: 'succeeded',
       kind: 'sweep',
@@ -314,17 +314,20 @@ describe('pictures about a job', () => {
     expect((await sharp(await result(other.id)).metadata()).format).toBe('webp');
   });
 
+  const listed = 'comma-separated numbers from 0 to 2 with at most three decimals for pix';
   test.each([
-    ['?pix=1,2,3&sem=1', 422, 'invalid_parameter'],
-    ['?pix=1,1,1&sem=1,1,1', 422, 'invalid_parameter'],
-    ['?pix=1,,2', 422, 'invalid_parameter'],
-    ['?pix=0.1234', 422, 'invalid_parameter'],
-    ['?pix=1,2&sem=0,1,2', 413, 'too_many_pixels'],
-  ])('a sweep %s is refused', async (query, status, code) => {
+    ['?pix=1,2,3&sem=1', 422, 'invalid_parameter', listed],
+    ['?pix=1,1,1&sem=1,1,1', 422, 'invalid_parameter', 'SWEEP_MAX_CELLS'],
+    ['?pix=1,,2', 422, 'invalid_parameter', listed],
+    ['?pix=0.1234', 422, 'invalid_parameter', listed],
+    ['?pix=1,2.001', 422, 'invalid_parameter', listed],
+    ['?pix=1,2&sem=0,1,2', 413, 'too_many_pixels', ''],
+  ])('a sweep %s is refused', async (query, status, code, names) => {
     const { upscale, sweep } = service;
     const first = await upscale(await testImage(100), '?pix=1&sem=1&scale=2');
     const refused = await sweep(first.id, query);
     expect([refused.status, json<Problem>(refused).code]).toEqual([status, code]);
+    expect(json<Problem>(refused).detail).toContain(names);
   });
 
   test('a heat map is made once, has the size of the result, and goes with its job', async () => {

@@ -43,6 +43,7 @@ beforeAll(async () => {
 });
 afterAll(() => api.stop());
 
+const upscale = (): string => `${api.url}/upscale`;
 const post = (query: string, init: RequestInit): Promise<Answer> =>
   send(`${api.url}/upscale${query}`, { method: 'POST', ...init });
 const postImage = (bytes: Uint8Array, query = '', headers: Record<string, string> = {}) =>
@@ -349,6 +350,12 @@ const cases: Case[] = [
   ...answered(405, 'method_not_allowed', null, [
     ['PUT /upscale', () => send(`${api.url}/upscale`, { method: 'PUT' }), 'POST'],
     ['POST to a job', () => send(`${api.url}/upscale/${nobody}`, { method: 'POST' })],
+    ['QUERY, which Fastify asks for a body', () => send(upscale(), { method: 'QUERY' }), 'POST'],
+    [
+      'PUT of what is no media type',
+      () => send(upscale(), { method: 'PUT', body: 'x', headers: { 'content-type': 'x' } }),
+      'POST',
+    ],
   ]),
   ...answered(404, 'job_not_found', 'getUpscale', [
     ['id that is none', () => send(`${api.url}/upscale/..%2f..%2fetc%2fpasswd`)],
@@ -403,6 +410,29 @@ describe('bad requests', () => {
     expect(lines.filter(({ level }) => level >= warn)).toEqual([]);
     expect(JSON.stringify(lines).length).toBeLessThan(maxAnswerBytes);
   });
+
+  test('of a method that a path does not take are told which it takes', async () => {
+    for (const method of ['PUT', 'QUERY']) {
+      const { headers } = await send(upscale(), { method });
+      expect(headers.get('allow'), method).toBe('POST');
+    }
+  });
+
+  test.each(['adjust', 'sweep'])(
+    'an empty Content-Type without a body is none: %s',
+    async (name) => {
+      const lines = [`POST /upscale/${nobody}/${name} HTTP/1.1`, 'Host: x', 'Connection: close'];
+      const answers = await Promise.all(
+        [head(...lines, 'Content-Type:', 'Content-Length: 0'), head(...lines, 'Content-Type:')].map(
+          async (text) => parseRaw(await rawExchange(api.port, [text])),
+        ),
+      );
+      for (const answer of answers) expect(json(answer)).toMatchObject({ code: 'job_not_found' });
+      const withBody = head(...lines, 'Content-Type:', 'Content-Length: 2');
+      const refused = parseRaw(await rawExchange(api.port, [withBody, 'ab']));
+      expect(json(refused)).toMatchObject({ code: 'unsupported_media_type' });
+    },
+  );
 
   test('that end their connection are answered with the id of their request, and logged with it', async () => {
     const idOf = async (...lines: string[]): Promise<string> => {

@@ -77,6 +77,14 @@ describe('while no worker takes jobs', () => {
     }
   });
 
+  test('an id is found in upper case too', async () => {
+    const { id } = await newJob();
+    const shouted = `/upscale/${id.toUpperCase()}`;
+    expect(json<JobObject>(await call('getUpscale', shouted))).toMatchObject({ id });
+    const deleted = await call('deleteUpscale', shouted, { method: 'DELETE' });
+    expect(json<JobObject>(deleted)).toMatchObject({ id, status: 'canceled' });
+  });
+
   test('a full queue refuses before the upload, and says when to come back', async () => {
     await newJob();
     await newJob();

@@ -139,6 +139,19 @@ describe('Prefer: wait', () => {
   });
 });
 
+test.each([
+  'application/json',
+  'application/json; charset=utf-8',
+  'application/json;charset="UTF-8", image/png;q=0.5',
+  'application/*',
+  '*/*',
+  'image/*;q=0.5, application/json',
+])('Accept: %s answers the job', async (accept) => {
+  const answer = await post({ accept });
+  expect(answer.headers.get('content-type')).toBe('application/json; charset=utf-8');
+  await bench.ended(json<JobObject>(answer).id);
+});
+
 describe('Accept: image', () => {
   test.each([
     ['image/*', '', 'png'],

@@ -212,6 +212,8 @@ describe('events', () => {
     for (const id of ids.reverse()) {
       const answer = await send(`${server.url}/upscale/${id}`, { method: 'DELETE' });
       expect(answer.status).toBe(200);
+      expectContract(answer, 'deleteUpscale');
+      expect(json<JobObject>(answer).webhook).toMatchObject({ url: `${receiver.url}/` });
     }
     await untilReceived(receiver, 3);
     const events = receiver.received.map((_, index) => verified(receiver, index));

@@ -18,6 +18,7 @@ interface Response {
 }
 export interface Operation {
   operationId: string;
+  tags: string[];
   parameters?: {
     name: string;
     in: string;
@@ -32,19 +33,32 @@ export const openapiFile = path.resolve(import.meta.dirname, '../../openapi.yaml
 export const contract = parse(readFileSync(openapiFile, 'utf8')) as {
   paths: Record<string, Record<string, Operation>>;
   webhooks: Record<string, Record<string, Operation>>;
+  tags: { name: string }[];
   components: { schemas: Record<string, Record<string, unknown>> };
 };
 
 const ajv = new Ajv2020({ strict: false, allErrors: true });
 formats.default(ajv);
 ajv.addFormat('binary', true);
-ajv.addSchema({ $id: 'contract', components: contract.components });
+// To clients a code of a later release is valid too. To us it is none.
+ajv.addKeyword({
+  keyword: 'x-extensible-enum',
+  type: 'string',
+  validate: (known: string[], value: string) => known.includes(value),
+});
+
+/** Objects that are open to fields of later releases, closed: what we answer is what is documented. */
+const closed = (text: string): Record<string, unknown> =>
+  JSON.parse(text, (_name, value) =>
+    value?.type === 'object' && value.properties && !('additionalProperties' in value)
+      ? { ...value, additionalProperties: false }
+      : value,
+  );
+ajv.addSchema({ $id: 'contract', components: closed(JSON.stringify(contract.components)) });
 
 /** Faults of `value` by a schema of the contract; none when it is valid. */
 export function faults(schema: Record<string, unknown>, value: unknown): string[] {
-  const local = JSON.parse(
-    JSON.stringify(schema).replaceAll('"#/components', '"contract#/components'),
-  ) as Record<string, unknown>;
+  const local = closed(JSON.stringify(schema).replaceAll('"#/components', '"contract#/components'));
   const validate = ajv.compile(local);
   return validate(value)
     ? []

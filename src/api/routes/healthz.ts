@@ -15,7 +15,6 @@ const schema = {
             type: 'object',
             properties: { status: { const: 'ok' } },
             required: ['status'],
-            additionalProperties: false,
           },
         },
       },

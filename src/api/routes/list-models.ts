@@ -5,31 +5,28 @@ import { noQuerySchema } from '../find-job.ts';
 import { problemResponses } from '../problem-schema.ts';
 import type { App, Services } from '../services.ts';
 
-const modelSchema = Type.Object(
-  {
-    name: Type.String(),
-    version: Type.String(),
-    sha256: Type.String({
-      description: 'Identifies the bundle: of its manifest, which has the hashes of its graphs.',
-    }),
-    license: Type.String(),
-    source: Type.String(),
-    description: Type.String(),
-    scale: Type.Number({
-      description: 'What it was trained for, and works at; any scale up to it is that, reduced.',
-    }),
-    colorfix: oneOf(colorFixes, { description: 'What a job gets that names none.' }),
-    default: Type.Boolean({ description: 'Serves requests that name no model.' }),
-    available: Type.Boolean({
-      description: 'A worker that is alive has it, and has not found that it cannot be opened.',
-    }),
-  },
-  { additionalProperties: false },
-);
+const modelSchema = Type.Object({
+  name: Type.String(),
+  version: Type.String(),
+  sha256: Type.String({
+    description: 'Identifies the bundle: of its manifest, which has the hashes of its graphs.',
+  }),
+  license: Type.String(),
+  source: Type.String(),
+  description: Type.String(),
+  scale: Type.Number({
+    description: 'What it was trained for, and works at; any scale up to it is that, reduced.',
+  }),
+  colorfix: oneOf(colorFixes, { description: 'What a job gets that names none.' }),
+  default: Type.Boolean({ description: 'Serves requests that name no model.' }),
+  available: Type.Boolean({
+    description: 'A worker that is alive has it, and has not found that it cannot be opened.',
+  }),
+});
 
 export const modelListSchema = Type.Object(
   { models: Type.Array(modelSchema) },
-  { $id: 'ModelList', additionalProperties: false },
+  { $id: 'ModelList' },
 );
 
 const schema = {

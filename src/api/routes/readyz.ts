@@ -42,7 +42,6 @@ const schema = {
               },
             },
             required: ['status', 'devices'],
-            additionalProperties: false,
           },
         },
       },

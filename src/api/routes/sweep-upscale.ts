@@ -17,13 +17,16 @@ import { refuseBody } from '../upload.ts';
 const sheetFormat = 'png';
 const sweepDefaults = { pix: '0.5,1,1.5', sem: '0,0.5,1,1.5' };
 /** Three decimals are what a label has room for. */
+const dial = `([0-${maxDial - 1}](\\.\\d{1,3})?|${maxDial}(\\.0{1,3})?)`;
+const dials = `comma-separated numbers from 0 to ${maxDial} with at most three decimals`;
 const list = (usual: string, what: string) =>
   Type.Optional(
     Type.String({
-      pattern: '^\\d(\\.\\d{1,3})?(,\\d(\\.\\d{1,3})?)*$',
+      title: dials,
+      pattern: `^${dial}(,${dial})*$`,
       maxLength: 1000,
       default: usual,
-      description: `${what}, from 0 to ${maxDial}, separated by commas.`,
+      description: `${what}: ${dials}.`,
     }),
   );
 
@@ -92,21 +95,14 @@ function readSweep(
   sem = sweepDefaults.sem,
   { SWEEP_MAX_CELLS }: Pick<Config, 'SWEEP_MAX_CELLS'>,
 ): Sweep {
-  const sweep = { pix: readDials('pix', pix), sem: readDials('sem', sem) };
+  const sweep = { pix: readDials(pix), sem: readDials(sem) };
   const cells = sweep.pix.length * sweep.sem.length;
   if (cells <= SWEEP_MAX_CELLS) return sweep;
   const limit = `at most ${SWEEP_MAX_CELLS} cells (SWEEP_MAX_CELLS)`;
-  throw invalid('pix', expected(limit, 'pix × sem', `${cells} cells`));
-}
-
-function readDials(name: string, text: string): number[] {
-  const dials = text.split(',').map(Number);
-  const wrong = dials.find((dial) => !(dial <= maxDial));
-  if (wrong === undefined) return dials;
-  throw invalid(name, expected(`numbers from 0 to ${maxDial}`, name, wrong));
-}
-
-const invalid = (name: string, detail: string): AppError =>
-  new AppError('invalid_parameter', `${detail}.`, {
-    errors: [{ pointer: `#/query/${name}`, detail }],
+  const detail = expected(limit, 'pix × sem', `${cells} cells`);
+  throw new AppError('invalid_parameter', `${detail}.`, {
+    errors: [{ pointer: '#/query/pix', detail }],
   });
+}
+
+const readDials = (text: string): number[] => text.split(',').map(Number);
