@@ -13,7 +13,7 @@ const texts: Record<keyof UpscaleQuery, readonly [value: string, text: string]> 
   ],
   quality: ['n', 'quality of jpeg, webp, avif'],
   colorfix: ['kind', "how colours are held to the input; default: the model's"],
-  metadata: ['what', 'keep: re-attach colour profile, EXIF and XMP'],
+  metadata: ['what', 'keep: re-attach colour profile, EXIF, XMP and density'],
   model: ['name', 'model bundle in MODELS_DIR; default: the MODEL setting'],
 };
 

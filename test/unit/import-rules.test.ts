@@ -43,6 +43,11 @@ test.each([
   ['src/api/planted.ts', "import * as ort from 'onnxruntime-node';\nort.env;\n"],
   ['src/worker/planted.ts', "import fastify from 'fastify';\nfastify();\n"],
   ['src/worker/planted.ts', "import { buildApp } from '../api/app.ts';\nbuildApp();\n"],
+  ['src/worker/planted.ts', "import { upscale } from '../pipeline/upscale.ts';\nupscale();\n"],
+  [
+    'src/worker/device-process/planted.ts',
+    "import { buildApp } from '../../api/app.ts';\nbuildApp();\n",
+  ],
   ['src/jobs/planted.ts', "import { x } from '../worker/device.ts';\nx();\n"],
   ['src/webhooks/planted.ts', "import { x } from '../worker/device.ts';\nx();\n"],
   ['src/net/planted.ts', "import { loadConfig } from '../config.ts';\nloadConfig();\n"],
@@ -84,8 +89,8 @@ test('an import cycle is caught', () => {
 
 test('an import in the right direction passes', () => {
   const { status, report } = lint(
-    'src/worker/allowed.ts',
-    "import { upscale } from '../pipeline/upscale.ts';\n\nupscale();\n",
+    'src/worker/device-process/allowed.ts',
+    "import { upscale } from '../../pipeline/upscale.ts';\n\nupscale();\n",
   );
   expect(report).not.toContain('noRestrictedImports');
   expect(status).toBe(0);
