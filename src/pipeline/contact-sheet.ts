@@ -16,10 +16,11 @@ import { prepareReduction } from './reduce.ts';
 import { Resampled } from './resample.ts';
 import { combineResiduals, keptLatents, keptResiduals } from './residuals.ts';
 import {
-  partOf,
   prepareRun,
   type Run,
   recipeOf,
+  type SectionRun,
+  sectionRuns,
   stageWeights,
   toResult,
   type UpscaleContext,
@@ -86,11 +87,9 @@ async function paintSheet(
   const cells = sweep.sem.flatMap((sem, row) =>
     sweep.pix.map((pix, column) => ({ pix, sem, ...layout.cell(column, row) })),
   );
-  const { sections } = geometry;
   let evaluations: Evaluations = 0;
-  for (const [index, section] of sections.entries()) {
-    control.beginSection({ index, count: sections.length });
-    evaluations = await paintSection(sheet, cells, section, partOf(run, section));
+  for (const section of sectionRuns(run)) {
+    evaluations = await paintSection(sheet, cells, section);
   }
   if (!input.alpha) return { sheet, evaluations };
   for (const { x, y } of cells) {
@@ -116,14 +115,12 @@ function drawLabels(
 
 /**
  * Fills one section of all cells.
- * @param run of the section
  * @returns how many evaluations the UNet had to run
  */
 async function paintSection(
   sheet: Samples,
   cells: readonly Cell[],
-  section: Section,
-  run: Run,
+  { section, part: run }: SectionRun,
 ): Promise<Evaluations> {
   const { input, geometry, control } = run;
   const resampled = new Resampled(input.rgb, geometry.extent, section.window);

@@ -10,10 +10,10 @@ import { isReduced, reduce, wholeCut } from './reduce.ts';
 import { Resampled } from './resample.ts';
 import { keptLatents, keptResiduals, type Residuals } from './residuals.ts';
 import {
-  partOf,
   prepareRun,
   type Run,
   recipeOf,
+  sectionRuns,
   toResult,
   type UpscaleContext,
   type UpscaleResult,
@@ -54,15 +54,12 @@ export async function heatmap(
 
 /** @returns [1,h,w] of all sections together, and how many evaluations of the UNet they took */
 async function semanticSizes(run: Run): Promise<{ size: Planar; evaluations: Evaluations }> {
-  const { model, geometry, control } = run;
+  const { model, geometry } = run;
   const { downscale } = model.manifest.latents;
-  const { sections } = geometry;
   const size = new Planar(1, geometry.latents.height, geometry.latents.width);
   let evaluations: Evaluations = 0;
-  for (const [index, section] of sections.entries()) {
-    control.beginSection({ index, count: sections.length });
+  for (const { section, part } of sectionRuns(run)) {
     const { window, visible, latents } = section;
-    const part = partOf(run, section);
     const residuals = await bothResiduals(window, part);
     const partial = await semanticSize(residuals, part.dials.lambdaSem, part);
     for (const tensor of residuals.tensors) tensor.release();

@@ -36,8 +36,8 @@ interface AxisWeights {
 function axisWeights(
   inputLength: number,
   outputLength: number,
-  start = 0,
-  length = outputLength,
+  start: number,
+  length: number,
 ): AxisWeights {
   const scale = inputLength / outputLength;
   const filterScale = Math.max(scale, 1);

@@ -106,8 +106,25 @@ export async function prepareRun(
   });
 }
 
-/** The run of one section: its latents are those of the section, and so are its dials. */
-export function partOf(run: Run, { window, latents }: Section): Run {
+export interface SectionRun {
+  readonly section: Section;
+  /** Of this section: its latents and its dials are the section's. */
+  readonly part: Run;
+  /** No other section needs the input. */
+  readonly isLast: boolean;
+}
+
+/** One section of the photo after the other; progress is that of the section which was given last. */
+export function* sectionRuns(run: Run): Generator<SectionRun> {
+  const { sections } = run.geometry;
+  for (const [index, section] of sections.entries()) {
+    run.control.beginSection({ index, count: sections.length });
+    const part = sections.length === 1 ? run : partOf(run, section);
+    yield { section, part, isLast: index === sections.length - 1 };
+  }
+}
+
+function partOf(run: Run, { window, latents }: Section): Run {
   const { model, geometry, dials } = run;
   const { downscale } = model.manifest.latents;
   const cells = { ...latents, y: window.y / downscale, x: window.x / downscale };

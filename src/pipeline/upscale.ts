@@ -13,16 +13,16 @@ import { prepareReduction } from './reduce.ts';
 import { Resampled } from './resample.ts';
 import { combineResiduals, keptLatents, keptResiduals } from './residuals.ts';
 import {
-  partOf,
   prepareRun,
   type Run,
   recipeOf,
+  type SectionRun,
+  sectionRuns,
   toResult,
   type UpscaleContext,
   type UpscaleResult,
 } from './run.ts';
 import { Samples } from './samples.ts';
-import type { Section } from './sections.ts';
 import { largeImages } from './turns.ts';
 
 /**
@@ -51,14 +51,11 @@ export async function upscale(
  * @returns sRGB of the output's size, with room for the input's alpha
  */
 async function restore(run: Run): Promise<{ superRes: Samples; evaluations: Evaluations }> {
-  const { input, geometry, control } = run;
-  const { sections } = geometry;
+  const { input, geometry } = run;
   const superRes = new Samples(geometry.output, input.alpha ? 4 : 3);
   let evaluations: Evaluations = 0;
-  for (const [index, section] of sections.entries()) {
-    control.beginSection({ index, count: sections.length });
-    const isLast = index === sections.length - 1;
-    evaluations = await restoreSection(superRes, section, isLast, partOf(run, section));
+  for (const section of sectionRuns(run)) {
+    evaluations = await restoreSection(superRes, section);
   }
   input.rgb.release();
   return { superRes, evaluations };
@@ -66,15 +63,11 @@ async function restore(run: Run): Promise<{ superRes: Samples; evaluations: Eval
 
 /**
  * Image-sized buffers are released as soon as they are dead.
- * @param isLast of those that need the input
- * @param run of the section
  * @returns how many evaluations the UNet had to run
  */
 async function restoreSection(
   superRes: Samples,
-  section: Section,
-  isLast: boolean,
-  run: Run,
+  { section, part: run, isLast }: SectionRun,
 ): Promise<Evaluations> {
   const { model, input, geometry, control } = run;
   // Lazy: its rows are computed where they are read, so its time is part of the stages that read it.

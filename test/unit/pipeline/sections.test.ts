@@ -6,9 +6,10 @@ import { upscaleDefaults } from '../../../src/jobs/params.ts';
 import { contactSheet } from '../../../src/pipeline/contact-sheet.ts';
 import { planGeometry } from '../../../src/pipeline/geometry.ts';
 import { heatmap } from '../../../src/pipeline/heatmap.ts';
-import type { Model } from '../../../src/pipeline/model.ts';
+import { loadManifest } from '../../../src/pipeline/manifest.ts';
+import { type Model, tilePolicyOf } from '../../../src/pipeline/model.ts';
 import type { UpscaleContext } from '../../../src/pipeline/run.ts';
-import { bundlePath, difference } from './fixtures.ts';
+import { bundlePath, difference, embeddedBundle } from './fixtures.ts';
 import { changedBundle, loadOnCpu, picture, pixelsOf, run } from './run.ts';
 
 const model = await loadOnCpu(bundlePath('blur'));
@@ -90,6 +91,22 @@ describe('the plan', () => {
     expect(restored.width * restored.height).toBeLessThan(1.001 * 201_326_592);
     expect(restored.width / 6000).toBeGreaterThan(2.7);
   });
+
+  it.each([1, 2, 2.34])(
+    'at scale %d, margins of the embedded model are less than an eighth',
+    async (scale) => {
+      const manifest = await loadManifest(embeddedBundle);
+      const tilePolicy = tilePolicyOf(manifest, { executionProvider: 'cpu' });
+      const embedded = { manifest, tilePolicy };
+      const size = { width: 4032, height: 3024 };
+      const plan = planGeometry(size, scale, embedded, 67_108_864, 201_326_592);
+      const pixels = plan.sections.reduce((sum, { latents: cells }) => {
+        return sum + cells.width * cells.height * manifest.latents.downscale ** 2;
+      }, 0);
+      expect(plan.sections.length).toBeGreaterThan(1);
+      expect(pixels / (plan.restored.width * plan.restored.height)).toBeLessThan(1.125);
+    },
+  );
 
   it('one for which the steps of sections are no gain is not cut', () => {
     const size = { width: 2540, height: 1693 };
