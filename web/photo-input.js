@@ -5,12 +5,15 @@ import { element } from './element.js';
 export function watchPhotoInput(onPhoto) {
   const input = element('file', HTMLInputElement);
   const stage = element('stage', HTMLElement);
-  input.addEventListener('change', () => {
+  const takeChosen = () => {
     const file = input.files?.[0];
     if (file) onPhoto(file);
     // So that the same file, mended, can be chosen again.
     input.value = '';
-  });
+  };
+  input.addEventListener('change', takeChosen);
+  // Chosen while this script was still on its way.
+  takeChosen();
 
   element('another', HTMLButtonElement).addEventListener('click', () => input.click());
 

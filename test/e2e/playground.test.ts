@@ -190,6 +190,26 @@ describe.skipIf(browserPath === undefined)('the playground', () => {
     expect(seen.faults).toEqual([]);
   });
 
+  test('a photo that was chosen before the script had come is not lost', async () => {
+    const opened = await playground();
+    const { page } = opened;
+    let release = () => {};
+    const released = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    await page.setRequestInterception(true);
+    page.on('request', async (request) => {
+      if (request.url().endsWith('/main.js')) await released;
+      await request.continue();
+    });
+    const reloaded = page.reload();
+    await page.waitForFunction(`document.readyState === 'interactive'`);
+    await opened.choose(cat);
+    release();
+    await reloaded;
+    await opened.says('Done: pix 1, sem 1.');
+  });
+
   test('another photo takes the place of one that runs', async () => {
     const seen = await playground();
     await seen.choose(await resized(700));
