@@ -155,6 +155,18 @@ def test_camera_noise_statistics_and_smooth_chroma():
     assert neighbours > 0.7
 
 
+def test_unsmoothed_colour_noise_keeps_its_full_resolution():
+    flat = np.full((256, 256, 3), 100, np.uint8)
+
+    def colour(name):
+        noisy = degrade(flat, np.random.default_rng(0), NAMED_CONFIGS[name]) * 255
+        return noisy[..., 0] - noisy[..., 2]
+
+    found = colour("colour-noise")
+    assert abs(np.corrcoef(found[:, :-1].ravel(), found[:, 1:].ravel())[0, 1]) < 0.05
+    assert found.std() > max(4, 2 * colour("phone-noise").std())
+
+
 def test_jpeg_loses_more_at_lower_quality_and_keeps_colour():
     image = photo_like().astype(np.float32) / 255
     score = [psnr(operations.jpeg(image, quality), image) for quality in (30, 60, 95)]

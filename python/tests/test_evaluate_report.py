@@ -17,7 +17,7 @@ def planted(**changes):
     """Records of a model that meets everything: `changes` go to every record of (1, 1)."""
     records = []
     for photo in ("a", "b"):
-        for degradation in (*photos.DEGRADED, photos.CLEAN):
+        for degradation in (*photos.DEGRADED, *photos.BESIDE):
             base = replace(GOOD, photo=photo, degradation=degradation)
             for method, psnr, lpips in (
                 ("bicubic", 26.0, 0.2),

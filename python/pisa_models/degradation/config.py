@@ -64,7 +64,8 @@ class CameraConfig:
     The variance of the noise is `read² + shot² · y` (both in 8-bit levels, y the clean value in
     [0, 1]): constant read noise plus shot noise that grows with the light. `chroma_smoothing` is
     the sigma in pixels of a blur on the colour part of the noise, which a demosaicking phone
-    leaves as coarse blotches. Ranges that are None switch the step off.
+    leaves as coarse blotches; a scan or a raw photo that was never smoothed has 0. Ranges that are
+    None switch the step off.
     """
 
     blur_sigma: Range | None = None
@@ -145,6 +146,9 @@ PHONE_NOISE = CameraConfig(
 )
 """A phone at dusk: soft lens, shot and read noise with coarse colour blotches, then JPEG."""
 
+COLOUR_NOISE = CameraConfig(blur_sigma=(0.4, 1.6), read_noise=(2.0, 6.0), shot_noise=(4.0, 12.0))
+"""A scan or a raw photo, stored as PNG or TIFF: noise of its own in each channel, which nothing has smoothed."""
+
 BICUBIC = CameraConfig()
 """The classical clean ×4: an anti-aliased bicubic reduction and nothing else."""
 
@@ -152,6 +156,7 @@ NAMED_CONFIGS: dict[str, DegradationConfig] = {
     "bicubic": BICUBIC,
     "mild-jpeg": MILD_JPEG,
     "phone-noise": PHONE_NOISE,
+    "colour-noise": COLOUR_NOISE,
     "heavy": HEAVY,
     "real-esrgan": REAL_ESRGAN_PAPER,
 }

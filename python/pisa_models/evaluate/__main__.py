@@ -66,7 +66,7 @@ def run(
                 print(f"time is over: no {what} from {photo.name} on", file=sys.stderr)
                 break
             swept = photos.DEGRADED[index % len(photos.DEGRADED)]
-            degradations = [swept] if quick or what == "sweep" else [*photos.DEGRADED, photos.CLEAN]
+            degradations = [swept] if quick or what == "sweep" else [*photos.DEGRADED, *photos.BESIDE]
             print(f"{what} {index + 1}/{len(selection)} {photo.name}", file=sys.stderr, flush=True)
             records += measure.measure_photo(
                 photo, bundle, degradations, dict.fromkeys(degradations, dials), compared, cache
@@ -134,7 +134,7 @@ def main() -> int:
         measure.stability(photo, bundle, degradation)
         for index, photo in enumerate(whole)
         for degradation in (
-            [photos.DEGRADED[index % len(photos.DEGRADED)]] if arguments.quick else [*photos.DEGRADED, photos.CLEAN]
+            [photos.DEGRADED[index % len(photos.DEGRADED)]] if arguments.quick else [*photos.DEGRADED, *photos.BESIDE]
         )
     ]
     times = measure.times(bundle, upscalers)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pisa_models.evaluate.averages import Row, dial_records, mean, select
 from pisa_models.evaluate.measure import OURS, Record, Stability
-from pisa_models.evaluate.photos import CLEAN, DEGRADED
+from pisa_models.evaluate.photos import CLEAN, COLOUR_NOISE, DEGRADED
 
 PEERS = {
     "esrgan-thick": "7 M parameters",
@@ -87,16 +87,19 @@ def claims(
 
 
 def _stability_claims(stability: Sequence[Stability]) -> list[Claim]:
-    """Of grid and colour on every result of the degraded sets; those of the clean reduction are stated beside them."""
+    """Of grid and colour on every result of the degraded sets; those of the other two are stated beside them."""
     degraded = [entry for entry in stability if entry.degradation in DEGRADED]
-    clean = [entry for entry in stability if entry.degradation == CLEAN]
+    beside = {
+        label: [entry for entry in stability if entry.degradation == name]
+        for name, label in ((CLEAN, "clean reduction: "), (COLOUR_NOISE, "colour noise: "))
+    }
     if not degraded:
         return []
 
     def described(read: Callable[[Stability], float], unit: str, limit: float, show: str = ".1f") -> str:
         """Worst, median and how many are above the limit."""
         parts = []
-        for name, entries in (("", degraded), ("clean reduction: ", clean)):
+        for name, entries in ({"": degraded} | beside).items():
             values = [read(entry) for entry in entries]
             if values:
                 parts.append(

@@ -18,6 +18,9 @@ MIN_SIDE = 256  # below, NIQE has too few patches
 
 DEGRADED = ("mild-jpeg", "phone-noise", "heavy")
 CLEAN = "bicubic"
+COLOUR_NOISE = "colour-noise"
+BESIDE = (CLEAN, COLOUR_NOISE)
+"""Stated beside the degraded sets, of which the bars of the model are asked."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pisa_models.evaluate.averages import Row, dial_records, mean, select
 from pisa_models.evaluate.claims import Claim, claims
 from pisa_models.evaluate.measure import OURS, Record, Stability
-from pisa_models.evaluate.photos import CLEAN, DEGRADED
+from pisa_models.evaluate.photos import BESIDE, DEGRADED
 
 METHODS = ("bicubic", "lanczos", "esrgan-medium", "esrgan-thick", "realesrgan-x4plus")
 
@@ -138,7 +138,7 @@ def full_report(
             "### All three degradations",
             methods_table(records, DEGRADED, times, model),
         ]
-    for name in (*degraded, CLEAN):
+    for name in (*degraded, *BESIDE):
         if name in present:
             parts += [f"### {name}", methods_table(records, [name], times, model)]
     dials = dials_table(records)
