@@ -8,6 +8,7 @@ Writes `<cache>/crops/{train,validation}-low-res.npy`: (V, N, 48, 48, 3) uint8 R
 import argparse
 import os
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -23,6 +24,8 @@ SEED = 4_711
 # half is drawn, and plain camera faults weigh more than that: a soft lens with sensor noise and one JPEG, and a
 # thumbnail that is soft or compressed but has no noise. Those and a clean part keep it from taking all faint texture
 # for noise. Nearly clean samples are few: while they were half, the model was shy of everything.
+# All JPEGs are 4:2:0, so noise that is another in each channel at full resolution, as a scan or a developed raw photo
+# has it, needs samples without JPEG: a model that never saw it amplifies it.
 CAMERA = CameraConfig(
     blur_sigma=(0.5, 2.5),
     read_noise=(1.0, 6.5),
@@ -30,9 +33,18 @@ CAMERA = CameraConfig(
     chroma_smoothing=0.8,
     jpeg_quality=(70.0, 95.0),
 )
+SLIGHTLY_SMOOTHED = replace(CAMERA, chroma_smoothing=0.4)
+UNSMOOTHED = replace(CAMERA, blur_sigma=(0.1, 2.5), chroma_smoothing=0.0, jpeg_quality=None)
 SOFT = CameraConfig(blur_sigma=(0.1, 1.5), jpeg_quality=(55.0, 90.0))
-MIXTURE = ((REAL_ESRGAN_PAPER, 0.05), (HEAVY, 0.29), (CAMERA, 0.30), (SOFT, 0.29), (BICUBIC, 0.07))
-
+MIXTURE = (
+    (REAL_ESRGAN_PAPER, 0.05),
+    (HEAVY, 0.28),
+    (CAMERA, 0.20),
+    (SLIGHTLY_SMOOTHED, 0.04),
+    (UNSMOOTHED, 0.09),
+    (SOFT, 0.27),
+    (BICUBIC, 0.07),
+)
 
 FADED_SHARE, FADED_CONTRAST = 0.2, (0.4, 0.9)
 
