@@ -153,7 +153,7 @@ def export(autoencoder: Autoencoder, unet: unet_module.UNet, folder: Path, steps
     manifest = {
         "schemaVersion": 1,
         "name": "pisa-tiny",
-        "version": "0.9.0",
+        "version": "0.10.0",
         "license": "Apache-2.0",
         "source": "trained from scratch by python/pisa_models of this project; see models/pisa-tiny/README.md",
         "description": "A small PiSA-SR model: pixel-level and semantic-level adjustable x4 restoration on a CPU.",

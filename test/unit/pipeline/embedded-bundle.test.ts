@@ -1,4 +1,5 @@
 /** The bundle that ships with the service: same numbers as ONNX Runtime in Python, no seams. */
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
@@ -196,6 +197,29 @@ it.each([2, 3])(
     expect(ours).toBeGreaterThan(bicubic + 0.3);
   },
 );
+
+it('noise of its own in each channel gets weaker at every dial', async () => {
+  const side = 64;
+  const random = createHash('shake256', { outputLength: 3 * side ** 2 }).digest();
+  const noisy = random.map((byte) => 112 + byte / 8);
+  const lowRes = await sharp(noisy, { raw: { width: side, height: side, channels: 3 } })
+    .png()
+    .toBuffer();
+  const lumaDeviation = async (pix: number, sem: number) => {
+    const { image } = await run(lowRes, model, { pix, sem });
+    const { channels } = await sharp(image).greyscale().stats();
+    return channels[0]?.stdev ?? Number.NaN;
+  };
+  const before = await lumaDeviation(0, 0);
+  expect(before).toBeGreaterThan(3);
+  for (const [pix, sem] of [
+    [1, 0],
+    [1, 1],
+    [1, 1.5],
+  ] as const) {
+    expect(await lumaDeviation(pix, sem)).toBeLessThan(0.8 * before);
+  }
+});
 
 describe('tiles', () => {
   it('a photo tiled equals the photo untiled', async () => {
