@@ -66,7 +66,7 @@ def run(
                 print(f"time is over: no {what} from {photo.name} on", file=sys.stderr)
                 break
             swept = photos.DEGRADED[index % len(photos.DEGRADED)]
-            degradations = [swept] if quick or what == "sweep" else [*photos.DEGRADED, *photos.BESIDE]
+            degradations = [swept] if quick or what == "sweep" else photos.ALL
             print(f"{what} {index + 1}/{len(selection)} {photo.name}", file=sys.stderr, flush=True)
             records += measure.measure_photo(
                 photo, bundle, degradations, dict.fromkeys(degradations, dials), compared, cache
@@ -133,9 +133,7 @@ def main() -> int:
     stability = [
         measure.stability(photo, bundle, degradation)
         for index, photo in enumerate(whole)
-        for degradation in (
-            [photos.DEGRADED[index % len(photos.DEGRADED)]] if arguments.quick else [*photos.DEGRADED, *photos.BESIDE]
-        )
+        for degradation in ([photos.DEGRADED[index % len(photos.DEGRADED)]] if arguments.quick else photos.ALL)
     ]
     times = measure.times(bundle, upscalers)
     reconstruction = {

@@ -20,7 +20,8 @@ DEGRADED = ("mild-jpeg", "phone-noise", "heavy")
 CLEAN = "bicubic"
 COLOUR_NOISE = "colour-noise"
 BESIDE = (CLEAN, COLOUR_NOISE)
-"""Stated beside the degraded sets, of which the bars of the model are asked."""
+"""Measured beside the degraded sets, which the bars of the model are about."""
+ALL = (*DEGRADED, *BESIDE)
 
 
 @dataclass(frozen=True)

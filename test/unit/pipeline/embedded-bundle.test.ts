@@ -198,7 +198,7 @@ it.each([2, 3])(
   },
 );
 
-it('noise of its own in each channel gets weaker at every dial', async () => {
+it('noise of its own in each channel gets weaker, however high `sem` is', async () => {
   const side = 64;
   const random = createHash('shake256', { outputLength: 3 * side ** 2 }).digest();
   const noisy = random.map((byte) => 112 + byte / 8);
