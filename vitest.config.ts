@@ -1,9 +1,11 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
 /** On a busy machine a step may take seconds. Vitest's own limit is one. */
 const expectLimits = { poll: { timeout: 30_000 } };
 
-// Four levels (docs/development.md). Integration and e2e start real processes, so they run one file at a time.
+// Levels of tests: docs/development.md. Integration and e2e start real processes, so they run one file at a time, and
+// after the unit tests, which take every core (Vitest's own default leaves one to its main process, which is idle).
 export default defineConfig({
   test: {
     projects: [
@@ -11,6 +13,8 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/unit/**/*.test.ts'],
+          maxWorkers: availableParallelism(),
+          sequence: { groupOrder: 0 },
           testTimeout: 60_000,
           expect: expectLimits,
         },
@@ -26,6 +30,7 @@ export default defineConfig({
           testTimeout: 180_000,
           hookTimeout: 180_000,
           fileParallelism: false,
+          sequence: { groupOrder: 1 },
           expect: expectLimits,
         },
       },
@@ -37,6 +42,7 @@ export default defineConfig({
           testTimeout: 180_000,
           hookTimeout: 180_000,
           fileParallelism: false,
+          sequence: { groupOrder: 1 },
           expect: expectLimits,
         },
       },

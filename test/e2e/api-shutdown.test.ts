@@ -15,9 +15,9 @@ afterEach(async () => {
   expect(await deployment.stop()).toEqual([]);
 });
 
-/** Noise, which no format makes smaller: far more than the buffers of a connection hold. */
-const largeImage = (): Promise<Buffer> =>
-  sharp(randomBytes(1800 * 1800 * 3), { raw: { width: 1800, height: 1800, channels: 3 } })
+/** Noise, whose result no format makes much smaller: it is far more than the buffers of a connection hold. */
+const noise = (): Promise<Buffer> =>
+  sharp(randomBytes(600 * 600 * 3), { raw: { width: 600, height: 600, channels: 3 } })
     .png()
     .toBuffer();
 
@@ -30,7 +30,7 @@ function open(): Socket {
 
 /** @returns its id */
 async function submit(image: Buffer): Promise<string> {
-  const answer = await fetch(`${deployment.url}/upscale?scale=1`, {
+  const answer = await fetch(`${deployment.url}/upscale`, {
     method: 'POST',
     headers: { 'content-type': 'image/png' },
     body: new Uint8Array(image),
@@ -44,7 +44,7 @@ test('a slow download ends whole, a stream of events and an unused connection be
   deployment = await startDeployment({ root, env });
   await deployment.ready();
   const { api, workers } = deployment.processes;
-  const image = await largeImage();
+  const image = await noise();
   const id = await submit(image);
   await (await openStream(`${deployment.url}/upscale/${id}/events`)).ended;
   const result = Buffer.from(
