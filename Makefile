@@ -74,7 +74,7 @@ test-images: $(BUILD_STAMP) ## Build the CPU image without Docker and serve phot
 test-browsers: $(BUILD_STAMP) ## Test the playground in Firefox too (Debian's firefox-esr)
 	@scripts/setup.sh redis always
 	@scripts/setup.sh firefox
-	@PLAYGROUND_BROWSER=firefox-esr npx --no-install vitest run --project service test/e2e/playground.test.ts
+	@PLAYGROUND_BROWSER=firefox-esr npx --no-install vitest run --project service test/e2e/playground
 
 check: $(NODE_STAMP) ## Types, lint, import rules, dead code, packages for this Node.js
 	@npx --no-install tsc -p tsconfig.json --noEmit

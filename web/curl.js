@@ -17,20 +17,22 @@ const formFile = (name) =>
   /^[\w. -]+$/.test(name) ? name : `"${name.replaceAll(/["\\]/g, '\\$&')}"`;
 
 /**
- * @param {string} fileName of the photo
+ * @param {{ file: { name: string }, url?: string | undefined }} photo with where it can be fetched, if it is no file of the user's
  * @param {Settings} settings
  * @param {string} resultName
  */
-export function showCurl(fileName, settings, resultName) {
+export function showCurl({ file, url: photoUrl }, settings, resultName) {
   const url = new URL(`upscale?${toQuery(settings)}`, document.baseURI);
-  command.textContent = [
-    `curl -f -F ${quote(`image=@${formFile(fileName)}`)}`,
+  const fetched = photoUrl === undefined ? '' : `curl -fO ${quote(photoUrl)} &&\n`;
+  const upscaled = [
+    `curl -f -F ${quote(`image=@${formFile(file.name)}`)}`,
     // Never the key itself: what is copied ends up in notes and histories.
     ...(currentKey() === null ? [] : ['-H "Authorization: Bearer $KEY"']),
     "-H 'Accept: image/png'",
     quote(url.href),
     `-o ${quote(resultName)}`,
   ].join(' \\\n  ');
+  command.textContent = fetched + upscaled;
 }
 
 copy.addEventListener('click', async () => {

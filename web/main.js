@@ -20,6 +20,7 @@ import * as report from './report.js';
 /**
  * @typedef {object} Photo
  * @property {File} file
+ * @property {string | undefined} [url] where everybody can fetch it, if it is the sample
  * @property {string} [source] id of the job that has kept what every other position of the dials is made from
  * @property {{ settings: Settings, job: Job }} [accepted] what was asked for last, until its picture is there
  */
@@ -217,9 +218,9 @@ const resultName = (name, { pix, sem, scale }) =>
   `${name.replace(/\.[^.]*$/, '')}-x${scale}-pix${pix}-sem${sem}.png`;
 
 function updateCurl() {
-  const name = photo?.file.name ?? 'photo.jpg';
+  const shown = photo ?? { file: { name: 'photo.jpg' } };
   const settings = readSettings();
-  showCurl(name, settings, resultName(name, settings));
+  showCurl(shown, settings, resultName(shown.file.name, settings));
 }
 
 function loadModels() {
@@ -229,9 +230,13 @@ function loadModels() {
   }, report.showProblem);
 }
 
-watchPhotoInput(async (file) => {
+/**
+ * @param {File} file
+ * @param {string} [url]
+ */
+async function takePhoto(file, url) {
   stop();
-  const [before, wanted] = [photo, { file }];
+  const [before, wanted] = [photo, { file, url }];
   photo = wanted;
   if (before) running = running.then(() => forget(before));
   report.hideResult();
@@ -240,7 +245,9 @@ watchPhotoInput(async (file) => {
   updateCurl();
   await showBefore(file, Number(readSettings().scale), () => photo === wanted);
   if (photo === wanted) start();
-});
+}
+
+watchPhotoInput({ onPhoto: takePhoto, onFault: report.showProblem });
 watchDials({
   onMove: updateCurl,
   onSettled: () => {

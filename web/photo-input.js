@@ -1,19 +1,47 @@
-/** How a photo comes in: chosen, dropped anywhere on the page, or pasted. */
+/** How a photo comes in: chosen, dropped anywhere on the page, pasted, or the sample of the service. */
 import { element } from './element.js';
+import { request } from './request.js';
 
-/** @param {(file: File) => void} onPhoto */
-export function watchPhotoInput(onPhoto) {
+const sampleUrl = new URL('playground/sample.jpg', document.baseURI).href;
+
+/**
+ * @param {object} handlers
+ * @param {(file: File, url?: string) => void} handlers.onPhoto with where it can be fetched, if it is the sample
+ * @param {(error: unknown) => void} handlers.onFault the sample could not be fetched
+ */
+export function watchPhotoInput({ onPhoto, onFault }) {
   const input = element('file', HTMLInputElement);
   const stage = element('stage', HTMLElement);
+  let newest = 0;
+  /** @param {File} file */
+  const take = (file) => {
+    newest += 1;
+    onPhoto(file);
+  };
   const takeChosen = () => {
     const file = input.files?.[0];
-    if (file) onPhoto(file);
+    if (file) take(file);
     // So that the same file, mended, can be chosen again.
     input.value = '';
   };
   input.addEventListener('change', takeChosen);
   // Chosen while this script was still on its way.
   takeChosen();
+
+  element('sample', HTMLButtonElement).addEventListener('click', async () => {
+    newest += 1;
+    const mine = newest;
+    try {
+      const bytes = await (await request(sampleUrl)).blob();
+      // Another photo may have come meanwhile.
+      if (newest !== mine) return;
+      // The button goes with the first picture, and must not take the focus with it.
+      input.focus();
+      onPhoto(new File([bytes], 'sample.jpg', { type: 'image/jpeg' }), sampleUrl);
+    } catch (error) {
+      if (newest === mine) onFault(error);
+    }
+  });
 
   element('another', HTMLButtonElement).addEventListener('click', () => input.click());
 
@@ -31,11 +59,11 @@ export function watchPhotoInput(onPhoto) {
     const file = event.dataTransfer?.files[0];
     if (!file) return;
     event.preventDefault();
-    onPhoto(file);
+    take(file);
   });
 
   document.addEventListener('paste', (event) => {
     const file = event.clipboardData?.files[0];
-    if (file) onPhoto(file);
+    if (file) take(file);
   });
 }
