@@ -15,6 +15,9 @@ export const elements = (type: ElementType, length: number): Elements =>
 const bytesOf = ({ buffer, byteOffset, byteLength }: Elements): Uint8Array =>
   new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 
+/** Node takes no 2³¹ bytes in one call: a read of them ends the process, a write throws. A strip on a large GPU has more. */
+const longestTransfer = 2 ** 30;
+
 const need = 'images larger than a tile need (docs/models.md). A smaller image needs less.';
 
 export class StoredRows {
@@ -43,7 +46,8 @@ export class StoredRows {
     const bytes = bytesOf(target);
     const start = y * this.#rowBytes;
     for (let done = 0; done < bytes.length; ) {
-      const { bytesRead } = await this.#file.read(bytes, done, bytes.length - done, start + done);
+      const length = Math.min(bytes.length - done, longestTransfer);
+      const { bytesRead } = await this.#file.read(bytes, done, length, start + done);
       if (bytesRead === 0) throw new Error(`Row ${y} was read before it was written.`);
       done += bytesRead;
     }
@@ -58,12 +62,8 @@ export class StoredRows {
     const bytes = bytesOf(rows);
     const start = y * this.#rowBytes;
     for (let done = 0; done < bytes.length; ) {
-      const { bytesWritten } = await this.#file.write(
-        bytes,
-        done,
-        bytes.length - done,
-        start + done,
-      );
+      const length = Math.min(bytes.length - done, longestTransfer);
+      const { bytesWritten } = await this.#file.write(bytes, done, length, start + done);
       done += bytesWritten;
     }
   }
