@@ -59,7 +59,7 @@ export async function upscaleFiles(
   const stop = (): void => abort.abort(new AppError('canceled', 'Stopped by Ctrl-C.'));
   process.once('SIGINT', stop);
   try {
-    return await upscalePairs(pairs, model, { ...params }, config, abort.signal);
+    return await upscalePairs(pairs, { model, device }, { ...params }, config, abort.signal);
   } finally {
     process.off('SIGINT', stop);
     await model.dispose();
@@ -70,7 +70,7 @@ export async function upscaleFiles(
 
 async function upscalePairs(
   pairs: readonly FilePair[],
-  model: Model,
+  { model, device }: { model: Model; device: string },
   params: ReturnType<typeof resolveParams>,
   config: Config,
   signal: AbortSignal,
@@ -93,7 +93,9 @@ async function upscalePairs(
       bar.stop();
       failed += 1;
       const { message, code, cause } = toAppError(error);
-      if (code === 'device_lost') {
+      // A GPU that had too little memory is as lost, see `GraphSession`.
+      const isOfGpu = code === 'out_of_device_memory' && device !== 'cpu';
+      if (code === 'device_lost' || isOfGpu) {
         tellOfLostDevice(pairs.slice(index), cause);
         return failed + pairs.length - index - 1;
       }

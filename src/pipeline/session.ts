@@ -11,7 +11,8 @@ import { brokenDevice, isBrokenDevice } from './broken-device.ts';
 import { float16ToFloat32, float32ToFloat16 } from './float16.ts';
 import { isOutOfMemory, isRefusedHandle, outOfMemory } from './out-of-memory.ts';
 
-type ExecutionProvider = 'cpu' | 'webgpu' | { cuda: number };
+/** `cuda`: the number that messages name, and that CUDA knows it by unless it is the only one that the process sees. */
+export type ExecutionProvider = 'cpu' | 'webgpu' | { cuda: number; isOnlyVisible?: boolean };
 
 export interface SessionOptions {
   executionProvider: ExecutionProvider;
@@ -45,8 +46,13 @@ export interface GraphContract {
   outputs: Signature;
 }
 
-/** A context belongs to the process: what breaks it in one session, breaks it for all. */
-const brokenDevices = new Set<string>();
+/**
+ * Devices that no session of this process may run on any more, and why. A context belongs to the process: what breaks it in
+ * one session, breaks it for all. And a GPU on which a run had too little memory: ONNX Runtime's CUDA convolutions note the
+ * shape of their input before they ask for memory and choose a plan (`Conv::UpdateState`); where that fails, the next
+ * run of the same shape takes the plan of the shape before it, and gives wrong pixels without a word.
+ */
+const brokenDevices = new Map<string, AppError>();
 let onBreak: (fault: AppError) => void = () => undefined;
 
 /**
@@ -67,7 +73,7 @@ function nativeOptions({ executionProvider, threads, keepsMemory = true }: Sessi
     executionProviders: [
       typeof executionProvider === 'string'
         ? executionProvider
-        : { name: 'cuda', deviceId: executionProvider.cuda },
+        : { name: 'cuda', deviceId: executionProvider.isOnlyVisible ? 0 : executionProvider.cuda },
     ],
     interOpNumThreads: 1,
     ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
@@ -113,12 +119,20 @@ export function asStartFault(error: unknown, provider: ExecutionProvider): unkno
   return isOfDevice ? unusableDevice(error.cause, provider) : error;
 }
 
-/** A failure of the device that says nothing of the graph: another job, or the same one later, may have more luck. */
-function deviceFault(cause: unknown, device: string): AppError | undefined {
-  if (!isBrokenDevice(cause)) return isOutOfMemory(cause) ? outOfMemory(device, cause) : undefined;
-  const fault = brokenDevice(device, cause);
+/**
+ * A failure of the device that says nothing of the graph: another job, or the same one later, may have more luck.
+ * @param when a graph that cannot be opened for want of memory leaves the others as they are
+ */
+function deviceFault(cause: unknown, device: string, when: 'open' | 'run'): AppError | undefined {
+  if (isBrokenDevice(cause)) return noteBroken(device, brokenDevice(device, cause));
+  if (!isOutOfMemory(cause)) return undefined;
+  const fault = outOfMemory(device, cause);
+  return when === 'run' && device !== 'cpu' ? noteBroken(device, fault) : fault;
+}
+
+function noteBroken(device: string, fault: AppError): AppError {
   if (!brokenDevices.has(device)) {
-    brokenDevices.add(device);
+    brokenDevices.set(device, fault);
     onBreak(fault);
   }
   return fault;
@@ -126,7 +140,7 @@ function deviceFault(cause: unknown, device: string): AppError | undefined {
 
 /** A failure to open a graph: of the device, then or for good, or of the file. */
 function openFailure(cause: unknown, file: string, provider: ExecutionProvider): AppError {
-  const fault = deviceFault(cause, providerName(provider));
+  const fault = deviceFault(cause, providerName(provider), 'open');
   if (fault) return fault;
   const reason = reasonOf(cause);
   const isFileFault = /load model|protobuf|not supported model|InvalidGraph|ModelProto|opset/i.test(
@@ -222,18 +236,20 @@ export class GraphSession {
 
   /**
    * One run. The results are in `outputs[name].data` afterwards.
-   * @throws device_lost, out_of_device_memory, or what else ONNX Runtime throws
+   * @throws device_lost, out_of_device_memory (then, on a GPU, no session of the process runs again), or what else ONNX Runtime throws
    * @throws TypeError when names or sizes do not fit: a fault of the caller, not of the user
    */
   async run(feeds: Record<string, Values>, outputs: Record<string, Values>): Promise<void> {
     this.#check('feeds', feeds, this.#contract.inputs);
     this.#check('outputs', outputs, this.#contract.outputs);
+    const fault = brokenDevices.get(this.#device);
+    if (fault) throw fault;
     const fed = mapValues(feeds, (value, name) => this.#stored(name, value, true));
     const fetched = mapValues(outputs, (value, name) => this.#stored(name, value, false));
     const returned = await this.#session
       .run(mapValues(fed, tensorOf), mapValues(fetched, tensorOf))
       .catch((cause: unknown) => {
-        throw deviceFault(cause, this.#device) ?? cause;
+        throw deviceFault(cause, this.#device, 'run') ?? cause;
       });
     for (const [name, value] of Object.entries(outputs)) {
       // A preallocated output is written in place; the returned tensor is another copy of it.

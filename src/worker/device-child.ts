@@ -7,6 +7,7 @@ import type { Logger } from 'pino';
 import { childEnvironment } from '../config.ts';
 import { AppError } from '../errors.ts';
 import type { DeviceSettings, FromDevice, ToDevice } from './protocol.ts';
+import { visibleGpu } from './visible-gpu.ts';
 
 /** Enough for a stack trace or a complaint of the runtime. */
 const keptLines = 20;
@@ -62,6 +63,8 @@ export class DeviceChild {
 
   constructor(options: DeviceChildOptions) {
     this.#options = options;
+    const environment = childEnvironment();
+    const gpu = visibleGpu(options.settings.device, environment.CUDA_VISIBLE_DEVICES);
     this.#process = fork(options.program, [], {
       serialization: 'advanced',
       execArgv: [],
@@ -71,7 +74,8 @@ export class DeviceChild {
       // CUDA counts its devices by speed unless told otherwise; nvidia-smi, which tells their memory, by slot.
       env: {
         CUDA_DEVICE_ORDER: 'PCI_BUS_ID',
-        ...childEnvironment(),
+        ...environment,
+        ...(gpu === undefined ? {} : { CUDA_VISIBLE_DEVICES: gpu }),
         MALLOC_ARENA_MAX: '2',
         ORT_DISABLE_TELEMETRY: '1',
       },

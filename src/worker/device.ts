@@ -245,16 +245,17 @@ export class Device extends EventEmitter<{ status: [DeviceStatus]; models: [] }>
     if (job) this.#end(message.run, () => job.reject(job.stopped ?? error));
   }
 
-  /** Once a device is broken every job on it says so, and the first one alone may have been the reason. */
+  /** Once no session of the process runs any more every job says so, and the first one alone may have been the reason. */
   #failureOf({ failure, cause }: Extract<MessageOfRun, { type: 'failed' }>): Error {
-    const isBystander = failure.code === 'device_lost' && this.#killedFor !== undefined;
+    const isOfDevice = failure.code === 'device_lost' || failure.code === 'out_of_device_memory';
+    const isBystander = isOfDevice && this.#killedFor !== undefined;
     return isBystander ? new HandBack() : new AppError(failure.code, failure.detail, { cause });
   }
 
-  /** What the process cannot mend, its end does: a broken context, and memory that a GPU's allocator keeps for it. */
+  /** What the process cannot mend, its end does: a broken context, and a GPU without memory (see `GraphSession`). */
   #noteDeviceFault(code: ErrorCode): void {
     if (code === 'device_lost') this.#kill('broken');
-    if (code === 'out_of_device_memory' && this.name !== 'cpu') this.#bloated = true;
+    if (code === 'out_of_device_memory' && this.name !== 'cpu') this.#kill('memory');
   }
 
   #onHeartbeat(residentBytes: number): void {

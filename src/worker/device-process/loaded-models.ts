@@ -5,6 +5,7 @@ import type { ModelSummary } from '../../jobs/worker-registry.ts';
 import { expectedBytes, fitTiles } from '../../pipeline/bundle-memory.ts';
 import { bundleSha256, listBundles, type Manifest } from '../../pipeline/manifest.ts';
 import { type LoadOptions, loadModel, type Model } from '../../pipeline/model.ts';
+import type { ExecutionProvider } from '../../pipeline/session.ts';
 import { unknownModel } from '../absent-model.ts';
 import { bundleStamp } from '../bundle-stamp.ts';
 import type { DeviceSettings, ModelChange, UnopenedModel } from '../protocol.ts';
@@ -54,7 +55,7 @@ export async function openModels(
   );
   const onCpu = settings.device === 'cpu';
   const options: LoadOptions = {
-    executionProvider: executionProviderOf(settings.device),
+    executionProvider: shownAlone(executionProviderOf(settings.device)),
     threads: settings.threads,
     memoryBytes,
   };
@@ -134,8 +135,12 @@ async function warmUp(model: Model): Promise<void> {
   }
 }
 
+/** A device process sees its own GPU alone, see ../visible-gpu.ts. */
+const shownAlone = (provider: ExecutionProvider): ExecutionProvider =>
+  typeof provider === 'string' ? provider : { ...provider, isOnlyVisible: true };
+
 /** @param device as in DEVICES, already validated there */
-export function executionProviderOf(device: string): 'cpu' | 'webgpu' | { cuda: number } {
+export function executionProviderOf(device: string): ExecutionProvider {
   if (device.startsWith('cuda:')) return { cuda: Number(device.slice('cuda:'.length)) };
   return device === 'webgpu' ? 'webgpu' : 'cpu';
 }

@@ -7,14 +7,27 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { upscaleFiles } from '../../../src/commands/upscale.ts';
 import { loadConfig } from '../../../src/config.ts';
 import { brokenDevice } from '../../../src/pipeline/broken-device.ts';
+import type { loadModel } from '../../../src/pipeline/model.ts';
+import { outOfMemory } from '../../../src/pipeline/out-of-memory.ts';
 import { upscale } from '../../../src/pipeline/upscale.ts';
 
+// A CPU stands in for the GPU that is named.
+vi.mock('../../../src/pipeline/model.ts', async (original) => {
+  const real = await original<{ loadModel: typeof loadModel }>();
+  const onCpu: typeof loadModel = (folder, options) =>
+    real.loadModel(folder, { ...options, executionProvider: 'cpu' });
+  return { ...real, loadModel: onCpu };
+});
 vi.mock('../../../src/pipeline/upscale.ts', async (original) => ({
   upscale: vi.fn((await original<{ upscale: typeof upscale }>()).upscale),
 }));
 
 const bundles = path.resolve(import.meta.dirname, '../../fixtures/bundles');
-const lost = brokenDevice('cuda:0', new Error('CUDA failure 700: an illegal memory access'));
+const words = 'CUDA failure 2: out of memory';
+const faults = {
+  broken: brokenDevice('cuda:0', new Error(words)),
+  'without memory': outOfMemory('cuda:0', new Error(words)),
+};
 let folder: string;
 let told: string;
 
@@ -46,20 +59,23 @@ const run = (input: string, output: string, flags = {}): Promise<number> =>
     flags,
   );
 
-test('the photos after it are not tried, and a command with --skip-existing goes on with them', async () => {
-  const real = vi.mocked(upscale).getMockImplementation() as typeof upscale;
-  vi.mocked(upscale).mockImplementationOnce(real).mockRejectedValueOnce(lost);
-  expect(await run('', 'out')).toBe(3);
-  expect(upscale).toHaveBeenCalledTimes(2);
-  const lines = told.trimEnd().split('\n').slice(1);
-  expect(lines).toEqual([
-    `${inFolder('b.png')}: The device failed (CUDA failure 700: an illegal memory access).`,
-    `${inFolder('c.png')}: Not begun.`,
-    `${inFolder('d.png')}: Not begun.`,
-    `The device does nothing more for this process. Run the command again for the photos above alone. docs/devices.md says what to look for.`,
-  ]);
-  expect(await readdir(inFolder('out'))).toEqual(['a.png']);
-  expect(await run('', 'out', { skipExisting: true })).toBe(0);
-  expect(upscale).toHaveBeenCalledTimes(5);
-  expect(await readdir(inFolder('out'))).toEqual(['a.png', 'b.png', 'c.png', 'd.png']);
-});
+test.each(['broken', 'without memory'] as const)(
+  '%s: the photos after it are not tried, and a command with --skip-existing goes on with them',
+  async (fault) => {
+    const real = vi.mocked(upscale).getMockImplementation() as typeof upscale;
+    vi.mocked(upscale).mockImplementationOnce(real).mockRejectedValueOnce(faults[fault]);
+    expect(await run('', 'out', { device: 'cuda:0' })).toBe(3);
+    expect(upscale).toHaveBeenCalledTimes(2);
+    const lines = told.trimEnd().split('\n').slice(1);
+    expect(lines).toEqual([
+      `${inFolder('b.png')}: The device failed (${words}).`,
+      `${inFolder('c.png')}: Not begun.`,
+      `${inFolder('d.png')}: Not begun.`,
+      `The device does nothing more for this process. Run the command again for the photos above alone. docs/devices.md says what to look for.`,
+    ]);
+    expect(await readdir(inFolder('out'))).toEqual(['a.png']);
+    expect(await run('', 'out', { device: 'cuda:0', skipExisting: true })).toBe(0);
+    expect(upscale).toHaveBeenCalledTimes(5);
+    expect(await readdir(inFolder('out'))).toEqual(['a.png', 'b.png', 'c.png', 'd.png']);
+  },
+);

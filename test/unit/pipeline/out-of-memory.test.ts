@@ -4,7 +4,11 @@ import ort from 'onnxruntime-node';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { loadManifest } from '../../../src/pipeline/manifest.ts';
 import { isOutOfMemory } from '../../../src/pipeline/out-of-memory.ts';
-import { GraphSession } from '../../../src/pipeline/session.ts';
+import {
+  type ExecutionProvider,
+  GraphSession,
+  whenDeviceBreaks,
+} from '../../../src/pipeline/session.ts';
 import { StageSessions } from '../../../src/pipeline/strips/stage-sessions.ts';
 import { bundlePath, fixturePath } from './fixtures.ts';
 
@@ -63,22 +67,23 @@ describe('a graph', () => {
     ),
     cause: expect.objectContaining({ message: cudaMalloc }),
   };
-  const executionProvider = { cuda: 1 };
-
   /** Sessions of the CPU, which stand in for those of a GPU and say this when they are opened, or run. */
-  function stub(when: 'opened' | 'run', words: string): void {
+  function stub(when: 'opened' | 'run', words: string, onRun = (): void => {}): void {
     const create = ort.InferenceSession.create;
     const spy = vi.spyOn(ort.InferenceSession, 'create');
     onTestFinished(() => spy.mockRestore());
     spy.mockImplementation(async () => {
       if (when === 'opened') throw new Error(words);
       const session = await create(contract.file, { executionProviders: ['cpu'] });
-      vi.spyOn(session, 'run').mockRejectedValue(new Error(words));
+      vi.spyOn(session, 'run').mockImplementation(async () => {
+        onRun();
+        throw new Error(words);
+      });
       return session;
     });
   }
 
-  const run = async (): Promise<void> => {
+  const run = async (executionProvider: ExecutionProvider = { cuda: 1 }): Promise<void> => {
     const session = await GraphSession.open(contract, { executionProvider });
     const values = () => ({ data: new Float32Array(48), dims: [1, 48, 1, 1] });
     const semantic = { data: Float32Array.of(0), dims: [1] };
@@ -92,9 +97,25 @@ describe('a graph', () => {
     await expect(run()).rejects.toMatchObject(expected);
   });
 
-  it('so is one that cannot be run for want of it', async () => {
-    stub('run', cudaMalloc);
+  it('so is one that cannot be run for want of it; then no session of the process runs on that GPU', async () => {
+    const native = vi.fn();
+    stub('run', cudaMalloc, native);
+    const told: unknown[] = [];
+    whenDeviceBreaks(({ code }) => told.push(code));
+    onTestFinished(() => whenDeviceBreaks(() => undefined));
     await expect(run()).rejects.toMatchObject(expected);
+    await expect(run()).rejects.toMatchObject(expected);
+    expect(native).toHaveBeenCalledOnce();
+    expect(told).toEqual(['out_of_device_memory']);
+  });
+
+  it('a CPU runs on', async () => {
+    const native = vi.fn();
+    stub('run', 'std::bad_alloc', native);
+    const starved = { code: 'out_of_device_memory' };
+    await expect(run('cpu')).rejects.toMatchObject(starved);
+    await expect(run('cpu')).rejects.toMatchObject(starved);
+    expect(native).toHaveBeenCalledTimes(2);
   });
 
   it.each(['cpu', 'webgpu', { cuda: 0 }] as const)(
@@ -117,7 +138,7 @@ describe('a graph', () => {
 
   it('that cannot be run for another reason says that one', async () => {
     stub('run', 'CUDA failure 701: too many resources requested for launch');
-    await expect(run()).rejects.toThrow(/^CUDA failure 701/);
+    await expect(run({ cuda: 2 })).rejects.toThrow(/^CUDA failure 701/);
   });
 
   it('of one stage, opened for one image, is no device without a driver either', async () => {
@@ -125,7 +146,7 @@ describe('a graph', () => {
     const { strips, dtype } = (await loadManifest(folder)).graphs.decoder;
     if (!strips) throw new Error('sd-small has no strips');
     const file = path.join(folder, strips.file);
-    const stages = new StageSessions(file, strips, dtype, { executionProvider });
+    const stages = new StageSessions(file, strips, dtype, { executionProvider: { cuda: 1 } });
     stub('opened', cudaMalloc);
     await expect(stages.with(0, async () => undefined)).rejects.toMatchObject(expected);
   });

@@ -219,15 +219,14 @@ test('nor does one beside a run that was stopped, and breaks the device after th
   await expect.poll(() => restarts('broken')).toBe(before + 1);
 });
 
-test('a process whose GPU ran out of memory is replaced when its jobs have ended', async () => {
+test('a process whose GPU ran out of memory is replaced at once; another job loses no attempt', async () => {
   await start({}, { device: 'cuda:0' });
   const before = await restarts('memory');
   const told = changes();
   const [busy, starved] = [run('busy'), run('starved')];
   await expect(starved.result).rejects.toMatchObject({ code: 'out_of_device_memory' });
-  expect(told).toEqual([[false, 1]]);
-  busy.abort.abort(canceled);
-  await expect(busy.result).rejects.toBe(canceled);
+  expect(device.accepting).toBe(false);
+  await expect(busy.result).rejects.toBeInstanceOf(HandBack);
   await expect.poll(() => told.at(-1), { timeout: 10_000 }).toEqual([true, 0]);
   expect(await restarts('memory')).toBe(before + 1);
 });
