@@ -24,6 +24,11 @@ import { closeAll, untilSignal } from './until-signal.ts';
 
 type Closer = () => Promise<unknown>;
 
+interface Started {
+  /** Rejects when it is of no use any more. */
+  readonly lost?: Promise<never>;
+}
+
 const redisStartLimitMs = 15_000;
 /** A collector that is away must not hold up the end. */
 const tracesLimitMs = 2000;
@@ -46,6 +51,7 @@ export async function serve(config: Config): Promise<void> {
     });
     await worker.ready;
     announce(api.url, config);
+    return worker;
   });
 }
 
@@ -57,6 +63,7 @@ export async function serveApi(config: Config): Promise<void> {
     const location = storeLocation(config, redisUrl);
     const api = await startApi(config, redisUrl, location, logger, closers);
     logger.info({ url: api.url }, 'api is listening');
+    return {};
   });
 }
 
@@ -85,29 +92,28 @@ export async function serveWorker(config: Config): Promise<void> {
     }
     await worker.ready;
     logger.info({ devices: config.DEVICES, probes: health.port }, 'worker is ready');
+    return worker;
   });
 }
 
-/** Starts, waits for a signal, closes in reverse order. A start that fails closes what had started. */
+/** Starts, waits for a signal, or for what was started to be `lost`, closes in reverse order. A start that fails closes what had started. */
 async function run(
   logger: Logger,
   config: Config,
   serviceName: string,
-  start: (closers: Closer[]) => Promise<void>,
+  start: (closers: Closer[]) => Promise<Started>,
 ): Promise<void> {
   // Last of all, so that what ends in the end is told.
   const closers: Closer[] = [await traced(serviceName, logger)];
   const { SHUTDOWN_DELAY_SECONDS, SHUTDOWN_GRACE_SECONDS } = config;
   const stopped = untilSignal(logger, SHUTDOWN_DELAY_SECONDS + SHUTDOWN_GRACE_SECONDS);
-  const started = start(closers).then(
-    () => 'started' as const,
-    (error: unknown) => {
-      throw explainForbidden(error);
-    },
-  );
+  const started = start(closers).catch((error: unknown) => {
+    throw explainForbidden(error);
+  });
   try {
     // A signal during the start ends it too.
-    if ((await Promise.race([started, stopped])) === 'started') await stopped;
+    const first = await Promise.race([started, stopped]);
+    if (first !== 'signal') await Promise.race([stopped, first.lost ?? stopped]);
   } finally {
     await closeAll(logger, closers.reverse());
   }

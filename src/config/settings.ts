@@ -146,7 +146,7 @@ export const settings = {
     1,
     86_400,
     600,
-    'Time that a device process may take to load and warm up its models, also for a job that was stopped meanwhile.',
+    'Time that a device process may take to load and warm up its models, also for a job that was stopped meanwhile. A worker that has had no ready device for as long, and can start none, ends.',
   ),
   DEVICE_HANG_SECONDS: integer(
     5,

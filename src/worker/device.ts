@@ -43,15 +43,21 @@ export interface DeviceLimits {
 
 /**
  * Emits `status` also when it takes no more jobs, and whenever one of those ends that it has until it is replaced; `models`
- * when one of its models turns out not to open, or may open again.
+ * when one of its models turns out not to open, or may open again; `failedStart` when it could not be started again.
  */
-export class Device extends EventEmitter<{ status: [DeviceStatus]; models: [] }> {
+export class Device extends EventEmitter<{
+  status: [DeviceStatus];
+  models: [];
+  failedStart: [AppError];
+}> {
   readonly name: string;
   /** Also while it warms up. */
   models: ModelSummary[] = [];
   /** Those of them that it could not open. */
   readonly unopened: UnopenedModels;
   status: DeviceStatus = 'starting';
+  /** When it last ceased to be ready, or was made, in `performance.now()` milliseconds. */
+  lastReadyAt = performance.now();
   readonly #options: DeviceOptions;
   readonly #logger: Logger;
   readonly #jobs: DeviceJobs;
@@ -322,6 +328,7 @@ export class Device extends EventEmitter<{ status: [DeviceStatus]; models: [] }>
       this.#live().catch((error: unknown) => {
         if (this.status === 'stopped') return;
         this.#logFailedStart(error, 'the device could not be restarted; trying again');
+        this.emit('failedStart', toAppError(error));
         this.#replace(this.#child, true);
       });
     }, delayMs);
@@ -334,6 +341,7 @@ export class Device extends EventEmitter<{ status: [DeviceStatus]; models: [] }>
 
   #setStatus(status: DeviceStatus): void {
     if (this.status === status || this.status === 'stopped') return;
+    if (this.status === 'ready') this.lastReadyAt = performance.now();
     this.status = status;
     metrics.deviceUp.set({ device: this.name }, status === 'ready' ? 1 : 0);
     this.emit('status', status);

@@ -18,6 +18,7 @@ import { modelArrivalMs } from './absent-model.ts';
 import { Device, type DeviceLimits } from './device.ts';
 import { checkModelMemory, deviceMemory, modelBudget } from './device-memory.ts';
 import { DevicePool } from './device-pool.ts';
+import { whenAllLost } from './lost-devices.ts';
 import { type LockTimes, Supervisor } from './supervisor.ts';
 
 export interface WorkerOptions {
@@ -43,6 +44,8 @@ export interface RunningWorker {
    * (as `Device.start`): the command then ends the process with that text.
    */
   readonly ready: Promise<void>;
+  /** Rejects with device_unavailable when it is of no use any more, see lost-devices.ts: the command then ends likewise. */
+  readonly lost: Promise<never>;
   /** Takes no more jobs, lets running ones finish for SHUTDOWN_GRACE_SECONDS, hands the rest back, ends the devices. */
   close(): Promise<void>;
   state(): WorkerReport;
@@ -120,6 +123,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   };
   return {
     ready,
+    lost: whenAllLost(devices, config.DEVICE_START_SECONDS * 1000),
     close: () => {
       closed ??= close();
       return closed;
