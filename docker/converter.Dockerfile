@@ -38,7 +38,7 @@ ENTRYPOINT ["tini", "--", "python3", "-m", "pisa_models.convert"]
 CMD ["--help"]
 # It runs one conversion and ends: its exit code is its health.
 HEALTHCHECK NONE
-ARG VERSION=0.10.0
+ARG VERSION=0.11.0
 ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.title="pisa-convert" \

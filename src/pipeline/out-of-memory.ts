@@ -42,7 +42,7 @@ export function outOfMemory(device: string, cause: unknown): AppError {
   const remedy =
     device === 'cpu'
       ? 'give the worker more memory, the bundle smaller tiles (docs/models.md), or set JOBS_PER_DEVICE=1'
-      : 'set DEVICE_MEMORY_GIGABYTES to what others leave, for smaller tiles, or JOBS_PER_DEVICE=1 (docs/devices.md)';
+      : 'set DEVICE_MEMORY_GIGABYTES to what others leave, for smaller tiles (docs/devices.md)';
   return new AppError(
     'out_of_device_memory',
     `The device ${device} had too little memory left. Another job on it, or another process, may have held the rest: the same may succeed later. If it does not, its operator can ${remedy}.`,

@@ -5,6 +5,9 @@ the sum; the normalised values; their sigmoid; the product), in float16 five tim
 in float32 (the input, and two tensors of twice its size). The UNet's skips are held besides. Attention never holds
 its matrix, and what cuDNN takes to work in is not counted: it is part of the fifth of a device that is left free.
 
+ONNX Runtime's arena on a GPU grows by regions that double, so it may hold twice what is live, and each session has its
+own. A strip of a larger image is one more run, of a session of its own, beside those that keep their memory.
+
 docs/models.md has the table and says what was measured.
 """
 
@@ -15,6 +18,8 @@ from collections.abc import Mapping
 # Devices, in units of 10⁹ bytes, and what models may take of them (src/worker/device-memory.ts has the same share).
 DEVICES = (6, 12, 24, 80)
 SHARE = 0.8
+# What an arena holds of what is live (src/pipeline/bundle-memory.ts has the same factor).
+ARENA = 2
 COPIES = {"float32": 4, "float16": 5}
 BYTES = {"float32": 4, "float16": 2}
 # Beyond these a larger tile saves little: the UNet's is the official code's, the others' are images of 2048².
@@ -57,6 +62,12 @@ def bytes_per_cell(vae: Mapping, unet: Mapping, dtypes: Mapping[str, str]) -> di
     }
 
 
+def live_bytes(tiles: Mapping[str, int], cells: Mapping[str, int]) -> int:
+    """Activations of a tile of each graph, and of a strip: as many cells as the larger of encoder's and decoder's."""
+    runs = {name: cells[name] * BATCH[name] * tiles[name] ** 2 for name in BATCH}
+    return sum(runs.values()) + max(runs["encoder"], runs["decoder"])
+
+
 def _tile(name: str, room: float, cell: int, step: int) -> int:
     """The largest tile of `room` bytes, a multiple of `step`."""
     fitting = int((room / (cell * BATCH[name])) ** 0.5) // step * step
@@ -67,18 +78,20 @@ def tiles_by_memory(weights: int, cells: Mapping[str, int], least: Mapping[str, 
     """The manifest's `tilesByMemory`: a row for each of DEVICES that has room.
 
     weights: bytes of all files; cells: `bytes_per_cell`; least: smallest tile that advances, for each graph.
-    The UNet gets up to a third of what the weights leave, encoder and decoder half of the rest each: each session
-    keeps the memory of its largest run.
+    The UNet gets up to a third of what the weights leave, encoder, decoder and a strip a third of the rest each: each
+    session keeps the memory of its largest run. Where that is too little for one of them, all get the least.
     """
     rows = []
     for gigabytes in DEVICES:
-        room = SHARE * gigabytes * 1e9 - weights
+        room = (SHARE * gigabytes * 1e9 - weights) / ARENA
         if room <= 0:
             continue
         tiles = {"unet": _tile("unet", room / 3, cells["unet"], step)}
-        rest = (room - cells["unet"] * BATCH["unet"] * tiles["unet"] ** 2) / 2
+        rest = (room - cells["unet"] * BATCH["unet"] * tiles["unet"] ** 2) / 3
         for name in ("encoder", "decoder"):
             tiles[name] = _tile(name, rest, cells[name], step)
-        if all(tiles[name] >= least[name] for name in tiles):
+        if any(tiles[name] < least[name] for name in tiles):
+            tiles = dict(least)
+        if live_bytes(tiles, cells) <= room:
             rows.append({"gigabytes": gigabytes} | {name: tiles[name] for name in ("encoder", "unet", "decoder")})
     return rows

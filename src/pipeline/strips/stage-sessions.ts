@@ -1,5 +1,6 @@
 /** The graphs of the stages of an encoder or decoder, for one image after the other. */
 import { open } from 'node:fs/promises';
+import { Fifo } from '../../fifo.ts';
 import { GraphSession, type SessionOptions, type Signature } from '../session.ts';
 import type { StageManifest, StripsManifest } from './schema.ts';
 import type { ElementType } from './stored-rows.ts';
@@ -18,6 +19,12 @@ function signaturesOf(stage: StageManifest, groups: number): [Signature, Signatu
   }
   return [inputs, outputs];
 }
+
+/**
+ * On a GPU one stage at a time has a session, whatever number of jobs is in work: their runs take turns anyway, and memory is
+ * planned for one strip.
+ */
+const onGpu = new Fifo();
 
 const float32 = ['mean', 'variance', 'edges', 'mean_out', 'variance_out'];
 
@@ -45,13 +52,15 @@ export class StageSessions {
    */
   async with<T>(index: number, work: (session: GraphSession) => Promise<T>): Promise<T> {
     if (this.#options.executionProvider === 'cpu') return work(await this.#keep(index));
-    // A GPU's allocator gives memory back with its session only.
-    const session = await this.#open(index);
-    try {
-      return await work(session);
-    } finally {
-      await session.release();
-    }
+    return onGpu.take(undefined, async () => {
+      // A GPU's allocator gives memory back with its session only.
+      const session = await this.#open(index);
+      try {
+        return await work(session);
+      } finally {
+        await session.release();
+      }
+    });
   }
 
   async release(): Promise<void> {
